@@ -1,1 +1,4 @@
-"""Running a cluster: the containers, the launcher, and what installs them. No package imports this one."""
+"""Running a cluster: the containers, the launcher, and what installs them.
+
+No other package imports this one.
+"""
