@@ -1,0 +1,382 @@
+"""The one thread that owns a model: takes submits and stops, runs steps, tells what came of them.
+
+It drives whatever stands behind the ``Model`` seam (llama.cpp, or a script) and is the ``Engine``
+that the worker sees. It must not know how a model computes, nor what becomes of the text.
+"""
+
+from __future__ import annotations
+
+import heapq
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from collections.abc import Sequence as Seq
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Protocol
+
+from inference_worker.engine import (
+    EngineFailed,
+    Finish,
+    FinishReason,
+    Message,
+    ModelInfo,
+    NoFreeSlot,
+    OnSteps,
+    PromptInvalid,
+    PromptTooLong,
+    SequenceSpec,
+    Step,
+    Timings,
+)
+from inference_worker.scheduler import Scheduler
+from inference_worker.sequence import Sequence, State
+
+CLOSE_TIMEOUT_S = 5.0
+PREFILL_CHUNK_TOKENS = 128
+"""Default length of a prompt chunk: the longest that a running answer waits for, in tokens."""
+
+NO_TIMINGS = Timings(prompt_n=0, prompt_ms=0.0, predicted_n=0, predicted_ms=0.0)
+_CLOSED = "the engine is closed"
+
+log = logging.getLogger(__name__)
+
+
+class SlotsExhausted(Exception):
+    """The KV cache has no room for these feeds; nothing of them was computed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """Tokens for one slot, from ``position`` on; ``samples`` asks for logits after the last."""
+
+    slot: int
+    tokens: tuple[int, ...]
+    position: int
+    samples: bool
+
+
+class Model(Protocol):
+    """What computes. The first four may be called from any thread, the others by the loop only."""
+
+    @property
+    def info(self) -> ModelInfo:
+        """What is loaded."""
+
+    def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
+        """See ``Engine.tokenize``."""
+
+    def piece(self, token: int) -> bytes:
+        """See ``Engine.piece``."""
+
+    def prompt_tokens(self, messages: Seq[Message]) -> list[int]:
+        """See ``Engine.prompt_tokens``."""
+
+    def ends(self, token: int) -> bool:
+        """Whether this token ends a generation."""
+
+    def open_slot(self, slot: int, spec: SequenceSpec) -> None:
+        """Empties a slot and makes its sampler ready, as if it had sampled ``spec.sampled``."""
+
+    def decode(self, feeds: Seq[Feed]) -> Seq[Feed]:
+        """Computes feeds and returns those it did; the others come again in a later step.
+
+        Raises SlotsExhausted, having computed none; what else it raises fails all of ``feeds``.
+        """
+
+    def sample(self, slot: int, index: int) -> int:
+        """The slot's next token, after a decode that asked for it; its ``index``-th, from 0."""
+
+    def close_slot(self, slot: int) -> None:
+        """Lets go of what ``open_slot`` made."""
+
+    def close(self) -> None:
+        """Frees the model; nothing is called afterwards."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Submit:
+    spec: SequenceSpec
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Stop:
+    sequence_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Close:
+    pass
+
+
+_Command = _Submit | _Stop | _Close
+
+
+@dataclass(slots=True)
+class _Clock:
+    """When a sequence was first fed, and when it first and last sampled (monotonic seconds)."""
+
+    fed_at: float = 0.0
+    first_at: float = 0.0
+    last_at: float = 0.0
+
+
+class BatchEngine:
+    """An ``Engine`` over any ``Model``.
+
+    The lock guards what other threads see: free slots, live ids, whether it is closed. The
+    engine's thread is the only owner of all the rest.
+    """
+
+    def __init__(self, model: Model, *, prefill_chunk_tokens: int = PREFILL_CHUNK_TOKENS) -> None:
+        self._model = model
+        self._chunk_tokens = prefill_chunk_tokens
+        self._commands: queue.SimpleQueue[_Command] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._on_steps: OnSteps = lambda steps: None
+        self._lock = threading.Lock()
+        self._free_slots = list(range(model.info.slots))
+        self._live_ids: set[str] = set()
+        self._closed = ""
+        self._closing = False
+        self._scheduler = Scheduler()
+        self._running: dict[str, Sequence] = {}
+        self._clocks: dict[str, _Clock] = {}
+        self._steps: list[Step] = []
+
+    def __repr__(self) -> str:
+        return (
+            f"<BatchEngine {self.model.name}, {self.free_slots} of {self.model.slots} slots free>"
+        )
+
+    @property
+    def model(self) -> ModelInfo:
+        """What is loaded."""
+        return self._model.info
+
+    @property
+    def free_slots(self) -> int:
+        """Slots that ``submit`` would find free now; 0 once the engine failed or closed."""
+        with self._lock:
+            return 0 if self._closed else len(self._free_slots)
+
+    def start(self, on_steps: OnSteps) -> None:
+        """Starts the engine's thread; once only."""
+        assert self._thread is None, "started twice"
+        self._on_steps = on_steps
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._thread.start()
+
+    def submit(self, spec: SequenceSpec) -> None:
+        """Takes the lowest free slot; see ``Engine.submit``. ValueError for an id that runs."""
+        if not spec.prompt:
+            raise PromptInvalid("the prompt is empty")
+        if len(spec.prompt) >= self.model.context_tokens:
+            raise PromptTooLong(len(spec.prompt), self.model.context_tokens)
+        with self._lock:
+            if self._closed:
+                raise EngineFailed(self._closed)
+            if spec.id in self._live_ids:
+                raise ValueError(f"sequence {spec.id} has not finished")
+            if not self._free_slots:
+                raise NoFreeSlot(self.model.slots)
+            self._live_ids.add(spec.id)
+            # The lowest: llama.cpp computes neighbouring slots in one micro-batch, others not.
+            self._commands.put(_Submit(spec, heapq.heappop(self._free_slots)))
+
+    def stop(self, sequence_id: str) -> None:
+        """Ends a sequence early; see ``Engine.stop``."""
+        self._commands.put(_Stop(sequence_id))
+
+    def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
+        """See ``Engine.tokenize``."""
+        return self._model.tokenize(text, add_special=add_special, parse_special=parse_special)
+
+    def piece(self, token: int) -> bytes:
+        """See ``Engine.piece``."""
+        return self._model.piece(token)
+
+    def prompt_tokens(self, messages: Seq[Message]) -> list[int]:
+        """See ``Engine.prompt_tokens``."""
+        return self._model.prompt_tokens(messages)
+
+    def close(self) -> None:
+        """Finishes what runs as stopped, joins the thread, frees the model; idempotent."""
+        with self._lock:
+            already, self._closed = self._closed == _CLOSED, _CLOSED
+        if already:
+            return
+        self._commands.put(_Close())
+        if self._thread:
+            self._thread.join(CLOSE_TIMEOUT_S)
+            if self._thread.is_alive():
+                # The model stays: freeing what the thread computes with would crash the process.
+                log.error("the engine thread did not end within %s s", CLOSE_TIMEOUT_S)
+                return
+        self._model.close()
+
+    # Everything below runs on the engine's thread.
+
+    def _run(self) -> None:
+        try:
+            while not self._closing:
+                self._take_commands(wait=not self._scheduler)
+                self._step()
+            self._end_all(Finish(FinishReason.STOPPED))
+        except Exception as error:  # the engine's task root
+            log.exception("the engine failed")
+            with self._lock:
+                self._closed = self._closed or f"the engine failed: {error}"
+            with suppress(Exception):
+                self._end_all(Finish(FinishReason.FAILED, error=str(error)))
+
+    def _step(self) -> None:
+        """One decode call and what comes of it."""
+        fed = self._decode(self._scheduler.next_step())
+        # Here, between decode and sample: a stop that came meanwhile allows no further token.
+        self._take_commands(wait=False)
+        for sequence in fed:
+            if sequence.finish is None:
+                self._guarded(self._advance, sequence)
+        self._flush()
+
+    def _take_commands(self, *, wait: bool) -> None:
+        """Takes all that is queued; waits for something if nothing runs."""
+        with suppress(queue.Empty):
+            self._take(self._commands.get(block=wait))
+            while True:
+                self._take(self._commands.get_nowait())
+
+    def _take(self, command: _Command) -> None:
+        if isinstance(command, _Submit):
+            self._admit(command)
+        elif isinstance(command, _Close):
+            self._closing = True
+        elif command.sequence_id in self._running:
+            self._end(self._running[command.sequence_id], Finish(FinishReason.STOPPED))
+
+    def _admit(self, submit: _Submit) -> None:
+        sequence = Sequence(
+            submit.spec,
+            slot=submit.slot,
+            context_tokens=self.model.context_tokens,
+            chunk_tokens=self._chunk_tokens,
+        )
+        self._running[submit.spec.id] = sequence
+        self._clocks[submit.spec.id] = _Clock()
+        self._scheduler.add(sequence)
+        self._guarded(self._open, sequence)
+
+    def _open(self, sequence: Sequence) -> None:
+        """Replays what an earlier attempt sampled; it may turn out to be all there was to do."""
+        self._model.open_slot(sequence.slot, sequence.spec)
+        sequence.replay(self._model.piece, self._model.ends)
+        if sequence.finish:
+            self._retire(sequence, text=sequence.flush())
+
+    def _decode(self, sequences: Seq[Sequence]) -> list[Sequence]:
+        """Feeds these sequences; returns those that were fed, and fails those that cannot be."""
+        if not sequences:
+            return []
+        feeds = {sequence.slot: self._next_feed(sequence) for sequence in sequences}
+        try:
+            done = {feed.slot for feed in self._model.decode(tuple(feeds.values()))}
+        except SlotsExhausted as error:
+            # One makes room for all: the longest frees most.
+            self._fail(max(sequences, key=lambda sequence: sequence.fed_tokens), error)
+            return []
+        except Exception as error:  # the root of these sequences
+            for sequence in sequences:
+                self._fail(sequence, error)
+            return []
+        fed = [sequence for sequence in sequences if sequence.slot in done]
+        for sequence in fed:
+            sequence.fed(len(feeds[sequence.slot].tokens))
+        return fed
+
+    def _next_feed(self, sequence: Sequence) -> Feed:
+        clock = self._clocks[sequence.spec.id]
+        clock.fed_at = clock.fed_at or time.monotonic()
+        tokens, position = sequence.next_feed(), sequence.fed_tokens
+        samples = position + len(tokens) >= sequence.prefill_tokens
+        return Feed(sequence.slot, tokens, position, samples)
+
+    def _advance(self, sequence: Sequence) -> None:
+        """After a decode: samples if the sequence answers, else tells the prompt's progress."""
+        if sequence.state is not State.DECODE:
+            self._steps.append(self._told(sequence))
+            return
+        token = self._model.sample(sequence.slot, len(sequence.sampled))
+        clock = self._clocks[sequence.spec.id]
+        clock.last_at = time.monotonic()
+        clock.first_at = clock.first_at or clock.last_at
+        text = sequence.accept(token, self._model.piece(token), ends=self._model.ends(token))
+        if sequence.finish:
+            self._retire(sequence, tokens=(token,), text=text + sequence.flush())
+        else:
+            self._scheduler.settle(sequence)
+            self._steps.append(self._told(sequence, tokens=(token,), text=text))
+
+    def _guarded(self, act: Callable[[Sequence], None], sequence: Sequence) -> None:
+        try:
+            act(sequence)
+        except Exception as error:  # the root of one sequence: its failure is not the others'
+            self._fail(sequence, error)
+
+    def _fail(self, sequence: Sequence, error: Exception) -> None:
+        log.error("sequence %s failed", sequence.spec.id, exc_info=error)
+        self._end(sequence, Finish(FinishReason.FAILED, error=str(error) or repr(error)))
+
+    def _end(self, sequence: Sequence, finish: Finish) -> None:
+        sequence.end(finish)
+        self._retire(sequence, text=sequence.flush())
+
+    def _end_all(self, finish: Finish) -> None:
+        for sequence in tuple(self._running.values()):
+            self._end(sequence, finish)
+        # Submits that nobody will take any more; `_closed` keeps further ones out.
+        with suppress(queue.Empty):
+            while True:
+                command = self._commands.get_nowait()
+                if isinstance(command, _Submit):
+                    self._steps.append(Step(command.spec.id, finish=finish, timings=NO_TIMINGS))
+        self._flush()
+
+    def _retire(self, sequence: Sequence, *, tokens: tuple[int, ...] = (), text: str) -> None:
+        """Frees a finished sequence's slot, then tells: who sees the finish may submit at once."""
+        self._steps.append(self._told(sequence, tokens=tokens, text=text))
+        self._scheduler.settle(sequence)
+        self._model.close_slot(sequence.slot)
+        del self._running[sequence.spec.id], self._clocks[sequence.spec.id]
+        with self._lock:
+            self._live_ids.remove(sequence.spec.id)
+            heapq.heappush(self._free_slots, sequence.slot)
+
+    def _told(self, sequence: Sequence, *, tokens: tuple[int, ...] = (), text: str = "") -> Step:
+        told = bool(tokens or sequence.finish)
+        return Step(
+            sequence.spec.id,
+            tokens=tokens,
+            text=text,
+            finish=sequence.finish,
+            prompt_tokens_done=min(sequence.fed_tokens, len(sequence.spec.prompt)),
+            prompt_tokens_total=len(sequence.spec.prompt),
+            timings=_timings(sequence, self._clocks[sequence.spec.id]) if told else None,
+        )
+
+    def _flush(self) -> None:
+        steps, self._steps = self._steps, []
+        if steps:
+            self._on_steps(steps)
+
+
+def _timings(sequence: Sequence, clock: _Clock) -> Timings:
+    return Timings(
+        prompt_n=min(sequence.fed_tokens, sequence.prefill_tokens),
+        prompt_ms=max(0.0, clock.first_at - clock.fed_at) * 1000,
+        predicted_n=sequence.new_tokens,
+        predicted_ms=(clock.last_at - clock.first_at) * 1000,
+    )

@@ -1,0 +1,241 @@
+"""The engine port: what the worker asks of a model, and what it is told.
+
+Values and a Protocol only. It knows nothing of llama.cpp, of Redis, of dialects or of asyncio; an
+adapter (llama_engine, scripted_engine) stands behind it, a worker in front.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol
+
+from replay.request import SamplingParams
+
+__all__ = [
+    "Engine",
+    "EngineError",
+    "EngineFailed",
+    "Finish",
+    "FinishReason",
+    "Message",
+    "ModelInfo",
+    "NoFreeSlot",
+    "OnSteps",
+    "PromptInvalid",
+    "PromptTooLong",
+    "SequenceSpec",
+    "Step",
+    "Timings",
+    "file_sha256",
+]
+
+Message = dict[str, Any]
+"""One chat message as the client sent it: role, content (a string or parts), and what else."""
+
+
+class EngineError(Exception):
+    """Base of everything an engine raises; never raised itself."""
+
+
+class NoFreeSlot(EngineError):
+    """Every slot is taken: whoever submits waits for a finish, or goes to another worker."""
+
+    def __init__(self, slots: int) -> None:
+        super().__init__(slots)
+        self.slots = slots
+
+    def __str__(self) -> str:
+        return f"all {self.slots} slots are taken"
+
+
+class PromptTooLong(EngineError):
+    """The prompt leaves no room for one token; the caller must shorten it."""
+
+    def __init__(self, tokens: int, context_tokens: int) -> None:
+        super().__init__(tokens, context_tokens)
+        self.tokens = tokens
+        self.context_tokens = context_tokens
+
+    def __str__(self) -> str:
+        return (
+            f"request ({self.tokens} tokens) exceeds the available context size "
+            f"({self.context_tokens} tokens), try increasing it"
+        )
+
+
+class PromptInvalid(EngineError):
+    """The chat template refuses these messages; ``field`` names what the client must change."""
+
+    def __init__(self, message: str, field: str = "messages") -> None:
+        super().__init__(message, field)
+        self.message = message
+        self.field = field
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class EngineFailed(EngineError):
+    """The model could not be loaded, or its thread died: the operator must act."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What is loaded, as ``/props`` and ``/v1/models`` report it and the record pins it.
+
+    ``context_tokens`` is per slot. ``sha256`` is of the GGUF, or None until someone hashed it (see
+    ``file_sha256``). ``build`` begins with "b", like llama.cpp's.
+    """
+
+    name: str
+    path: str
+    context_tokens: int
+    slots: int
+    vocabulary_tokens: int
+    size_bytes: int
+    parameters: int
+    context_train_tokens: int
+    embedding_width: int
+    vocab_type: int
+    chat_template: str
+    bos_text: str
+    eos_text: str
+    build: str
+    sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceSpec:
+    """One session to run.
+
+    ``sampled`` are the tokens that an earlier attempt sampled: they are fed again, not sampled
+    again, and no step shows their text (the caller replays it with ``text.TextAssembler``).
+    ``max_tokens`` counts the tokens of all attempts; -1 is until the context is full. ``id`` must
+    be unique among the sequences that have not finished.
+    """
+
+    id: str
+    prompt: tuple[int, ...]
+    sampling: SamplingParams
+    sampled: tuple[int, ...] = ()
+    stop: tuple[str, ...] = ()
+    max_tokens: int = -1
+
+
+class FinishReason(StrEnum):
+    """Why a sequence finished."""
+
+    STOP = "stop"
+    """The model ended its answer, or a stop string came up."""
+    LENGTH = "length"
+    """``max_tokens`` or the context is used up."""
+    STOPPED = "stopped"
+    """Somebody called ``Engine.stop``, or the engine is closing."""
+    FAILED = "failed"
+    """``Finish.error`` says what broke."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The end of a sequence; its slot is free again when this is seen."""
+
+    reason: FinishReason
+    stopping_word: str = ""
+    context_full: bool = False
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """What this attempt took so far, in llama.cpp's terms.
+
+    ``prompt_n`` tokens were fed before the first new token (those of an earlier attempt among
+    them), ``predicted_n`` were sampled, ``cache_n`` came out of a slot's KV cache.
+    """
+
+    prompt_n: int
+    prompt_ms: float
+    predicted_n: int
+    predicted_ms: float
+    cache_n: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one engine step did for one sequence.
+
+    ``tokens`` are newly sampled, the end-of-generation token and tokens without visible text among
+    them. ``text`` may be shown now; it never splits a code point and never holds a stop string.
+    ``timings`` is there whenever ``tokens`` or ``finish`` is.
+    """
+
+    sequence_id: str
+    tokens: tuple[int, ...] = ()
+    text: str = ""
+    finish: Finish | None = None
+    prompt_tokens_done: int = 0
+    prompt_tokens_total: int = 0
+    timings: Timings | None = field(default=None, compare=False)
+
+
+OnSteps = Callable[[Sequence[Step]], None]
+"""Called on the engine's thread, once per engine step: it must return quickly and not raise."""
+
+
+class Engine(Protocol):
+    """A loaded model with a fixed number of slots. All of it may be called from any thread."""
+
+    @property
+    def model(self) -> ModelInfo:
+        """What is loaded."""
+
+    @property
+    def free_slots(self) -> int:
+        """Slots that ``submit`` would find free now; 0 once the engine failed or closed."""
+
+    def start(self, on_steps: OnSteps) -> None:
+        """Starts the engine's thread; once only."""
+
+    def submit(self, spec: SequenceSpec) -> None:
+        """Takes a slot at once and returns; the work shows up as steps.
+
+        Raises NoFreeSlot, PromptTooLong, PromptInvalid (an empty prompt) or EngineFailed.
+        """
+
+    def stop(self, sequence_id: str) -> None:
+        """Ends a sequence early: within one prompt chunk, or with at most one more token.
+
+        Idempotent; a sequence that is unknown or has finished is left alone.
+        """
+
+    def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
+        """Token ids of a text; special tokens are added, and recognised in it, as asked."""
+
+    def piece(self, token: int) -> bytes:
+        """The bytes that a token shows: none for control and end-of-generation tokens."""
+
+    def prompt_tokens(self, messages: Sequence[Message]) -> list[int]:
+        """Token ids of the rendered chat template. Raises PromptInvalid."""
+
+    def close(self) -> None:
+        """Finishes what runs as stopped, joins the thread (5 s at most), frees the model."""
+
+
+def file_sha256(path: Path) -> str:
+    """Hex digest of a model file; computed once per path, size and modification time.
+
+    Reads the whole file (98 MB take 0.1 to 0.3 s): call it off the event loop.
+    """
+    status = path.stat()
+    return _sha256(path, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=16)
+def _sha256(path: Path, _size_bytes: int, _modified_ns: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

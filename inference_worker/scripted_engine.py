@@ -1,0 +1,252 @@
+"""An engine without a model: words, emoji and code at a chosen rate, the same for the same prompt.
+
+For tests of everything else (REPLAY_ENGINE=scripted). It runs on the real batch loop and must not
+know anything that a real model could not know.
+
+A directive in the last message steers it, `[[tokens=40 rate=200 seed=7 fail_at=10 prefill_s=2]]`:
+length of the answer in tokens with its end token, tokens per second (0: as fast as possible),
+seed, the index at which sampling raises (`die_at`: at which the process dies), prefill's duration.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import re
+import time
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+from inference_worker.batch_loop import BatchEngine, Feed
+from inference_worker.engine import Message, ModelInfo, SequenceSpec
+from inference_worker.prompt import ChatTemplate
+from inference_worker.text import TextAssembler
+from replay.request import SamplingParams
+
+TOKENS_PER_S = 50.0
+ANSWER_TOKENS = 120
+WAIT_SLICE_S = 0.02
+"""Longest that a decode call waits, so that stops and submits are heard meanwhile."""
+DIED_EXIT_CODE = 70
+
+BOS, END, SILENT = 256, 257, 258
+SPECIAL = {"<|bos|>": BOS, "<|end|>": END, "<|silent|>": SILENT}
+_PIECES: list[bytes] = [
+    *(bytes([value]) for value in range(256)),
+    *(b"" for _ in SPECIAL),
+    *(f"{number:02d}".encode() for number in range(100)),
+    b" w",
+    b"\n\n```python\n",
+    b"```\n\n",
+    # Halves of code points: tokens that show nothing until the next one comes.
+    "🚲".encode()[:2],
+    "語".encode()[:2],
+]
+_TOKENS = {piece: token for token, piece in enumerate(_PIECES) if piece}
+_PIECE_PATTERN = re.compile(
+    b"|".join(re.escape(piece) for piece in sorted(_TOKENS, key=len, reverse=True)), re.DOTALL
+)
+_SPECIAL_PATTERN = re.compile("(" + "|".join(map(re.escape, SPECIAL)) + ")")
+_DECORATIONS = ("🚲", "語", "e\u0301", "👩‍🚀", "日本", "ü", ".\n\n", ",", "**w**")
+_DIRECTIVE = re.compile(r"\[\[((?:\s*\w+=[\d.]+)+)\s*\]\]")
+_TEMPLATE = (
+    "<|bos|>{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}"
+    "{% if add_generation_prompt %}assistant:{% endif %}"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """What one answer is to be like; see the module's text for the names."""
+
+    tokens: int = ANSWER_TOKENS
+    rate: float | None = None
+    seed: int = 0
+    fail_at: int = -1
+    die_at: int = -1
+    prefill_s: float = 0.0
+
+
+def scripted_tokens(prompt: Sequence[int], sampling: SamplingParams) -> Iterator[int]:
+    """Every token of the answer to a prompt, its end token last; endless under ``ignore_eos``."""
+    script = read_script(prompt, sampling)
+    words = _words(random.Random(zlib.crc32(repr((tuple(prompt), script.seed)).encode())))
+    if sampling.ignore_eos:
+        yield from (token for word in words for token in word)
+    room = max(0, script.tokens - 1)
+    for word in words:
+        if len(word) > room:
+            break
+        yield from word
+        room -= len(word)
+    yield from [ord(".")] * room
+    yield END
+
+
+def scripted_answer(prompt: Sequence[int], sampling: SamplingParams, max_tokens: int = -1) -> str:
+    """The text that an uninterrupted answer shows, stop strings aside.
+
+    ``ignore_eos`` needs a ``max_tokens``.
+    """
+    limit = max_tokens if max_tokens >= 0 else None
+    text = TextAssembler()
+    shown = [
+        text.feed(_PIECES[token]) for token in islice(scripted_tokens(prompt, sampling), limit)
+    ]
+    return "".join(shown) + text.finish()
+
+
+def read_script(prompt: Sequence[int], sampling: SamplingParams) -> Script:
+    """The last directive in a prompt over the defaults; unknown names are left out."""
+    shown = b"".join(map(_PIECES.__getitem__, prompt)).decode("utf-8", "replace")
+    found = _DIRECTIVE.findall(shown)
+    wishes = dict(wish.split("=") for wish in found[-1].split()) if found else {}
+    rate = wishes.get("rate")
+    return Script(
+        tokens=int(wishes.get("tokens", ANSWER_TOKENS)),
+        rate=None if rate is None else float(rate),
+        seed=int(wishes.get("seed", sampling.seed)),
+        fail_at=int(wishes.get("fail_at", -1)),
+        die_at=int(wishes.get("die_at", -1)),
+        prefill_s=float(wishes.get("prefill_s", 0)),
+    )
+
+
+def _words(choice: random.Random) -> Iterator[list[int]]:
+    """Endless units of an answer, each a list of tokens that shows whole characters."""
+    number = 0
+    while True:
+        number += 1
+        unit = f" w{number:04d}" if number % 40 else "\n\n```python\nw = 1\n```\n\n"
+        if choice.random() < 0.2:
+            unit += choice.choice(_DECORATIONS)
+        silent = [SILENT] if choice.random() < 0.05 else []
+        yield _encode(unit.encode()) + silent
+
+
+def _encode(text: bytes) -> list[int]:
+    return [_TOKENS[piece] for piece in _PIECE_PATTERN.findall(text)]
+
+
+@dataclass(slots=True)
+class _Slot:
+    """One running answer: its script, its tokens to come, until when it has been computed."""
+
+    spec: SequenceSpec
+    script: Script
+    tokens: Iterator[int]
+    computed_until: float
+
+
+class ScriptedModel:
+    """The ``Model`` behind the scripted engine; a slot's answer is known when it opens."""
+
+    def __init__(self, info: ModelInfo, *, tokens_per_s: float = TOKENS_PER_S) -> None:
+        self._info = info
+        self._tokens_per_s = tokens_per_s
+        self._template = ChatTemplate(info.chat_template)
+        self._slots: dict[int, _Slot] = {}
+
+    @property
+    def info(self) -> ModelInfo:
+        """What stands in for a loaded model."""
+        return self._info
+
+    def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
+        """Bytes and a few longer pieces, the longest first; see ``Engine.tokenize``."""
+        tokens = [BOS] if add_special else []
+        for part in _SPECIAL_PATTERN.split(text) if parse_special else [text]:
+            special = SPECIAL.get(part) if parse_special else None
+            tokens += [special] if special else _encode(part.encode("utf-8", "replace"))
+        return tokens
+
+    def piece(self, token: int) -> bytes:
+        """See ``Engine.piece``."""
+        return _PIECES[token]
+
+    def prompt_tokens(self, messages: Sequence[Message]) -> list[int]:
+        """See ``Engine.prompt_tokens``."""
+        text = self._template.render(messages)
+        return self.tokenize(text, add_special=False, parse_special=True)
+
+    def ends(self, token: int) -> bool:
+        """Whether this token ends a generation."""
+        return token == END
+
+    def open_slot(self, slot: int, spec: SequenceSpec) -> None:
+        """Writes the slot's answer; its prefill begins now."""
+        self._slots[slot] = _Slot(
+            spec,
+            script=read_script(spec.prompt, spec.sampling),
+            tokens=islice(scripted_tokens(spec.prompt, spec.sampling), len(spec.sampled), None),
+            computed_until=time.monotonic(),
+        )
+
+    def decode(self, feeds: Sequence[Feed]) -> Sequence[Feed]:
+        """Returns the feeds that are due by now, after waiting a little where none is."""
+        due = {feed.slot: self._due_at(feed) for feed in feeds}
+        wait_s = min(due.values()) - time.monotonic()
+        if wait_s > 0:
+            time.sleep(min(wait_s, WAIT_SLICE_S))
+        now = time.monotonic()
+        done = [feed for feed in feeds if due[feed.slot] <= now]
+        for feed in done:
+            # Who was late (a busy machine, a stopped process) does not catch up in one burst.
+            self._slots[feed.slot].computed_until = max(due[feed.slot], now - WAIT_SLICE_S)
+        return done
+
+    def sample(self, slot: int, index: int) -> int:
+        """The slot's next token; RuntimeError, or the end of the process, where the script says."""
+        running = self._slots[slot]
+        if index == running.script.fail_at:
+            raise RuntimeError(f"the script fails at token {index}")
+        if index == running.script.die_at:
+            os._exit(DIED_EXIT_CODE)
+        return next(running.tokens)
+
+    def close_slot(self, slot: int) -> None:
+        """Forgets the slot's answer."""
+        self._slots.pop(slot, None)
+
+    def close(self) -> None:
+        """There is nothing to free."""
+
+    def _due_at(self, feed: Feed) -> float:
+        slot = self._slots[feed.slot]
+        prompt_tokens = len(slot.spec.prompt)
+        if feed.position < prompt_tokens:
+            share = len(feed.tokens) / prompt_tokens
+            return slot.computed_until + slot.script.prefill_s * share
+        rate = self._tokens_per_s if slot.script.rate is None else slot.script.rate
+        return slot.computed_until + (1 / rate if rate > 0 else 0.0)
+
+
+def open_scripted_engine(
+    *,
+    name: str = "scripted",
+    slots: int = 8,
+    context_tokens: int = 8192,
+    tokens_per_s: float = TOKENS_PER_S,
+) -> BatchEngine:
+    """A scripted engine that is ready to start; ``tokens_per_s`` is per sequence, 0 is no pace."""
+    info = ModelInfo(
+        name=name,
+        path="scripted",
+        sha256=hashlib.sha256(repr(_PIECES).encode()).hexdigest(),
+        context_tokens=context_tokens,
+        slots=slots,
+        vocabulary_tokens=len(_PIECES),
+        size_bytes=0,
+        parameters=0,
+        context_train_tokens=context_tokens,
+        embedding_width=0,
+        vocab_type=0,
+        chat_template=_TEMPLATE,
+        bos_text="<|bos|>",
+        eos_text="<|end|>",
+        build="b0-scripted",
+    )
+    return BatchEngine(ScriptedModel(info, tokens_per_s=tokens_per_s))

@@ -1,0 +1,139 @@
+"""The life of one sequence inside the engine's batch.
+
+Pure bookkeeping: which tokens are fed next, what a sampled token shows, when it is over. It must
+not know models, threads or clocks; the batch loop's thread is its only owner.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import StrEnum
+
+from inference_worker.engine import Finish, FinishReason, SequenceSpec
+from inference_worker.text import TextAssembler
+
+REPLAY_CHUNK_TOKENS_MAX = 32
+"""Tokens of an earlier attempt fed in one call.
+
+Fed in larger chunks, or in one call with the prompt, they meet other kernels that round
+differently, and a greedy answer goes on in another way than it would have.
+"""
+
+
+class State(StrEnum):
+    """Where a sequence is in its life."""
+
+    WAITING = "waiting"
+    PREFILL = "prefill"
+    DECODE = "decode"
+    FINISHED = "finished"
+
+
+TRANSITIONS: dict[State, frozenset[State]] = {
+    State.WAITING: frozenset({State.PREFILL, State.DECODE, State.FINISHED}),
+    State.PREFILL: frozenset({State.PREFILL, State.DECODE, State.FINISHED}),
+    State.DECODE: frozenset({State.DECODE, State.FINISHED}),
+    State.FINISHED: frozenset(),
+}
+"""From each state, the states that may follow; a one-chunk prompt skips PREFILL."""
+
+
+class Sequence:
+    """One session in its slot: the tokens it has, how many of them the KV cache holds."""
+
+    def __init__(
+        self, spec: SequenceSpec, *, slot: int, context_tokens: int, chunk_tokens: int
+    ) -> None:
+        self.spec = spec
+        self.slot = slot
+        self.sampled: list[int] = []
+        """Of all attempts."""
+        self.fed_tokens = 0
+        """How many of prompt + sampled the KV cache holds."""
+        self.state = State.WAITING
+        self.finish: Finish | None = None
+        self._context_tokens = context_tokens
+        self._chunk_tokens = chunk_tokens
+        self._text = TextAssembler(spec.stop)
+
+    def __repr__(self) -> str:
+        return (
+            f"<Sequence {self.spec.id} slot {self.slot} {self.state}: "
+            f"{self.fed_tokens} fed of {self.prefill_tokens}, {len(self.sampled)} sampled>"
+        )
+
+    @property
+    def prefill_tokens(self) -> int:
+        """Tokens to feed before the first new one: the prompt, then the earlier attempt's."""
+        return len(self.spec.prompt) + len(self.spec.sampled)
+
+    @property
+    def new_tokens(self) -> int:
+        """Tokens that this attempt sampled."""
+        return max(0, len(self.sampled) - len(self.spec.sampled))
+
+    def next_feed(self) -> tuple[int, ...]:
+        """The tokens to feed next, at position ``fed_tokens``.
+
+        Prompt chunks end at multiples of a fixed size, so that what is fed with what depends on
+        the prompt alone: another worker then computes the same keys and values.
+        """
+        start, prompt = self.fed_tokens, self.spec.prompt
+        if self.state is State.DECODE:
+            return (self.sampled[-1],)
+        if start < len(prompt):
+            return prompt[start : (start // self._chunk_tokens + 1) * self._chunk_tokens]
+        replayed = start - len(prompt)
+        return self.spec.sampled[replayed : replayed + REPLAY_CHUNK_TOKENS_MAX]
+
+    def fed(self, tokens: int) -> None:
+        """Notes that the KV cache holds so many more."""
+        self.fed_tokens += tokens
+        prefilled = self.fed_tokens >= self.prefill_tokens
+        self._enter(State.DECODE if prefilled else State.PREFILL)
+
+    def accept(self, token: int, piece: bytes, *, ends: bool) -> str:
+        """Takes a sampled token and returns the text that it lets show.
+
+        ``ends`` says that it is an end-of-generation token. Afterwards ``finish`` may be set; what
+        is still held back then comes from ``flush``.
+        """
+        self.sampled.append(token)
+        shown = "" if ends else self._text.feed(piece)
+        finish = self._finish_after(ends=ends)
+        if finish:
+            self.end(finish)
+        return shown
+
+    def replay(self, piece: Callable[[int], bytes], ends: Callable[[int], bool]) -> None:
+        """Accepts what an earlier attempt sampled; afterwards ``finish`` may be set."""
+        if self.spec.max_tokens == 0:
+            self.end(Finish(FinishReason.LENGTH))
+        for token in self.spec.sampled:
+            if self.finish is None:
+                self.accept(token, piece(token), ends=ends(token))
+
+    def flush(self) -> str:
+        """The text held back until the end; call it once, after ``finish`` is set."""
+        return self._text.finish()
+
+    def end(self, finish: Finish) -> None:
+        """Finishes the sequence, from any state but FINISHED."""
+        self._enter(State.FINISHED)
+        self.finish = finish
+
+    def _finish_after(self, *, ends: bool) -> Finish | None:
+        spec = self.spec
+        if ends:
+            return Finish(FinishReason.STOP)
+        if self._text.stopping_word:
+            return Finish(FinishReason.STOP, stopping_word=self._text.stopping_word)
+        if 0 <= spec.max_tokens <= len(self.sampled):
+            return Finish(FinishReason.LENGTH)
+        if len(spec.prompt) + len(self.sampled) >= self._context_tokens:
+            return Finish(FinishReason.LENGTH, context_full=True)
+        return None
+
+    def _enter(self, state: State) -> None:
+        assert state in TRANSITIONS[self.state], f"{self!r} cannot become {state}"
+        self.state = state
