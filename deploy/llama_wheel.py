@@ -1,8 +1,8 @@
-"""Build the llama-cpp-python wheel that the worker's image installs: `python -m deploy.llama_wheel`.
+"""Builds the wheel that the worker's image installs: `python -m deploy.llama_wheel`.
 
 A slim base image has neither a compiler nor the OpenMP runtime. So the wheel is built outside the
 image, where both are, and carries the runtime beside its own libraries: their run path is $ORIGIN,
-so the loader looks there first. It must not know the image, nor what is served with it.
+so the loader finds it there. It must not know the image, nor what is served with it.
 """
 
 import base64
@@ -28,13 +28,23 @@ def built_wheel(folder: Path) -> Path:
     Raises subprocess.CalledProcessError or TimeoutExpired when pip fails; pip has said why.
     """
     pinned = f"{PACKAGE}=={version(PACKAGE)}"
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", folder, pinned]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "-w",
+        str(folder),
+        pinned,
+    ]
     subprocess.run(command, check=True, timeout=BUILD_LIMIT_S)
     return next(folder.glob("*.whl"))
 
 
 def openmp_runtime(wheel: Path) -> Path | None:
-    """The OpenMP library that the wheel's own libraries load on this machine; None without OpenMP."""
+    """The OpenMP library that the wheel's own libraries load here; None when they load none."""
     with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(wheel) as archive:
         library = archive.extract(OPENMP_USER, folder)
         loaded = subprocess.run(["ldd", library], check=True, capture_output=True, text=True)
@@ -49,7 +59,7 @@ def record_line(name: str, content: bytes) -> str:
 
 
 def with_library(wheel: Path, library: Path, target: Path) -> None:
-    """Write at `target` the wheel with `library` beside its own libraries, and its RECORD to match."""
+    """Writes at `target` the wheel with `library` among its own, and its RECORD to match."""
     name, content = LIBRARIES + library.name, library.read_bytes()
     with (
         zipfile.ZipFile(wheel) as source,
@@ -64,7 +74,7 @@ def with_library(wheel: Path, library: Path, target: Path) -> None:
 
 
 def main() -> None:
-    """Put the one wheel into deploy/wheels/, in place of any that was there."""
+    """Puts the one wheel into deploy/wheels/, in place of any that was there."""
     with tempfile.TemporaryDirectory() as folder:
         wheel = built_wheel(Path(folder))
         runtime = openmp_runtime(wheel)
