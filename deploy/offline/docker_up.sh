@@ -89,12 +89,20 @@ remove_labelled() {
   docker volume ls -q --filter "label=$1" | xargs -r docker volume rm >/dev/null
 }
 
+# The Compose projects of the tests; one that was cut off may have left a network or a volume alone.
+test_projects() {
+  local kind label=com.docker.compose.project
+  for kind in "ps -a" "network ls" "volume ls"; do
+    # shellcheck disable=SC2086  # two words on purpose
+    docker $kind --filter "label=$label" --format "{{.Label \"$label\"}}"
+  done | sort -u | sed -n '/^replay-test-/p'
+}
+
 clean() {
   local project
   engine_answers || return 0
   remove_labelled org.testcontainers=true
-  for project in $(docker ps -a --filter label=com.docker.compose.project \
-      --format '{{.Label "com.docker.compose.project"}}' | sort -u | grep '^replay-test-'); do
+  for project in $(test_projects); do
     remove_labelled "com.docker.compose.project=$project"
   done
 }
