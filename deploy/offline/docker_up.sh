@@ -29,13 +29,13 @@ install_engine() {
     >>"$state/apt.log" 2>&1 || { tail -5 "$state/apt.log" >&2; fail "docker.io cannot be installed"; }
 }
 
+# A pid file that outlived a crash may name another program by now: dockerd would take it for itself.
+forget_unless() { runs_as "$1" "$2" || rm -f "$1"; }
+
 start_engine() {
-  local file=/var/run/docker.pid waited=0
-  # After a crash the numbers in these files may belong to other programs by now, and dockerd would
-  # take them for itself and its containerd.
-  runs_as "$file" dockerd || rm -f "$file"
-  file=/var/run/docker/containerd/containerd.pid
-  runs_as "$file" containerd || rm -f "$file"
+  local waited=0
+  forget_unless "$pid_file" dockerd
+  forget_unless /var/run/docker/containerd/containerd.pid containerd
   mountpoint -q /sys/fs/cgroup || cgroupfs-mount || true
   # Without the userland proxy a port that nobody listens on refuses, so waiting for a port means
   # what it says; with --ip a published port is never open to the network.
