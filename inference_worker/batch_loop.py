@@ -1,6 +1,6 @@
 """The one thread that owns a model: takes submits and stops, runs steps, tells what came of them.
 
-It drives whatever stands behind the ``Model`` seam (llama.cpp, or a script) and is the ``Engine``
+It drives whatever stands behind the ``Model`` port (llama.cpp, or a script) and is the ``Engine``
 that the worker sees. It must not know how a model computes, nor what becomes of the text.
 """
 
@@ -15,7 +15,6 @@ from collections.abc import Callable
 from collections.abc import Sequence as Seq
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol
 
 from inference_worker.engine import (
     EngineFailed,
@@ -31,6 +30,7 @@ from inference_worker.engine import (
     Step,
     Timings,
 )
+from inference_worker.model import Feed, Model, SlotsExhausted
 from inference_worker.scheduler import Scheduler
 from inference_worker.sequence import Sequence, State
 
@@ -42,58 +42,6 @@ NO_TIMINGS = Timings(prompt_n=0, prompt_ms=0.0, predicted_n=0, predicted_ms=0.0)
 _CLOSED = "the engine is closed"
 
 log = logging.getLogger(__name__)
-
-
-class SlotsExhausted(Exception):
-    """The KV cache has no room for these feeds; nothing of them was computed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Feed:
-    """Tokens for one slot, from ``position`` on; ``samples`` asks for logits after the last."""
-
-    slot: int
-    tokens: tuple[int, ...]
-    position: int
-    samples: bool
-
-
-class Model(Protocol):
-    """What computes. The first four may be called from any thread, the others by the loop only."""
-
-    @property
-    def info(self) -> ModelInfo:
-        """What is loaded."""
-
-    def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
-        """See ``Engine.tokenize``."""
-
-    def piece(self, token: int) -> bytes:
-        """See ``Engine.piece``."""
-
-    def prompt_tokens(self, messages: Seq[Message]) -> list[int]:
-        """See ``Engine.prompt_tokens``."""
-
-    def ends(self, token: int) -> bool:
-        """Whether this token ends a generation."""
-
-    def open_slot(self, slot: int, spec: SequenceSpec) -> None:
-        """Empties a slot and makes its sampler ready, as if it had sampled ``spec.sampled``."""
-
-    def decode(self, feeds: Seq[Feed]) -> Seq[Feed]:
-        """Computes feeds and returns those it did; the others come again in a later step.
-
-        Raises SlotsExhausted, having computed none; what else it raises fails all of ``feeds``.
-        """
-
-    def sample(self, slot: int, index: int) -> int:
-        """The slot's next token, after a decode that asked for it; its ``index``-th, from 0."""
-
-    def close_slot(self, slot: int) -> None:
-        """Lets go of what ``open_slot`` made."""
-
-    def close(self) -> None:
-        """Frees the model; nothing is called afterwards."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,14 @@ RENDER_TIME_MAX_S = 5.0
 RENDER_ITERATIONS_MAX = 1_000_000
 """Of all the template's own ranges in one rendering; loops over messages are bounded by them."""
 
+DEFAULT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+"""ChatML, for a model whose file has no template; llama.cpp takes the same."""
+
 
 class ChatTemplate:
     """A compiled chat template; rendering may happen on any thread."""

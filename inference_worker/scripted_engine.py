@@ -20,8 +20,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from inference_worker.batch_loop import BatchEngine, Feed
+from inference_worker.batch_loop import BatchEngine
 from inference_worker.engine import Message, ModelInfo, SequenceSpec
+from inference_worker.model import Feed
 from inference_worker.prompt import ChatTemplate
 from inference_worker.text import TextAssembler
 from replay.request import SamplingParams

@@ -1,0 +1,367 @@
+"""llama.cpp behind the engine port: one context, many sequences, a sampler chain for each.
+
+The only module that imports llama_cpp, and of that only the low-level API. It must not know
+queues, threads or text: the batch loop calls it from its one thread.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import locale
+import logging
+import os
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import llama_cpp
+
+from inference_worker.batch_loop import PREFILL_CHUNK_TOKENS, BatchEngine
+from inference_worker.engine import EngineFailed, Message, ModelInfo, SequenceSpec
+from inference_worker.model import Feed, SlotsExhausted
+from inference_worker.prompt import DEFAULT_TEMPLATE, ChatTemplate
+from replay.request import SamplingParams
+
+OnProgress = Callable[[float], None]
+"""Told how much of the model is loaded, from 0 to 1."""
+
+RANDOM_SEED = 0xFFFFFFFF
+"""llama.cpp takes this one as "draw a seed": no position may ever get it."""
+NO_KV_SLOT = 1
+"""What llama_decode returns when the cache has no room; nothing was computed then."""
+CONTEXT_TOKENS_STEP = 256
+"""llama.cpp rounds a context up to multiples of this."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class LlamaSettings:
+    """How to load one GGUF.
+
+    ``context_tokens`` is per slot and capped at what the model was trained on. ``threads`` 0 is
+    one per core. ``gpu_layers`` -1 is all; a build without a GPU ignores it.
+    """
+
+    path: Path
+    name: str
+    slots: int = 8
+    context_tokens: int = 8192
+    threads: int = 0
+    prefill_chunk_tokens: int = PREFILL_CHUNK_TOKENS
+    gpu_layers: int = -1
+
+
+def open_llama_engine(
+    settings: LlamaSettings, *, on_progress: OnProgress | None = None
+) -> BatchEngine:
+    """Loads a model (seconds to minutes) into an engine that is ready to start.
+
+    Raises EngineFailed where the file is no model, or memory does not suffice.
+    """
+    model = LlamaModel(settings, on_progress=on_progress)
+    return BatchEngine(model, prefill_chunk_tokens=settings.prefill_chunk_tokens)
+
+
+def position_seed(seed: int, index: int) -> int:
+    """The seed of an answer's ``index``-th draw, 32 bits.
+
+    Each position has its own, so that whoever takes the session over draws what the first worker
+    would have drawn. (The finalizer of splitmix64: neighbouring positions get unrelated seeds.)
+    """
+    mixed = (seed * 0x9E3779B97F4A7C15 + (index + 1) * 0xD1B54A32D192ED03) & 0xFFFFFFFFFFFFFFFF
+    mixed = ((mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
+    mixed = ((mixed ^ (mixed >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
+    return ((mixed ^ (mixed >> 31)) >> 32) % RANDOM_SEED
+
+
+class LlamaModel:
+    """A loaded GGUF and its context: the ``Model`` that the batch loop drives."""
+
+    def __init__(self, settings: LlamaSettings, *, on_progress: OnProgress | None = None) -> None:
+        # Numbers in what C code writes or reads keep their point, whatever the host's locale.
+        locale.setlocale(locale.LC_NUMERIC, "C")
+        llama_cpp.llama_log_set(_on_log, ctypes.c_void_p(0))
+        llama_cpp.llama_backend_init()
+        self._model = _load(settings, on_progress)
+        self._vocab = llama_cpp.llama_model_get_vocab(self._model)
+        self._info = _model_info(self._model, self._vocab, settings)
+        self._end_tokens = frozenset(
+            token
+            for token in range(self._info.vocabulary_tokens)
+            if llama_cpp.llama_vocab_is_eog(self._vocab, token)
+        )
+        # All at once: a look-up must never wait for another thread's long tokenization.
+        self._pieces = [
+            b"" if token in self._end_tokens else _piece(self._vocab, token)
+            for token in range(self._info.vocabulary_tokens)
+        ]
+        self._template = ChatTemplate(
+            self._info.chat_template, bos_text=self._info.bos_text, eos_text=self._info.eos_text
+        )
+        self._context = _open_context(self._model, self._info, settings)
+        self._memory = llama_cpp.llama_get_memory(self._context)
+        self._batch = llama_cpp.llama_batch_init(_batch_tokens(settings), 0, 1)
+        self._samplers: dict[int, _Sampler] = {}
+        self._rows: dict[int, int] = {}
+        self._vocab_lock = threading.Lock()
+
+    @property
+    def info(self) -> ModelInfo:
+        """What is loaded."""
+        return self._info
+
+    def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
+        """See ``Engine.tokenize``. Raises EngineFailed once the model is freed."""
+        raw = text.encode("utf-8", "replace")
+        # More than one token a byte there cannot be, and a few special ones are added.
+        room = len(raw) + 8
+        tokens = (llama_cpp.llama_token * room)()
+        with self._vocab_lock:
+            if not self._model:
+                raise EngineFailed("the model is closed")
+            count = llama_cpp.llama_tokenize(
+                self._vocab, raw, len(raw), tokens, room, add_special, parse_special
+            )
+        assert count >= 0, f"{-count} tokens of {len(raw)} bytes"
+        return list(tokens[:count])
+
+    def piece(self, token: int) -> bytes:
+        """See ``Engine.piece``."""
+        return self._pieces[token]
+
+    def prompt_tokens(self, messages: Sequence[Message]) -> list[int]:
+        """See ``Engine.prompt_tokens``."""
+        text = self._template.render(messages)
+        if llama_cpp.llama_vocab_get_add_bos(self._vocab):
+            # The tokenizer adds it: a template that writes it too would double it.
+            text = text.removeprefix(self._info.bos_text)
+        return self.tokenize(text, add_special=True, parse_special=True)
+
+    def ends(self, token: int) -> bool:
+        """Whether this token ends a generation."""
+        return token in self._end_tokens
+
+    def open_slot(self, slot: int, spec: SequenceSpec) -> None:
+        """Empties the slot's KV cache and builds its sampler chain."""
+        if not llama_cpp.llama_memory_seq_rm(self._memory, slot, -1, -1):
+            raise EngineFailed(f"the KV cache refused to empty slot {slot}")
+        self._samplers[slot] = _Sampler(
+            spec.sampling,
+            vocabulary_tokens=self._info.vocabulary_tokens,
+            end_tokens=self._end_tokens,
+            history=spec.prompt + spec.sampled,
+        )
+
+    def decode(self, feeds: Sequence[Feed]) -> Sequence[Feed]:
+        """One llama_decode over all feeds; see ``Model.decode``."""
+        self._fill(feeds)
+        code = llama_cpp.llama_decode(self._context, self._batch)
+        if code == NO_KV_SLOT:
+            raise SlotsExhausted("Context size has been exceeded.")
+        if code:
+            raise EngineFailed(f"llama_decode returned {code}")
+        return feeds
+
+    def sample(self, slot: int, index: int) -> int:
+        """The slot's next token from the logits of the last decode."""
+        return self._samplers[slot].sample(self._context, row=self._rows[slot], index=index)
+
+    def close_slot(self, slot: int) -> None:
+        """Frees the slot's sampler; its KV cache stays until the slot is opened again."""
+        sampler = self._samplers.pop(slot, None)
+        if sampler:
+            sampler.close()
+
+    def close(self) -> None:
+        """Frees samplers, batch, context and model; once only."""
+        for slot in tuple(self._samplers):
+            self.close_slot(slot)
+        with self._vocab_lock:
+            llama_cpp.llama_batch_free(self._batch)
+            llama_cpp.llama_free(self._context)
+            llama_cpp.llama_model_free(self._model)
+            self._model = None
+
+    def _fill(self, feeds: Sequence[Feed]) -> None:
+        batch, row = self._batch, 0
+        for feed in feeds:
+            for offset, token in enumerate(feed.tokens):
+                batch.token[row] = token
+                batch.pos[row] = feed.position + offset
+                batch.n_seq_id[row] = 1
+                batch.seq_id[row][0] = feed.slot
+                batch.logits[row] = 0
+                row += 1
+            batch.logits[row - 1] = feed.samples
+            self._rows[feed.slot] = row - 1
+        batch.n_tokens = row
+
+
+class _Sampler:
+    """One sequence's sampler chain, in llama.cpp's order; it lives in C and must be closed."""
+
+    def __init__(
+        self,
+        sampling: SamplingParams,
+        *,
+        vocabulary_tokens: int,
+        end_tokens: frozenset[int],
+        history: tuple[int, ...],
+    ) -> None:
+        self._seed = sampling.seed
+        self._chain = llama_cpp.llama_sampler_chain_init(
+            llama_cpp.llama_sampler_chain_default_params()
+        )
+        if sampling.ignore_eos:
+            self._add(_bias_against(end_tokens, vocabulary_tokens))
+        if _penalizes(sampling):
+            self._add(
+                llama_cpp.llama_sampler_init_penalties(
+                    vocabulary_tokens,
+                    sampling.repeat_last_n,
+                    sampling.repeat_penalty,
+                    sampling.frequency_penalty,
+                    sampling.presence_penalty,
+                )
+            )
+            for token in history[-sampling.repeat_last_n :]:
+                llama_cpp.llama_sampler_accept(self._chain, token)
+        self._draws = sampling.temperature > 0
+        if self._draws:
+            self._add_draw(sampling)
+        else:
+            self._add(llama_cpp.llama_sampler_init_greedy())
+
+    def sample(self, context: Any, *, row: int, index: int) -> int:
+        """Draws from a row of the last decode's logits, and remembers what it drew."""
+        if self._draws:
+            last = llama_cpp.llama_sampler_chain_n(self._chain) - 1
+            llama_cpp.llama_sampler_free(llama_cpp.llama_sampler_chain_remove(self._chain, last))
+            self._add(llama_cpp.llama_sampler_init_dist(position_seed(self._seed, index)))
+        return int(llama_cpp.llama_sampler_sample(self._chain, context, row))
+
+    def close(self) -> None:
+        """Frees the chain with all that is in it."""
+        llama_cpp.llama_sampler_free(self._chain)
+
+    def _add_draw(self, sampling: SamplingParams) -> None:
+        if sampling.top_k > 0:
+            self._add(llama_cpp.llama_sampler_init_top_k(sampling.top_k))
+        if sampling.top_p < 1:
+            self._add(llama_cpp.llama_sampler_init_top_p(sampling.top_p, 0))
+        if sampling.min_p > 0:
+            self._add(llama_cpp.llama_sampler_init_min_p(sampling.min_p, 0))
+        self._add(llama_cpp.llama_sampler_init_temp(sampling.temperature))
+        self._add(llama_cpp.llama_sampler_init_dist(0))
+
+    def _add(self, sampler: Any) -> None:
+        llama_cpp.llama_sampler_chain_add(self._chain, sampler)
+
+
+def _penalizes(sampling: SamplingParams) -> bool:
+    neutral = (
+        sampling.repeat_penalty == 1
+        and sampling.frequency_penalty == 0
+        and sampling.presence_penalty == 0
+    )
+    return sampling.repeat_last_n > 0 and not neutral
+
+
+def _bias_against(tokens: frozenset[int], vocabulary_tokens: int) -> Any:
+    biases = (llama_cpp.llama_logit_bias * len(tokens))(
+        *(llama_cpp.llama_logit_bias(token, float("-inf")) for token in sorted(tokens))
+    )
+    return llama_cpp.llama_sampler_init_logit_bias(vocabulary_tokens, len(tokens), biases)
+
+
+def _load(settings: LlamaSettings, on_progress: OnProgress | None) -> Any:
+    params = llama_cpp.llama_model_default_params()
+    params.n_gpu_layers = settings.gpu_layers
+    # Named, so that ctypes does not free it while the model loads.
+    callback = llama_cpp.llama_progress_callback(lambda done, _: _tell(on_progress, done))
+    params.progress_callback = callback
+    model = llama_cpp.llama_model_load_from_file(str(settings.path).encode(), params)
+    if not model:
+        raise EngineFailed(f"{settings.path} could not be loaded")
+    return model
+
+
+def _tell(on_progress: OnProgress | None, done: float) -> bool:
+    if on_progress:
+        on_progress(done)
+    return True
+
+
+def _batch_tokens(settings: LlamaSettings) -> int:
+    return max(settings.slots, settings.prefill_chunk_tokens)
+
+
+def _open_context(model: Any, info: ModelInfo, settings: LlamaSettings) -> Any:
+    params = llama_cpp.llama_context_default_params()
+    slot_tokens = -(-info.context_tokens // CONTEXT_TOKENS_STEP) * CONTEXT_TOKENS_STEP
+    params.n_ctx = info.slots * slot_tokens
+    params.n_seq_max = info.slots
+    # One micro-batch a step: llama.cpp never cuts a chunk by what the machine happens to be.
+    params.n_batch = params.n_ubatch = _batch_tokens(settings)
+    params.n_threads = params.n_threads_batch = settings.threads or os.cpu_count() or 1
+    params.kv_unified = False
+    params.no_perf = True
+    context = llama_cpp.llama_init_from_model(model, params)
+    if not context:
+        llama_cpp.llama_model_free(model)
+        raise EngineFailed(f"no memory for {info.slots} slots of {info.context_tokens} tokens")
+    return context
+
+
+def _model_info(model: Any, vocab: Any, settings: LlamaSettings) -> ModelInfo:
+    trained = llama_cpp.llama_model_n_ctx_train(model)
+    if settings.context_tokens > trained:
+        log.warning("%s was trained on %s tokens of context", settings.name, trained)
+    template = llama_cpp.llama_model_chat_template(model, None)
+    return ModelInfo(
+        name=settings.name,
+        path=str(settings.path),
+        context_tokens=min(settings.context_tokens, trained),
+        slots=settings.slots,
+        vocabulary_tokens=llama_cpp.llama_vocab_n_tokens(vocab),
+        size_bytes=llama_cpp.llama_model_size(model),
+        parameters=llama_cpp.llama_model_n_params(model),
+        context_train_tokens=trained,
+        embedding_width=llama_cpp.llama_model_n_embd(model),
+        vocab_type=llama_cpp.llama_vocab_type(vocab),
+        chat_template=template.decode("utf-8", "replace") if template else DEFAULT_TEMPLATE,
+        bos_text=_token_text(vocab, llama_cpp.llama_vocab_bos(vocab)),
+        eos_text=_token_text(vocab, llama_cpp.llama_vocab_eos(vocab)),
+        build=f"b{llama_cpp.__version__}",
+    )
+
+
+def _token_text(vocab: Any, token: int) -> str:
+    if token < 0:
+        return ""
+    return str(llama_cpp.llama_vocab_get_text(vocab, token).decode("utf-8", "replace"))
+
+
+def _piece(vocab: Any, token: int) -> bytes:
+    buffer = ctypes.create_string_buffer(64)
+    length = llama_cpp.llama_token_to_piece(vocab, token, buffer, len(buffer), 0, False)
+    if length < 0:
+        buffer = ctypes.create_string_buffer(-length)
+        length = llama_cpp.llama_token_to_piece(vocab, token, buffer, len(buffer), 0, False)
+    return buffer.raw[:length]
+
+
+_LOG_LEVELS = {3: logging.WARNING, 4: logging.ERROR}
+"""ggml's levels; what is below a warning is not passed on."""
+
+
+def _log_line(level: int, text: bytes, _: Any) -> None:
+    if level in _LOG_LEVELS:
+        log.log(_LOG_LEVELS[level], "%s", text.decode("utf-8", "replace").rstrip())
+
+
+_on_log = llama_cpp.llama_log_callback(_log_line)
+"""llama.cpp holds a pointer to it for as long as the program runs."""

@@ -1,0 +1,65 @@
+"""The model port: what the batch loop asks of whatever computes.
+
+Values and a Protocol only; llama_engine and scripted_engine stand behind it. It must not know
+sequences, threads or text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from inference_worker.engine import Message, ModelInfo, SequenceSpec
+
+
+class SlotsExhausted(Exception):
+    """The KV cache has no room for these feeds; nothing of them was computed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """Tokens for one slot, from ``position`` on; ``samples`` asks for logits after the last."""
+
+    slot: int
+    tokens: tuple[int, ...]
+    position: int
+    samples: bool
+
+
+class Model(Protocol):
+    """What computes. The first four may be called from any thread, the others by the loop only."""
+
+    @property
+    def info(self) -> ModelInfo:
+        """What is loaded."""
+
+    def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
+        """See ``Engine.tokenize``."""
+
+    def piece(self, token: int) -> bytes:
+        """See ``Engine.piece``."""
+
+    def prompt_tokens(self, messages: Sequence[Message]) -> list[int]:
+        """See ``Engine.prompt_tokens``."""
+
+    def ends(self, token: int) -> bool:
+        """Whether this token ends a generation."""
+
+    def open_slot(self, slot: int, spec: SequenceSpec) -> None:
+        """Empties a slot and makes its sampler ready, as if it had sampled ``spec.sampled``."""
+
+    def decode(self, feeds: Sequence[Feed]) -> Sequence[Feed]:
+        """Computes feeds and returns those it did; the others come again in a later step.
+
+        Raises SlotsExhausted, having computed none; what else it raises fails all of ``feeds``.
+        """
+
+    def sample(self, slot: int, index: int) -> int:
+        """The slot's next token, after a decode that asked for it; its ``index``-th, from 0."""
+
+    def close_slot(self, slot: int) -> None:
+        """Lets go of what ``open_slot`` made."""
+
+    def close(self) -> None:
+        """Frees the model; nothing is called afterwards."""
