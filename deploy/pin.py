@@ -1,9 +1,9 @@
-"""Writes the pinned requirements (`make pin`): name, version, and the hash of every file we install.
+"""`make pin`: the requirements files, each package with its version and the hashes of its files.
 
-pip's own resolver decides; this module only asks it (`pip install --dry-run --report`), once for the
-interpreter at hand and once for each other target, and writes the answers down. No index address
-gets into the files: whoever installs chooses where from, and the hashes hold wherever that is.
-It must not know what the packages are for.
+pip's own resolver decides; this module only asks it (`pip install --dry-run --report`), once for
+the interpreter at hand and once for each other target, and writes the answers down. No index
+address gets into the files: whoever installs chooses where from, and the hashes hold wherever that
+is. It must not know what the packages are for.
 """
 
 from __future__ import annotations
@@ -173,7 +173,8 @@ def needed_by(roots: Iterable[str], pins: Mapping[str, Pin]) -> set[str]:
         todo += [
             (canonicalize_name(r.name), r.extras)
             for r in pins[name].requires
-            if r.marker is None or any(r.marker.evaluate({"extra": e}) for e in ("", *extras))
+            if r.marker is None
+            or any(r.marker.evaluate({"extra": e}) for e in ("", *extras))
             or applies(r, FULL_VERSIONS[0])
         ]
     return {name for name in seen if name in pins}
