@@ -1,0 +1,131 @@
+"""compose.yaml as a person starts it: answers through the load balancer, and an end without rest.
+
+The engine is the scripted one, so the length and the pace of an answer are the test's. The nodes
+stand behind the load balancer and are known by the name in a header. The last two tests end the
+cluster that the others share: their order matters.
+"""
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+
+import httpx
+import pytest
+
+PROJECT = f"replay-test-{os.getpid()}"
+PROGRAMS = {"api", "worker"}
+NODES = 2
+READY_LIMIT_S = 60.0
+ANSWER = "[[tokens=90 rate=30]] three seconds of words"
+
+Compose = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def cluster(
+    images: dict[str, str], compose: Compose, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Compose]:
+    """`docker compose` on a cluster that is up; taken down with all it has."""
+    settings = {
+        "REPLAY_PROJECT": PROJECT,
+        "REPLAY_PORT": "0",
+        "REPLAY_API_NODES": str(NODES),
+        "REPLAY_ENGINE": "scripted",
+        "REPLAY_MODELS_DIR": str(tmp_path_factory.mktemp("models")),
+    }
+
+    def run(*arguments: str) -> str:
+        return compose(*arguments, **settings)
+
+    try:
+        run("up", "--detach", "--wait", "--no-build")
+        yield run
+    finally:
+        run("down", "--volumes", "--timeout", "5")
+
+
+@pytest.fixture(scope="module")
+def client(cluster: Compose) -> Iterator[httpx.Client]:
+    """A client of the load balancer; each request is a connection of its own."""
+    address = cluster("port", "lb", "8080").strip()
+    limits = httpx.Limits(max_keepalive_connections=0)
+    with httpx.Client(base_url=f"http://{address}", limits=limits, timeout=30) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def model(client: httpx.Client, cluster: Compose) -> str:
+    """The name of the model that the worker has loaded; waits for it."""
+    deadline = time.monotonic() + READY_LIMIT_S
+    while time.monotonic() < deadline:
+        for model in client.get("/v1/models").json()["data"]:
+            if model["status"]["value"] == "loaded":
+                return str(model["id"])
+    pytest.fail(f"no model is loaded; {cluster('logs', '--tail=40', 'worker')}")
+
+
+def post(client: httpx.Client, model: str, name: str) -> AbstractContextManager[httpx.Response]:
+    """Asks for a streamed answer in the conversation of that name."""
+    return client.stream(
+        "POST",
+        "/v1/chat/completions",
+        headers={"X-Conversation-Id": name},
+        json={"model": model, "messages": [{"role": "user", "content": ANSWER}], "stream": True},
+    )
+
+
+def is_done(client: httpx.Client, name: str) -> bool:
+    """What lookup says of the conversation's session."""
+    (session,) = client.post("/v1/streams/lookup", json={"conversation_ids": [name]}).json()
+    return bool(session["is_done"])
+
+
+def test_pieces_pass_the_load_balancer_as_they_come(client: httpx.Client, model: str) -> None:
+    with post(client, model, "unbuffered") as answer:
+        pieces = answer.iter_raw()
+        first = next(pieces)
+        assert first.startswith(b"data: ")
+        assert not is_done(client, "unbuffered")
+        assert b"".join(pieces).endswith(b"data: [DONE]\n\n")
+
+
+def test_every_node_resumes_an_answer_at_any_byte(client: httpx.Client, model: str) -> None:
+    with post(client, model, "resumed") as answer:
+        whole = b"".join(answer.iter_raw())
+    nodes = set()
+    for offset in range(0, len(whole) + 1, 97):
+        rest = client.get("/v1/stream", params={"conv_id": "resumed", "from": offset})
+        assert rest.content == whole[offset:]
+        nodes.add(rest.headers["X-Replay-Node"])
+    assert len(nodes) == NODES
+
+
+def test_a_live_answer_is_read_whole_through_another_connection(
+    client: httpx.Client, model: str
+) -> None:
+    with post(client, model, "live") as answer:
+        pieces = answer.iter_raw()
+        first = next(pieces)
+        with client.stream("GET", "/v1/stream/live", params={"from": len(first)}) as other:
+            rest = b"".join(other.iter_raw())
+        assert rest == b"".join(pieces)
+
+
+def test_nodes_and_workers_end_cleanly_when_told_to(cluster: Compose) -> None:
+    cluster("stop", *PROGRAMS)
+    lines = cluster("ps", "--all", "--format", "json", *PROGRAMS).splitlines()
+    ended = [json.loads(line) for line in lines]
+    assert len(ended) == NODES + 1
+    assert {container["ExitCode"] for container in ended} == {0}
+
+
+def test_nothing_is_left_after_down(cluster: Compose) -> None:
+    cluster("down", "--volumes")
+    for kind in ("container", "network", "volume"):
+        everything = ["--all"] if kind == "container" else []
+        label = f"label=com.docker.compose.project={PROJECT}"
+        command = ["docker", kind, "ls", "--quiet", "--filter", label, *everything]
+        assert subprocess.run(command, capture_output=True, check=True).stdout == b""
