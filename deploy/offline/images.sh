@@ -48,7 +48,7 @@ CONF
   apt-get -qq autoclean >&2   # a package superseded since must not be unpacked beside its successor
 }
 
-# Everything that follows unpacks; dpkg-deb -x would turn /bin -> usr/bin into a real folder.
+# Not dpkg-deb -x: it would turn the link /bin -> usr/bin into a real folder.
 unpack() { dpkg-deb --fsys-tarfile "$1" | tar -x -C "$2" --keep-directory-symlink "${@:3}"; }
 
 file_of_package() {
