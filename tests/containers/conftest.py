@@ -36,16 +36,18 @@ def present(image: str) -> bool:
     )
 
 
-def why_not() -> str | None:
-    """What is missing for containers on this machine; None when they can run."""
-    if not succeeds("docker", "version"):
-        return "no Docker engine answers"
-    if not succeeds("docker", "compose", "version"):
-        return "there is no docker compose"
-    absent = [image for image in (REDIS_IMAGE, BASE_IMAGE) if not present(image)]
-    if absent:
-        return f"{' and '.join(absent)} cannot be pulled; deploy/offline/docker_up.sh helps"
-    return None
+def need(met: bool, reason: str) -> None:
+    """Skips where a need is not met; where containers must run, that is a failure."""
+    if met:
+        return
+    if os.environ.get("REPLAY_REQUIRE_DOCKER") == "1":
+        pytest.fail(f"REPLAY_REQUIRE_DOCKER=1, but {reason}", pytrace=False)
+    pytest.skip(reason)
+
+
+def need_image(image: str) -> None:
+    """`need` of an image."""
+    need(present(image), f"{image} cannot be pulled; deploy/offline/docker_up.sh helps")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -58,13 +60,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def engine() -> None:
-    """Skips what needs a container where none can run; where one must run, that is a failure."""
-    reason = why_not()
-    if reason is None:
-        return
-    if os.environ.get("REPLAY_REQUIRE_DOCKER") == "1":
-        pytest.fail(f"REPLAY_REQUIRE_DOCKER=1, but {reason}", pytrace=False)
-    pytest.skip(reason)
+    """A Docker engine, and the image of Redis that all of these tests start."""
+    need(succeeds("docker", "version"), "no Docker engine answers")
+    need_image(REDIS_IMAGE)
 
 
 def run_compose(*arguments: str, limit_s: float = 120, **settings: str) -> str:
@@ -93,6 +91,8 @@ def compose() -> Callable[..., str]:
 @pytest.fixture(scope="session")
 def images(engine: None, compose: Callable[..., str]) -> dict[str, str]:
     """The image names by the setting that names them, built from this checkout."""
+    need(succeeds("docker", "compose", "version"), "there is no docker compose")
+    need_image(BASE_IMAGE)
     if not list((ROOT / "deploy" / "wheels").glob("*.whl")):
         subprocess.run(
             [sys.executable, "-m", "deploy.llama_wheel"],
