@@ -1,0 +1,123 @@
+"""Every Redis key, channel and queue name there is; nobody else formats one.
+
+All keys of a conversation carry one hash tag, ``{tenant:base}``, so that they lie in one slot of a
+Redis Cluster and scripts may touch them together.
+"""
+
+from __future__ import annotations
+
+import zlib
+
+from replay.identity import SEPARATOR, Conversation, SessionRef, encode
+
+PREFIX = "rc"
+LIVE_SHARDS = 16
+"""Over how many sorted sets the watch index is spread, so that a Cluster shares its load."""
+
+
+def stem(conversation: Conversation) -> str:
+    """What all keys of the conversation begin with, its hash tag included."""
+    return f"{PREFIX}:{{{encode(conversation.tenant)}:{encode(conversation.base)}}}:"
+
+
+def conversations(conversation: Conversation) -> str:
+    """Set: the encoded ids of the conversations in this slot, for the lookup by prefix."""
+    return stem(conversation) + "conversations"
+
+
+def route(conversation: Conversation) -> str:
+    """Hash: the conversation's entry in the map: epoch, model, retained sessions, tombstone."""
+    return f"{stem(conversation)}route:{encode(conversation.id)}"
+
+
+def stopped(conversation: Conversation, name: str) -> str:
+    """String: the time of a stop under this name, which refuses a POST in validation."""
+    return f"{stem(conversation)}stopped:{encode(name)}"
+
+
+def session(ref: SessionRef) -> str:
+    """What the keys of one session begin with: ``...conversation::model:epoch``."""
+    return (
+        f"{stem(ref.conversation)}{encode(ref.conversation_id)}"
+        f"{SEPARATOR}{encode(ref.model)}:{ref.epoch}"
+    )
+
+
+def record(ref: SessionRef) -> str:
+    """Hash: the session record."""
+    return session(ref) + ":record"
+
+
+def stream(ref: SessionRef) -> str:
+    """Stream: the session log; an entry's id is the offset at which its bytes end."""
+    return session(ref) + ":stream"
+
+
+def tokens(ref: SessionRef) -> str:
+    """String: the sampled token ids, eight bytes each."""
+    return session(ref) + ":tokens"
+
+
+def channel(ref: SessionRef) -> str:
+    """Channel: the session's bytes as they are appended, and its end."""
+    return session(ref) + ":channel"
+
+
+def live(conversation: Conversation) -> str:
+    """Sorted set: one shard of the watch index, conversation path to next look."""
+    return live_shard(zlib.crc32(conversation.path().encode()) % LIVE_SHARDS)
+
+
+def live_shard(shard: int) -> str:
+    """Sorted set: shard 0 to ``LIVE_SHARDS`` - 1 of the watch index."""
+    return f"{PREFIX}:live:{{{shard}}}"
+
+
+def worker(worker_id: str) -> str:
+    """Hash: a worker's record; lives by heartbeat."""
+    return f"{PREFIX}:worker:{encode(worker_id)}"
+
+
+def workers() -> str:
+    """Sorted set: worker ids by their last heartbeat."""
+    return f"{PREFIX}:workers"
+
+
+def node(node_id: str) -> str:
+    """Hash: a node's record; lives by heartbeat."""
+    return f"{PREFIX}:node:{encode(node_id)}"
+
+
+def nodes() -> str:
+    """Sorted set: node ids by their last heartbeat."""
+    return f"{PREFIX}:nodes"
+
+
+def control(worker_id: str) -> str:
+    """Channel: what a worker is told at once (``stop``)."""
+    return f"{PREFIX}:control:{encode(worker_id)}"
+
+
+def queue(model: str) -> str:
+    """Sorted set of the queue plane: arq's queue of one model."""
+    return f"{PREFIX}:queue:{encode(model)}"
+
+
+def queue_number() -> str:
+    """Counter of the queue plane: the order in which sessions were queued, over all models."""
+    return f"{PREFIX}:queue-number"
+
+
+def wake() -> str:
+    """Channel of the queue plane: the model whose queue has just got a job."""
+    return f"{PREFIX}:wake"
+
+
+def prepare(model: str) -> str:
+    """List of the queue plane: questions that any worker with the model answers without a slot."""
+    return f"{PREFIX}:prepare:{encode(model)}"
+
+
+def inbox(node_id: str) -> str:
+    """List of the queue plane: the answers for one node."""
+    return f"{PREFIX}:inbox:{encode(node_id)}"

@@ -1,0 +1,267 @@
+"""The session log's port: what a log can do, and what it answers.
+
+Two adapters keep it: ``RedisLog`` and ``MemoryLog``; one contract suite runs over both
+(``tests/replay/log_contract.py``). Readers do not use ``read`` alone but a ``Tailer``, which joins
+history and live bytes.
+
+Every method raises ``LogUnavailable`` where the log cannot be reached.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+from replay.identity import Conversation, SessionRef
+from replay.records import Chunk, End, NewSession, SessionRecord, State, Token
+
+WINDOW_BYTES_MAX = 32 * 1024 * 1024
+"""The ring: how many of a log's last bytes are retained."""
+
+CHUNK_BYTES_MAX = 64 * 1024
+"""The largest entry that a producer appends."""
+
+PAGE_ENTRIES_MAX = 256
+"""How many entries one read returns at most, so that no reply blocks Redis for long."""
+
+LIVE_S = 24 * 3600.0
+"""How long a session's keys live without a sign of life; a guard, the reaper is far faster."""
+
+ROUTE_S = 30 * 24 * 3600.0
+"""How long a conversation's last epoch is remembered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A session was opened. ``replaced_epoch`` is the session that it stopped, 0 for none."""
+
+    ref: SessionRef
+    created_ms: int
+    replaced_epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A worker's right to produce a session: the fencing token is attempt and nonce."""
+
+    ref: SessionRef
+    worker: str
+    attempt: int
+    nonce: str
+
+
+class ClaimStatus(StrEnum):
+    """What a claim or a renewal came to."""
+
+    CLAIMED = "claimed"
+    RENEWED = "renewed"
+    HELD = "held"
+    FENCED = "fenced"
+    ENDED = "ended"
+    GONE = "gone"
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimResult:
+    """``claim`` stands where the status is CLAIMED."""
+
+    status: ClaimStatus
+    claim: Claim | None = None
+
+
+class AppendStatus(StrEnum):
+    """What an append came to.
+
+    APPENDED and AT carry the log's end, and the producer goes on at ``body[end:]``. FENCED: another
+    attempt owns the session; write nothing, do not retry. ENDED: it was ended from outside. GONE:
+    there is no record.
+    """
+
+    APPENDED = "appended"
+    AT = "at"
+    FENCED = "fenced"
+    ENDED = "ended"
+    GONE = "gone"
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """Bytes and tokens that follow each other; with ``state`` they are the last ones.
+
+    ``data`` may be empty (tokens that show no text yet), and ends at an SSE frame's boundary.
+    """
+
+    claim: Claim
+    start: int
+    data: bytes
+    first_token: int = 0
+    tokens: Sequence[Token] = ()
+    state: State | None = None
+    reason: str = ""
+    window_bytes: int = WINDOW_BYTES_MAX
+
+
+@dataclass(frozen=True, slots=True)
+class AppendResult:
+    """``end`` is the log's end in bytes where the status has one."""
+
+    status: AppendStatus
+    end: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What one read found: chunks in order, and the end where it was reached.
+
+    ``first`` is the first retained offset where the log begins later than asked, else None.
+    """
+
+    chunks: list[Chunk] = field(default_factory=list)
+    end: End | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """What a stop came to: the session as it stands now, and whether this stop ended it."""
+
+    stopped: bool
+    ref: SessionRef
+    state: State
+    reason: str
+    size: int
+    worker: str
+    queue_number: int
+    dispatch: int
+    was_claimed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """How a silent session is. Times are milliseconds of the log's clock."""
+
+    state: State
+    end: int
+    last_ms: int
+    now_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What the reaper sees of a conversation's current session."""
+
+    ref: SessionRef
+    state: State
+    lease_until_ms: int
+    now_ms: int
+    created_ms: int
+    queue_number: int
+    dispatch: int
+    owner: str
+    dialect: str
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A conversation whose look is due. ``score`` is what ``unwatch`` compares."""
+
+    conversation: Conversation
+    score: str
+
+
+class SessionLog(Protocol):
+    """The durable record of sessions: opened once, appended by one producer, ended exactly once."""
+
+    async def open(self, new: NewSession, *, validated_ms: int, nonce: str) -> Opened:
+        """Gives the session its epoch and ends the conversation's session before it.
+
+        ``validated_ms`` is how long the request was being validated: a stop within that time
+        refuses it. The same ``nonce`` again is the same answer. Raises StoppedMeanwhile.
+        """
+        ...
+
+    async def append(self, appends: Sequence[Append]) -> list[AppendResult | Exception]:
+        """Appends to several sessions in one round trip; each has a result of its own."""
+        ...
+
+    async def read(self, ref: SessionRef, offset: int) -> Page:
+        """Stored entries that end past ``offset``, at most a page; the first is cut to it.
+
+        Raises OffsetExpired where the window begins later. A missing log reads as an empty page.
+        """
+        ...
+
+    async def record(self, ref: SessionRef) -> SessionRecord | None:
+        """The whole session record, or None."""
+        ...
+
+    async def resolve(self, tenant: str, name: str, epoch: int | None) -> SessionRecord:
+        """The session that a client means by ``name`` and, where given, ``epoch``.
+
+        Raises SessionNotFound, SessionExpired, EpochMismatch. The record's request and prompt may
+        be left out.
+        """
+        ...
+
+    async def lookup(self, tenant: str, names: Sequence[str]) -> list[SessionRecord]:
+        """The current sessions with exactly these names or beginning with ``<name>::``."""
+        ...
+
+    async def stop(
+        self, tenant: str, name: str, *, epoch: int | None, keep: bool, reason: str
+    ) -> Stopped | None:
+        """Ends the current session named so; without ``keep`` evicts all that is retained.
+
+        Idempotent; None where there is nothing. Raises EpochMismatch where ``epoch`` is another.
+        """
+        ...
+
+
+class Leases(Protocol):
+    """Who produces a session, until when; and the watch over sessions that nobody ends."""
+
+    async def claim(
+        self, ref: SessionRef, *, worker: str, nonce: str, lease_s: float
+    ) -> ClaimResult:
+        """Makes the worker the producer where no lease stands. Idempotent by ``nonce``."""
+        ...
+
+    async def renew(self, claims: Sequence[Claim], lease_s: float) -> list[ClaimStatus | Exception]:
+        """Renews the leases of one worker in one round trip."""
+        ...
+
+    async def watch(self, conversation: Conversation, delay_s: float) -> None:
+        """Announces a session: before it is opened, so that nobody can lose it."""
+        ...
+
+    async def due(self, most: int) -> list[Due]:
+        """The conversations whose look is due, over all shards."""
+        ...
+
+    async def look(self, conversation: Conversation) -> Look | None:
+        """The conversation's current session as the reaper sees it, or None."""
+        ...
+
+    async def again(self, due: Due, delay_s: float | None) -> None:
+        """Moves a look to later, or takes it out (None), unless it was announced anew."""
+        ...
+
+    async def reap(self, look: Look, *, state: State, reason: str, closing: bytes) -> bool:
+        """Ends the session if its lease is still the expired one that was seen."""
+        ...
+
+    async def redispatch(self, look: Look) -> int:
+        """Counts another dispatch of a queued session; 0 where another was faster."""
+        ...
+
+
+class Feed(Protocol):
+    """Live bytes: what a hub needs beside ``SessionLog.read``."""
+
+    async def pulse(self, ref: SessionRef, *, silence_ms: int, comment: bytes) -> Pulse | None:
+        """How the session is; appends ``comment`` where it is queued and was silent so long.
+
+        None where the session is gone. ``silence_ms`` -1 appends nothing.
+        """
+        ...

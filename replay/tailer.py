@@ -1,0 +1,369 @@
+"""The hub: joins stored bytes and live bytes, without a seam, for all readers of this process.
+
+One pub/sub connection for the process, one channel for each session that somebody reads. A reader
+costs nothing while its session is silent, and an event costs the same however many are idle.
+
+The order decides: a channel is *confirmed* before history is read; published bytes whose start is
+the reader's position are delivered, a start below is a repeat and is cut, a start above is a gap
+and sends the reader back to the history. A reader that does not keep up loses its queue, not its
+place: it too goes back to the history.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from types import TracebackType
+from typing import Protocol
+
+from replay import frames, keys
+from replay.errors import LogUnavailable, OffsetBeyondEnd, SessionNotFound
+from replay.identity import SessionRef
+from replay.log import PAGE_ENTRIES_MAX, Feed, Page, Pulse, SessionLog
+from replay.records import Chunk, End, State
+from replay.subscription import Channels, OnMessage, OnReset
+
+READER_BYTES_MAX = 256 * 1024
+"""Live bytes that wait for one reader; more, and it reads them from the history instead."""
+
+PULSE_TICK_S = 0.25
+PULSE_SLACK_S = 2.0
+"""How much longer than its keep-alive interval a running session may be silent."""
+
+SILENCE_S = 15.0
+"""When a session without keep-alives is asked about."""
+
+PULSES_AT_ONCE = 64
+
+logger = logging.getLogger(__name__)
+
+
+class ReadableLog(SessionLog, Feed, Protocol):
+    """What the hub reads from."""
+
+
+OpenChannels = Callable[[OnMessage, OnReset], "OpenedChannels"]
+
+
+class OpenedChannels(Protocol):
+    """A pub/sub connection that is open for as long as its block runs."""
+
+    async def __aenter__(self) -> Channels: ...
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool | None: ...
+
+
+async def nothing_to_say(ref: SessionRef) -> bytes:
+    """The keep-alive of a session about whose place in the queue nothing is known."""
+    return frames.PING
+
+
+class Tailer:
+    """The readers of one process. Owned by the process: ``async with Tailer(...)``."""
+
+    def __init__(
+        self,
+        log: ReadableLog,
+        channels: OpenChannels,
+        *,
+        waiting: Callable[[SessionRef], Awaitable[bytes]] = nothing_to_say,
+    ) -> None:
+        self._log = log
+        self._open_channels = channels
+        self._waiting = waiting
+        self._topics: dict[str, _Topic] = {}
+        self._channels: Channels
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Tailer:
+        self._channels = await self._stack.enter_async_context(
+            self._open_channels(self._on_message, self._on_reset)
+        )
+        task = asyncio.create_task(self._pulse_forever(), name="pulse")
+        self._stack.push_async_callback(_ended, task)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._stack.aclose()
+
+    @property
+    def readers(self) -> int:
+        """How many readers there are."""
+        return sum(len(topic.tails) for topic in self._topics.values())
+
+    @asynccontextmanager
+    async def tail(
+        self, ref: SessionRef, offset: int, *, ping_interval_s: float = SILENCE_S
+    ) -> AsyncIterator[Tail]:
+        """A reader of the session from byte ``offset`` on: history, then live, until the end.
+
+        ``ping_interval_s`` is the record's. Raises OffsetExpired, OffsetBeyondEnd, SessionNotFound
+        and LogUnavailable, here or while it is iterated.
+        """
+        async with self._joined(ref) as topic:
+            topic.ping_interval_s = ping_interval_s
+            if offset > 0:
+                await self._check(ref, offset)
+            tail = Tail(topic, offset)
+            topic.tails.add(tail)
+            try:
+                yield tail
+            finally:
+                topic.tails.discard(tail)
+
+    @asynccontextmanager
+    async def listen(self, ref: SessionRef) -> AsyncIterator[asyncio.Event]:
+        """An event that is set when the session's producer says that it has let go of it."""
+        async with self._joined(ref) as topic:
+            yield topic.released
+
+    @asynccontextmanager
+    async def _joined(self, ref: SessionRef) -> AsyncIterator[_Topic]:
+        channel = keys.channel(ref)
+        topic = self._topics.get(channel)
+        if topic is None:
+            topic = self._topics[channel] = _Topic(ref, self._log)
+        topic.members += 1
+        try:
+            await self._channels.subscribe(channel)
+            yield topic
+        finally:
+            topic.members -= 1
+            if not topic.members:
+                del self._topics[channel]
+                self._channels.unsubscribe(channel)
+                await topic.aclose()
+
+    async def _check(self, ref: SessionRef, offset: int) -> None:
+        pulse = await self._log.pulse(ref, silence_ms=-1, comment=b"")
+        if pulse is None:
+            raise SessionNotFound(ref.conversation_id)
+        if offset > pulse.end:
+            raise OffsetBeyondEnd(offset, pulse.end)
+
+    def _on_message(self, channel: str, payload: bytes) -> None:
+        topic = self._topics.get(channel)
+        if topic is not None:
+            topic.hear(payload)
+
+    def _on_reset(self) -> None:
+        """Something may have been missed while the connection was away."""
+        for topic in self._topics.values():
+            topic.behind()
+
+    async def _pulse_forever(self) -> None:
+        while True:
+            await asyncio.sleep(PULSE_TICK_S)
+            now = time.monotonic()
+            silent = [topic for topic in self._topics.values() if topic.silent_at(now)]
+            for first in range(0, len(silent), PULSES_AT_ONCE):
+                group = silent[first : first + PULSES_AT_ONCE]
+                results = await asyncio.gather(*map(self._pulse, group), return_exceptions=True)
+                for result in results:
+                    if isinstance(result, Exception) and not isinstance(result, LogUnavailable):
+                        logger.error("pulse failed", exc_info=result)
+
+    async def _pulse(self, topic: _Topic) -> None:
+        topic.heard = time.monotonic()
+        silence_ms, comment = -1, b""
+        if topic.waits and topic.ping_interval_s >= 0:
+            silence_ms = max(0, round(topic.ping_interval_s * 1000) - 100)
+            comment = await self._waiting(topic.ref)
+        topic.take(await self._log.pulse(topic.ref, silence_ms=silence_ms, comment=comment))
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+
+
+class _Topic:
+    """One session that somebody of this process reads."""
+
+    def __init__(self, ref: SessionRef, log: ReadableLog) -> None:
+        self.ref = ref
+        self.tails: set[Tail] = set()
+        self.members = 0
+        self.released = asyncio.Event()
+        self.heard = time.monotonic()
+        self.ping_interval_s: float = SILENCE_S
+        self.waits = True
+        self._log = log
+        self._pages: dict[int, asyncio.Task[Page]] = {}
+
+    def hear(self, payload: bytes) -> None:
+        """One published message: a chunk, the end, or the producer's release."""
+        self.heard = time.monotonic()
+        if payload.startswith(b"c"):
+            start, data = payload[1:].split(b"\n", 1)
+            for tail in self.tails:
+                tail.offer(int(start), data)
+        elif payload.startswith(b"e"):
+            end = End.from_json(payload[1:])
+            for tail in self.tails:
+                tail.offer_end(end)
+        elif payload == b"r":
+            self.released.set()
+
+    def silent_at(self, now: float) -> bool:
+        """Whether the session should be asked how it is."""
+        interval = self.ping_interval_s if self.ping_interval_s >= 0 else SILENCE_S
+        return now - self.heard >= (interval if self.waits else interval + PULSE_SLACK_S)
+
+    def take(self, pulse: Pulse | None) -> None:
+        """What a pulse has told."""
+        if pulse is None:
+            for tail in self.tails:
+                tail.lose(SessionNotFound(self.ref.conversation_id, "it is gone"))
+            return
+        self.waits = pulse.state in (State.QUEUED, State.LOADING)
+        for tail in self.tails:
+            if pulse.state.is_final or tail.position < pulse.end:
+                tail.fall_behind()
+
+    def behind(self) -> None:
+        """Sends every reader back to the history."""
+        for tail in self.tails:
+            tail.fall_behind()
+
+    async def page(self, offset: int) -> Page:
+        """One page of history; readers that want the same at once share one request."""
+        task = self._pages.get(offset)
+        if task is None:
+            task = self._pages[offset] = asyncio.create_task(self._log.read(self.ref, offset))
+            task.add_done_callback(lambda _: self._pages.pop(offset, None))
+        return await asyncio.shield(task)
+
+    async def aclose(self) -> None:
+        """Ends what the last reader left unfinished."""
+        pages = list(self._pages.values())
+        for task in pages:
+            task.cancel()
+        await asyncio.gather(*pages, return_exceptions=True)
+
+
+class Tail:
+    """One reader's way through a log: an async iterator of chunks, and at last the end.
+
+    Owned by the reader's task; ``offer`` and its like are called by the hub, between awaits.
+    """
+
+    __slots__ = (
+        "_behind",
+        "_lost",
+        "_pieces",
+        "_queued_bytes",
+        "_stored",
+        "_topic",
+        "_wake",
+        "position",
+    )
+
+    def __init__(self, topic: _Topic, offset: int) -> None:
+        self.position = offset
+        self._topic = topic
+        self._stored: deque[Chunk | End] = deque()
+        self._pieces: deque[tuple[int, bytes] | End] = deque()
+        self._queued_bytes = 0
+        self._behind = True
+        self._lost: Exception | None = None
+        self._wake = asyncio.Event()
+
+    def offer(self, start: int, data: bytes) -> None:
+        """Live bytes; beyond the limit the queue is dropped and read from the history later."""
+        self._queued_bytes += len(data)
+        if self._queued_bytes > READER_BYTES_MAX:
+            self.fall_behind()
+            return
+        self._pieces.append((start, data))
+        self._wake.set()
+
+    def offer_end(self, end: End) -> None:
+        """The live end."""
+        self._pieces.append(end)
+        self._wake.set()
+
+    def fall_behind(self) -> None:
+        """Back to the history; what is queued stands there too."""
+        self._pieces.clear()
+        self._queued_bytes = 0
+        self._behind = True
+        self._wake.set()
+
+    def lose(self, error: Exception) -> None:
+        """Nothing more will come; the reader gets ``error``."""
+        self._lost = error
+        self._wake.set()
+
+    async def next(self) -> Chunk | End:
+        """The next bytes, or the end; after the end nothing may be asked.
+
+        Raises what ``Tailer.tail`` names.
+        """
+        while True:
+            if self._stored:
+                return self._deliver(self._stored.popleft())
+            if self._lost is not None:
+                raise self._lost
+            if self._behind:
+                await self._read()
+                continue
+            if (item := self._live()) is not None:
+                return self._deliver(item)
+            if not self._behind:
+                self._wake.clear()
+                await self._wake.wait()
+
+    async def __aiter__(self) -> AsyncIterator[Chunk | End]:
+        while True:
+            item = await self.next()
+            yield item
+            if isinstance(item, End):
+                return
+
+    def _deliver(self, item: Chunk | End) -> Chunk | End:
+        if isinstance(item, Chunk):
+            self.position = item.end
+        return item
+
+    async def _read(self) -> None:
+        # Cleared first: what happens during the read (a gap, a reset) must send us back again.
+        self._behind = False
+        page = await self._topic.page(self.position)
+        self._stored.extend(page.chunks)
+        if page.end is not None:
+            self._stored.append(page.end)
+        elif len(page.chunks) >= PAGE_ENTRIES_MAX:
+            self._behind = True
+
+    def _live(self) -> Chunk | End | None:
+        while self._pieces:
+            piece = self._pieces.popleft()
+            if isinstance(piece, End):
+                if piece.size > self.position:
+                    self._behind = True
+                    return None
+                return piece
+            start, data = piece
+            self._queued_bytes -= len(data)
+            if start > self.position:
+                self._behind = True
+                return None
+            if start + len(data) > self.position:
+                return Chunk(start + len(data), data[self.position - start :])
+        return None

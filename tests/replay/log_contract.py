@@ -1,0 +1,458 @@
+"""The contract of the session log: every adapter passes all of it.
+
+A test file subclasses ``LogContract`` and gives a ``harness`` fixture.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Protocol
+
+import pytest
+
+from replay.errors import (
+    EpochMismatch,
+    OffsetExpired,
+    SessionExpired,
+    SessionNotFound,
+    StoppedMeanwhile,
+)
+from replay.identity import Conversation, SessionRef
+from replay.log import (
+    PAGE_ENTRIES_MAX,
+    Append,
+    AppendResult,
+    AppendStatus,
+    Claim,
+    ClaimStatus,
+    Opened,
+    Page,
+)
+from replay.records import End, NewSession, State, Token, unpack_tokens
+from replay.tailer import Tailer
+
+LEASE_S = 60.0
+LIMIT_S = 10.0
+REPLACED = b': end {"state":"stopped","reason":"replaced"}\n\n'
+STOPPED = b': end {"state":"stopped","reason":"client"}\n\n'
+
+AWKWARD_NAMES = [
+    "plain",
+    "b::org/model:Q4",
+    "a/b//c",
+    "100% {sure}",
+    "sp ace\u00a0",
+    "\U0001f9ea\u6f22",
+    "x::y::z::",
+    "::",
+    "}{",
+    "e" * 1024,
+]
+
+
+class Harness(Protocol):
+    """An adapter and what only its test may do: let time pass."""
+
+    log: Any
+
+    def channels(self, on_message: Any, on_reset: Any) -> AbstractAsyncContextManager[Any]:
+        """The adapter's pub/sub side."""
+
+    async def pass_retention(self, ref: SessionRef) -> None:
+        """Lets the session's retention pass."""
+
+    async def expire_lease(self, ref: SessionRef) -> None:
+        """Lets the lease of the session's producer expire."""
+
+
+def new_session(name: str = "c", *, model: str = "m", owner: str = "", **more: Any) -> NewSession:
+    """A session as a node would open it."""
+    conversation = name.removesuffix("::" + model) or name
+    fields: dict[str, Any] = {
+        "conversation": Conversation("t", conversation),
+        "name": name,
+        "model": model,
+        "dialect": "openai.chat",
+        "request": '{"messages":[]}',
+        "prompt": (1, 70000, 3),
+        "prefill_chunk_tokens": 128,
+        "completion_id": "chatcmpl-x",
+        "id_seed": "seed",
+        "retention_s": 7200.0,
+        "ping_interval_s": 15,
+        "queue_number": 7,
+        "owner": owner,
+    }
+    return NewSession(**{**fields, **more})
+
+
+async def opened(log: Any, name: str = "c", **more: Any) -> Opened:
+    """An opened session, with a nonce of its own."""
+    opened.count += 1  # type: ignore[attr-defined]
+    nonce = f"nonce-{opened.count}"  # type: ignore[attr-defined]
+    result: Opened = await log.open(new_session(name, **more), validated_ms=0, nonce=nonce)
+    return result
+
+
+opened.count = 0  # type: ignore[attr-defined]
+
+
+async def claimed(
+    log: Any, ref: SessionRef, *, nonce: str = "n", lease_s: float = LEASE_S
+) -> Claim:
+    """The claim of a worker."""
+    result = await log.claim(ref, worker="w1", nonce=nonce, lease_s=lease_s)
+    assert result.status is ClaimStatus.CLAIMED
+    assert result.claim is not None
+    claim: Claim = result.claim
+    return claim
+
+
+async def produced(log: Any, name: str = "c", **more: Any) -> tuple[SessionRef, Claim]:
+    """An opened and claimed session."""
+    ref = (await opened(log, name, **more)).ref
+    return ref, await claimed(log, ref, nonce=f"n{ref.epoch}")
+
+
+async def append(log: Any, claim: Claim, start: int, data: bytes, **more: Any) -> AppendResult:
+    """One append; its result."""
+    (result,) = await log.append([Append(claim, start, data, **more)])
+    assert isinstance(result, AppendResult)
+    return result
+
+
+async def close(log: Any, claim: Claim, start: int, data: bytes = b"") -> AppendResult:
+    """The last append of a completed session."""
+    return await append(log, claim, start, data, state=State.COMPLETED, reason="stop")
+
+
+async def body(log: Any, ref: SessionRef, offset: int = 0) -> bytes:
+    """All stored bytes from an offset on, read in pages."""
+    found = b""
+    while True:
+        page: Page = await log.read(ref, offset + len(found))
+        found += b"".join(chunk.data for chunk in page.chunks)
+        if page.end is not None or not page.chunks:
+            return found
+
+
+class LogContract:
+    """What every session log keeps."""
+
+    @pytest.mark.parametrize("name", AWKWARD_NAMES)
+    async def test_a_session_is_found_by_the_name_it_was_opened_with(
+        self, harness: Harness, name: str
+    ) -> None:
+        ref = (await opened(harness.log, name)).ref
+        record = await harness.log.resolve("t", name, None)
+        assert (record.ref, record.name) == (ref, name)
+        assert [r.ref for r in await harness.log.lookup("t", [name])] == [ref]
+        assert (await harness.log.resolve("t", name, ref.epoch)).ref == ref
+
+    async def test_a_record_comes_back_as_it_was_opened(self, harness: Harness) -> None:
+        ref = (await opened(harness.log, "c::m", owner="node-1", traceparent="00-ab")).ref
+        record = await harness.log.record(ref)
+        assert record.prompt == (1, 70000, 3)
+        assert record.request == '{"messages":[]}'
+        assert (record.state, record.attempt, record.dispatch) == (State.QUEUED, 0, 1)
+        assert (record.owner, record.queue_number) == ("node-1", 7)
+        assert (record.retention_ms, record.prompt_token_count) == (7_200_000, 3)
+        assert (record.created_ms > 0, record.traceparent) == (True, "00-ab")
+
+    async def test_the_model_may_stand_in_the_name_or_not(self, harness: Harness) -> None:
+        ref = (await opened(harness.log, "c::org/m", model="org/m")).ref
+        assert ref.conversation_id == "c"
+        for name in ("c", "c::org/m"):
+            assert (await harness.log.resolve("t", name, None)).ref == ref
+        with pytest.raises(SessionNotFound):
+            await harness.log.resolve("t", "c::other", None)
+
+    async def test_another_tenant_finds_nothing(self, harness: Harness) -> None:
+        await opened(harness.log)
+        with pytest.raises(SessionNotFound):
+            await harness.log.resolve("other", "c", None)
+        assert await harness.log.lookup("other", ["c"]) == []
+        stop = harness.log.stop("other", "c", epoch=None, keep=False, reason="client")
+        assert await stop is None
+
+    async def test_lookup_matches_exact_names_and_prefixes_before_a_separator(
+        self, harness: Harness
+    ) -> None:
+        for name in ("u::chat1", "u::chat2", "u", "u2", "ux::chat1"):
+            await opened(harness.log, name)
+        found = await harness.log.lookup("t", ["u"])
+        assert {r.name for r in found} == {"u", "u::chat1", "u::chat2"}
+        assert {r.name for r in await harness.log.lookup("t", ["u::chat1", "u2"])} == {
+            "u::chat1",
+            "u2",
+        }
+        assert await harness.log.lookup("t", ["u::chat", "v"]) == []
+
+    async def test_the_same_nonce_opens_once(self, harness: Harness) -> None:
+        first = await harness.log.open(new_session(), validated_ms=0, nonce="same")
+        again = await harness.log.open(new_session(), validated_ms=0, nonce="same")
+        assert again.ref == first.ref
+
+    async def test_a_new_post_ends_the_session_before_it_as_replaced(
+        self, harness: Harness
+    ) -> None:
+        before, claim = await produced(harness.log)
+        await append(harness.log, claim, 0, b"old")
+        after = await opened(harness.log, model="m2")
+        assert after.replaced_epoch == before.epoch
+        assert after.ref.epoch > before.epoch
+        record = await harness.log.record(before)
+        assert (record.state, record.reason) == (State.STOPPED, "replaced")
+        assert await body(harness.log, before) == b"old" + REPLACED
+        assert (await append(harness.log, claim, 3, b"more")).status is AppendStatus.ENDED
+        assert (await harness.log.resolve("t", "c", before.epoch)).ref == before
+        assert (await harness.log.resolve("t", "c", None)).ref == after.ref
+
+    async def test_an_ended_session_is_not_replaced_but_followed(self, harness: Harness) -> None:
+        before, claim = await produced(harness.log)
+        await close(harness.log, claim, 0, b"all")
+        assert (await opened(harness.log)).replaced_epoch == 0
+        assert await body(harness.log, before) == b"all"
+
+    async def test_bytes_are_read_from_any_offset(self, harness: Harness) -> None:
+        ref, claim = await produced(harness.log)
+        pieces = [b"a", "\u00e9\u6f22\U0001f9ea".encode()[:4], b"\xaa" * 4096, b"", b"z"]
+        offset = 0
+        for piece in pieces:
+            offset = (await append(harness.log, claim, offset, piece)).end
+        await close(harness.log, claim, offset, b"fin")
+        whole = b"".join(pieces) + b"fin"
+        for start in {0, 1, 2, 4, 5, 6, 4100, len(whole) - 1, len(whole)}:
+            assert await body(harness.log, ref, start) == whole[start:]
+
+    async def test_a_long_log_is_read_in_pages(self, harness: Harness) -> None:
+        ref, claim = await produced(harness.log)
+        count = PAGE_ENTRIES_MAX + 3
+        for i in range(count):
+            await append(harness.log, claim, i, b"%d" % (i % 10))
+        await close(harness.log, claim, count)
+        page = await harness.log.read(ref, 0)
+        assert (len(page.chunks), page.end) == (PAGE_ENTRIES_MAX, None)
+        assert len(await body(harness.log, ref)) == count
+
+    async def test_a_repeated_append_does_nothing(self, harness: Harness) -> None:
+        ref, claim = await produced(harness.log)
+        await append(harness.log, claim, 0, b"one")
+        again = await append(harness.log, claim, 0, b"onetwo")
+        assert again == AppendResult(AppendStatus.AT, 3)
+        gap = await append(harness.log, claim, 9, b"x")
+        assert gap == AppendResult(AppendStatus.AT, 3)
+        assert await body(harness.log, ref) == b"one"
+
+    async def test_tokens_are_kept_with_or_without_bytes(self, harness: Harness) -> None:
+        ref, claim = await produced(harness.log)
+        tokens = [Token(5), Token(4_000_000_000, 3, 1), Token(0)]
+        await append(harness.log, claim, 0, b"", first_token=0, tokens=tokens[:1])
+        await append(harness.log, claim, 0, b"ab", first_token=1, tokens=tokens[1:])
+        assert unpack_tokens(await harness.log.tokens(ref)) == tokens
+        assert (await harness.log.record(ref)).token_count == 3
+
+    async def test_the_end_is_told_with_state_reason_and_size(self, harness: Harness) -> None:
+        ref, claim = await produced(harness.log)
+        await append(harness.log, claim, 0, b"ab")
+        await close(harness.log, claim, 2, b"c")
+        assert (await harness.log.read(ref, 0)).end == End(State.COMPLETED, "stop", 3)
+        assert (await harness.log.read(ref, 3)) == Page([], End(State.COMPLETED, "stop", 3))
+        assert (await append(harness.log, claim, 3, b"d")).status is AppendStatus.ENDED
+
+    async def test_an_answer_of_no_bytes_ends(self, harness: Harness) -> None:
+        ref, claim = await produced(harness.log)
+        await close(harness.log, claim, 0)
+        assert await harness.log.read(ref, 0) == Page([], End(State.COMPLETED, "stop", 0))
+
+    async def test_the_window_keeps_the_last_bytes_and_tells_the_first(
+        self, harness: Harness
+    ) -> None:
+        ref, claim = await produced(harness.log)
+        for i in range(10):
+            await append(harness.log, claim, 10 * i, b"%010d" % i, window_bytes=30)
+        with pytest.raises(OffsetExpired) as error:
+            await harness.log.read(ref, 0)
+        first = error.value.first_offset
+        assert 60 <= first <= 70
+        assert (
+            await body(harness.log, ref, first) == b"".join(b"%010d" % i for i in range(10))[first:]
+        )
+
+    async def test_only_one_worker_claims(self, harness: Harness) -> None:
+        ref, _ = await produced(harness.log)
+        other = await harness.log.claim(ref, worker="w2", nonce="other", lease_s=LEASE_S)
+        assert other.status is ClaimStatus.HELD
+        assert (await harness.log.record(ref)).state is State.RUNNING
+
+    async def test_a_claim_asked_again_is_the_same(self, harness: Harness) -> None:
+        ref = (await opened(harness.log)).ref
+        assert await claimed(harness.log, ref, nonce="n") == await claimed(
+            harness.log, ref, nonce="n"
+        )
+
+    async def test_a_newer_attempt_fences_the_one_before(self, harness: Harness) -> None:
+        ref, first = await produced(harness.log)
+        await append(harness.log, first, 0, b"AAAA")
+        await harness.expire_lease(ref)
+        second = await claimed(harness.log, ref, nonce="second")
+        assert second.attempt == first.attempt + 1
+        assert (await append(harness.log, first, 4, b"ZZZZ")).status is AppendStatus.FENCED
+        assert (await close(harness.log, first, 4)).status is AppendStatus.FENCED
+        assert await harness.log.renew([first, second], LEASE_S) == [
+            ClaimStatus.FENCED,
+            ClaimStatus.RENEWED,
+        ]
+        await append(harness.log, second, 4, b"BBBB")
+        assert await body(harness.log, ref) == b"AAAABBBB"
+
+    async def test_nobody_claims_an_ended_or_unknown_session(self, harness: Harness) -> None:
+        ref, claim = await produced(harness.log)
+        await close(harness.log, claim, 0)
+        late = await harness.log.claim(ref, worker="w", nonce="x", lease_s=1)
+        assert late.status is ClaimStatus.ENDED
+        unknown = SessionRef("t", "nobody", "m", 1)
+        gone = await harness.log.claim(unknown, worker="w", nonce="x", lease_s=1)
+        assert gone.status is ClaimStatus.GONE
+        (result,) = await harness.log.append([Append(Claim(unknown, "w", 1, "x"), 0, b"x")])
+        assert result.status is AppendStatus.GONE
+        assert await harness.log.record(unknown) is None
+
+    async def test_a_stop_ends_evicts_and_is_idempotent(self, harness: Harness) -> None:
+        older, first = await produced(harness.log)
+        await close(harness.log, first, 0, b"x")
+        ref, claim = await produced(harness.log)
+        await append(harness.log, claim, 0, b"said")
+        stopped = await harness.log.stop("t", "c", epoch=None, keep=False, reason="client")
+        assert (stopped.stopped, stopped.state, stopped.reason) == (True, State.STOPPED, "client")
+        assert (stopped.ref, stopped.size) == (ref, 4 + len(STOPPED))
+        assert (stopped.worker, stopped.was_claimed) == ("w1", True)
+        assert await harness.log.stop("t", "c", epoch=None, keep=False, reason="client") is None
+        with pytest.raises(SessionNotFound) as error:
+            await harness.log.resolve("t", "c", None)
+        assert "stopped (client)" in error.value.cause
+        for epoch in (older.epoch, ref.epoch):
+            with pytest.raises(SessionNotFound):
+                await harness.log.resolve("t", "c", epoch)
+        assert await harness.log.lookup("t", ["c"]) == []
+        assert await body(harness.log, ref) == b"said" + STOPPED  # for whoever reads it just now
+        assert (await append(harness.log, claim, 4, b"!")).status is AppendStatus.ENDED
+
+    async def test_a_stop_that_keeps_leaves_what_was_said(self, harness: Harness) -> None:
+        ref, claim = await produced(harness.log)
+        await append(harness.log, claim, 0, b"said")
+        for expected in (True, False):
+            stopped = await harness.log.stop("t", "c", epoch=ref.epoch, keep=True, reason="client")
+            assert stopped.stopped is expected
+        record = await harness.log.resolve("t", "c", None)
+        assert (record.state, record.reason) == (State.STOPPED, "client")
+
+    async def test_a_stop_of_another_epoch_touches_nothing(self, harness: Harness) -> None:
+        ref, _ = await produced(harness.log)
+        with pytest.raises(EpochMismatch) as error:
+            await harness.log.stop("t", "c", epoch=ref.epoch - 1, keep=False, reason="client")
+        assert error.value.current == ref.epoch
+        assert (await harness.log.record(ref)).state is State.RUNNING
+
+    async def test_a_stop_refuses_the_post_that_was_being_validated(self, harness: Harness) -> None:
+        for name in ("c", "c::m"):
+            await harness.log.stop("t", name, epoch=None, keep=False, reason="client")
+            with pytest.raises(StoppedMeanwhile):
+                await harness.log.open(new_session("c::m"), validated_ms=5000, nonce=name)
+        later = new_session("d")
+        await harness.log.stop("t", "d", epoch=None, keep=False, reason="client")
+        await asyncio.sleep(0.002)  # the stop's millisecond must have passed: it is over by then
+        assert (await harness.log.open(later, validated_ms=0, nonce="d")).ref.conversation_id == "d"
+
+    async def test_an_epoch_never_comes_twice(self, harness: Harness) -> None:
+        epochs = [(await opened(harness.log)).ref.epoch for _ in range(5)]
+        await harness.log.stop("t", "c", epoch=None, keep=False, reason="client")
+        epochs.append((await harness.log.open(new_session(), validated_ms=-1, nonce="z")).ref.epoch)
+        assert epochs == sorted(set(epochs))
+        with pytest.raises(EpochMismatch):
+            await harness.log.resolve("t", "c", epochs[-1] + 10**9)
+
+    async def test_after_its_retention_a_session_is_expired(self, harness: Harness) -> None:
+        ref, claim = await produced(harness.log)
+        await close(harness.log, claim, 0, b"x")
+        await harness.pass_retention(ref)
+        with pytest.raises(SessionExpired):
+            await harness.log.resolve("t", "c", ref.epoch)
+        with pytest.raises(SessionNotFound):
+            await harness.log.resolve("t", "c", None)
+
+    async def test_a_pulse_keeps_a_queued_session_alive_and_no_other(
+        self, harness: Harness
+    ) -> None:
+        ref = (await opened(harness.log)).ref
+        pulse = await harness.log.pulse(ref, silence_ms=0, comment=b": queued 1\n\n")
+        assert (pulse.state, pulse.end) == (State.QUEUED, 12)
+        soon = await harness.log.pulse(ref, silence_ms=60_000, comment=b":\n\n")
+        assert soon.end == 12
+        claim = await claimed(harness.log, ref)
+        running = await harness.log.pulse(ref, silence_ms=0, comment=b":\n\n")
+        assert (running.state, running.end) == (State.RUNNING, 12)
+        await append(harness.log, claim, 12, b"go")
+        assert await body(harness.log, ref) == b": queued 1\n\ngo"
+        assert (
+            await harness.log.pulse(SessionRef("t", "no", "m", 1), silence_ms=0, comment=b":")
+            is None
+        )
+
+    async def test_the_watch_names_what_is_due_and_forgets_what_has_ended(
+        self, harness: Harness
+    ) -> None:
+        conversation = Conversation("t", "c::x")
+        await harness.log.watch(conversation, 0)
+        (due,) = await harness.log.due(10)
+        assert due.conversation == conversation
+        assert await harness.log.look(conversation) is None
+        await harness.log.again(due, 60)
+        assert await harness.log.due(10) == []
+        await harness.log.watch(conversation, -1)
+        (due,) = await harness.log.due(10)
+        await harness.log.watch(conversation, -2)  # announced anew: the old look removes nothing
+        await harness.log.again(due, None)
+        (due,) = await harness.log.due(10)
+        await harness.log.again(due, None)
+        assert await harness.log.due(10) == []
+
+    async def test_only_the_lease_that_was_seen_is_reaped(self, harness: Harness) -> None:
+        ref, claim = await produced(harness.log)
+        await append(harness.log, claim, 0, b"ab")
+        seen = await harness.log.look(ref.conversation)
+        lost = {"state": State.LOST, "reason": "orphan", "closing": b": end\n\n"}
+        assert not await harness.log.reap(seen, **lost)  # the lease stands
+        await harness.expire_lease(ref)
+        assert not await harness.log.reap(seen, **lost)  # not the lease that was seen
+        seen = await harness.log.look(ref.conversation)
+        assert await harness.log.reap(seen, **lost)
+        assert not await harness.log.reap(seen, **lost)
+        assert (await harness.log.read(ref, 2)).end == End(State.LOST, "orphan", 9)
+        assert await body(harness.log, ref) == b"ab: end\n\n"
+
+    async def test_a_dispatch_is_counted_once(self, harness: Harness) -> None:
+        ref = (await opened(harness.log)).ref
+        look = await harness.log.look(ref.conversation)
+        assert await harness.log.redispatch(look) == 2
+        assert await harness.log.redispatch(look) == 0
+
+    async def test_a_tail_joins_history_and_live_without_a_seam(self, harness: Harness) -> None:
+        ref, claim = await produced(harness.log)
+        await append(harness.log, claim, 0, b"stored ")
+        async with Tailer(harness.log, harness.channels) as tailer, asyncio.timeout(LIMIT_S):
+            async with tailer.tail(ref, 3) as tail:
+                heard = [(await tail.next())]
+                await append(harness.log, claim, 7, b"live ")
+                await close(harness.log, claim, 12, b"last")
+                heard += [item async for item in tail]
+        assert b"".join(item.data for item in heard[:-1]) == b"red live last"
+        assert heard[-1] == End(State.COMPLETED, "stop", 16)
+
+    async def test_a_tail_ends_at_once_on_a_finished_session(self, harness: Harness) -> None:
+        ref, claim = await produced(harness.log)
+        await close(harness.log, claim, 0, b"done")
+        async with Tailer(harness.log, harness.channels) as tailer, asyncio.timeout(LIMIT_S):
+            async with tailer.tail(ref, 4) as tail:
+                assert [item async for item in tail] == [End(State.COMPLETED, "stop", 4)]

@@ -1,0 +1,30 @@
+"""The harness of ``RedisLog``: time passes by writing into the record."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from redis.asyncio import Redis
+
+from replay import keys
+from replay.identity import SessionRef
+from replay.redis_log import RedisLog
+from replay.subscription import Subscription
+
+
+class RedisHarness:
+    """A log on a Redis that the test owns."""
+
+    def __init__(self, redis: Redis, url: str) -> None:
+        self.redis: Any = redis
+        self.url = url
+        self.log = RedisLog(redis)
+
+    def channels(self, on_message: Any, on_reset: Any) -> Any:
+        return Subscription(self.url, on_message=on_message, on_reset=on_reset).open()
+
+    async def pass_retention(self, ref: SessionRef) -> None:
+        await self.redis.hset(keys.record(ref), "expires_ms", "1")
+
+    async def expire_lease(self, ref: SessionRef) -> None:
+        await self.redis.hset(keys.record(ref), "lease_until_ms", "1")

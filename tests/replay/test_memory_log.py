@@ -1,0 +1,50 @@
+"""The log in memory keeps the contract."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from log_contract import LogContract
+
+from replay.identity import SessionRef
+from replay.memory_log import MemoryLog
+
+pytestmark = pytest.mark.anyio
+
+
+class MemoryHarness:
+    """A log whose clock a test moves."""
+
+    def __init__(self) -> None:
+        self.now_ms = 1_700_000_000_000
+        self.log = MemoryLog(self._tick)
+
+    def _tick(self) -> int:
+        self.now_ms += 1
+        return self.now_ms
+
+    def channels(self, on_message: Any, on_reset: Any) -> Any:
+        return self.log.channels(on_message, on_reset)
+
+    async def pass_retention(self, ref: SessionRef) -> None:
+        self.now_ms += 7_200_001
+
+    async def expire_lease(self, ref: SessionRef) -> None:
+        record = await self.log.record(ref)
+        assert record is not None
+        self.log._sessions[ref].record = _with_lease(record, record.lease_until_ms - 120_000)
+
+
+def _with_lease(record: Any, until_ms: int) -> Any:
+    from dataclasses import replace
+
+    return replace(record, lease_until_ms=until_ms)
+
+
+class TestMemoryLog(LogContract):
+    """All of the contract."""
+
+    @pytest.fixture
+    def harness(self) -> MemoryHarness:
+        return MemoryHarness()

@@ -1,0 +1,79 @@
+"""The log in Redis keeps the contract, and what only Redis can get wrong."""
+
+from __future__ import annotations
+
+import pytest
+from log_contract import LogContract, append, body, claimed, close, opened, produced
+from redis.asyncio import Redis
+from redis_harness import RedisHarness
+
+from replay import keys
+from replay.log import AppendStatus
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def harness(redis: Redis, redis_url: str) -> RedisHarness:
+    return RedisHarness(redis, redis_url)
+
+
+class TestRedisLog(LogContract):
+    """All of the contract."""
+
+
+async def test_a_script_that_redis_forgot_is_loaded_again(harness: RedisHarness) -> None:
+    ref, claim = await produced(harness.log)
+    await harness.redis.script_flush()
+    assert (await append(harness.log, claim, 0, b"x")).status is AppendStatus.APPENDED
+    await harness.redis.script_flush()
+    assert (await close(harness.log, claim, 1, b"y")).status is AppendStatus.APPENDED
+    assert await body(harness.log, ref) == b"xy"
+
+
+async def test_a_record_that_lags_behind_its_stream_is_mended(harness: RedisHarness) -> None:
+    ref, claim = await produced(harness.log)
+    await append(harness.log, claim, 0, b"abcd")
+    await harness.redis.hset(keys.record(ref), "end", "2")
+    healed = await append(harness.log, claim, 2, b"xx")
+    assert (healed.status, healed.end) == (AppendStatus.AT, 4)
+    await append(harness.log, claim, 4, b"ef")
+    assert await body(harness.log, ref) == b"abcdef"
+
+
+async def test_the_end_seals_the_stream_against_any_later_entry(harness: RedisHarness) -> None:
+    ref, claim = await produced(harness.log)
+    await close(harness.log, claim, 0, b"x")
+    with pytest.raises(Exception, match="exhausted"):
+        await harness.redis.xadd(keys.stream(ref), {"d": b"y"})
+
+
+async def test_all_keys_of_a_conversation_share_one_hash_tag(harness: RedisHarness) -> None:
+    await produced(harness.log, "{a}b::x::m")
+    async for key in harness.redis.scan_iter("rc:{*"):
+        if b":live:" not in key:
+            assert key[key.index(b"{") :].startswith(b"{t:%7Ba%7Db}:")
+
+
+async def test_no_end_can_be_refused_when_memory_is_full(harness: RedisHarness) -> None:
+    ref, claim = await produced(harness.log)
+    await append(harness.log, claim, 0, b"said")
+    waiting = (await opened(harness.log, "waiting")).ref
+    used = (await harness.redis.info("memory"))["used_memory"]
+    await harness.redis.config_set("maxmemory", used // 2)
+    try:
+        (refused,) = await harness.log.append([_append(claim, 4)])
+        assert "maxmemory" in str(refused)
+        assert (await claimed(harness.log, waiting)).attempt == 1
+        stopped = await harness.log.stop("t", "c", epoch=None, keep=True, reason="client")
+        assert stopped is not None
+        assert stopped.stopped
+    finally:
+        await harness.redis.config_set("maxmemory", 0)
+    assert (await body(harness.log, ref)).startswith(b"said: end")
+
+
+def _append(claim: object, start: int) -> object:
+    from replay.log import Append
+
+    return Append(claim, start, b"more")  # type: ignore[arg-type]
