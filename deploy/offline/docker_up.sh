@@ -3,7 +3,7 @@
 # them. Each step looks first, so running it again costs a fraction of a second, and where Docker and
 # a registry answer it changes nothing.
 #
-#   variables=$(deploy/offline/docker_up.sh)   # up; prints the exports that tests and compose.yaml read
+#   variables=$(deploy/offline/docker_up.sh)   # up; prints what tests and compose.yaml must be told
 #   eval "$variables"
 #   deploy/offline/docker_up.sh status         # what is there
 #   deploy/offline/docker_up.sh clean          # remove what tests left: containers, networks, volumes
@@ -73,14 +73,8 @@ images() {
 }
 
 exports() {
-  # testcontainers' own spelling; seconds between two looks at a container that starts.
-  echo "export TC_POOLING_INTERVAL=0.1"
   docker image inspect offline/python:3 >/dev/null 2>&1 || return 0
   echo "export BASE_IMAGE=offline/python:3"
-  # Its cleaner is an image too; `clean` does that work here.
-  echo "export TESTCONTAINERS_RYUK_DISABLED=true"
-  # A virtual machine may carry a /.dockerenv, by which testcontainers takes it for a container.
-  echo "export TESTCONTAINERS_CONNECTION_MODE=docker_host TESTCONTAINERS_HOST_OVERRIDE=127.0.0.1"
 }
 
 remove_labelled() {

@@ -1,8 +1,8 @@
 """What the tests in containers share: an engine that answers, and the images, built once.
 
 They name images and never ask where those come from. Without a registry, deploy/offline/ puts
-images of the same names there and tells the rest in the environment (BASE_IMAGE and what
-testcontainers reads). It must not know how the engine was started.
+images of the same names there and BASE_IMAGE names the one that has another. It must not know
+how the engine was started.
 """
 
 import os
@@ -18,6 +18,15 @@ BASE_IMAGE = os.environ.get("BASE_IMAGE", "python:3.12-slim")
 REDIS_IMAGE = os.environ.get("REDIS_IMAGE", "redis:7")
 PULL_LIMIT_S = 300
 BUILD_LIMIT_S = 900
+
+# testcontainers reads these once, when it is imported. Its cleaner would be one more image to pull,
+# and every container here ends with a block; a virtual machine that carries a /.dockerenv would be
+# taken for a container, unless told that ports are published on this host; and (its spelling) the
+# seconds between two looks at a server that starts.
+os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")
+os.environ.setdefault("TESTCONTAINERS_CONNECTION_MODE", "docker_host")
+os.environ.setdefault("TC_POOLING_INTERVAL", "0.1")
+
 IMAGES = {"REPLAY_API_IMAGE": "replay-api:test", "REPLAY_WORKER_IMAGE": "replay-worker:test"}
 
 
