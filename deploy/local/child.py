@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from deploy.bootstrap import ROOT
 from deploy.local.commands import REDIS_TIER, Command
 
 RESTART_FIRST_S = 0.2
@@ -109,6 +110,7 @@ class Child:
         with command.log.open("ab") as log:
             self._running = subprocess.Popen(
                 command.argv,
+                cwd=ROOT,  # where `-m api` is found, and what relative settings are relative to
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -70,9 +70,8 @@ class Launcher:
             return True
         program = redis_server.find_program()
         before = redis_port_before(options.state_dir)
-        port = (
-            before if before and is_free(redis_server.LOOPBACK, before) else any_free("127.0.0.1")
-        )
+        host = redis_server.LOOPBACK
+        port = before if before and is_free(host, before) else any_free(host)
         redis_server.make_data_folder(options)
         command = redis_server.redis_command(options, program, port)
         self._redis_url = command.url or ""
@@ -103,6 +102,8 @@ class Launcher:
         ready = self._ready and not changed
         if self._supervisor.patient and not ready:
             ready = self._all_ready()
+        if ready and not self._ready:
+            say("ready again")
         if changed or ready != self._ready:
             self._ready = ready
             self._write_state()
@@ -192,9 +193,10 @@ def launch(options: Options, commands: Commands = cluster_commands) -> int:
     began_s = time.monotonic()
     try:
         check_models(options)
+        options = with_ports(options)
         lock = lock_state(options.state_dir)
         with SignalPipe() as signals:
-            Launcher(with_ports(options), signals, lock).run(commands, began_s)
+            Launcher(options, signals, lock).run(commands, began_s)
     except (LaunchFailed, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

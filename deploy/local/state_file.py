@@ -2,7 +2,7 @@
 
 {"ready", "launcher": pid, "front": url, "nodes": [{"name", "url", "pid"}],
  "workers": [{"name", "pid"}], "redis": {"url", "pid"}}; a pid is null while nothing runs there, and
-Redis's where it is not ours. `ready` turns false when a child dies and true when all are well again.
+Redis's where it is not ours. `ready` turns false when a child dies, true when all are well again.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from deploy.local.commands import REDIS_TIER, SERVER_TIER
 from deploy.local.errors import LaunchFailed
 from deploy.local.redis_server import LOOPBACK
 
-LOCK_WAIT_S = 5.0  # for the children of a killed launcher to end
+LOCK_WAIT_S = 3.0  # for the children of a killed launcher to end
 LOCK_LOOK_S = 0.05
 
 
