@@ -51,15 +51,22 @@ def shown(value: object) -> str:
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
 
+def default_of(field: FieldInfo) -> str:
+    """What holds without the variable; a factory by name, since its value is this machine's."""
+    if field.is_required():
+        return "required"
+    if field.default_factory is not None:
+        return f"`{field.default_factory.__name__}()`"
+    return shown(field.default)
+
+
 def setting(name: str, field: FieldInfo, prefix: str) -> Setting:
     """One field of a settings class. Raises ValueError when it says nothing about itself."""
     if not field.description:
         raise ValueError(f"the setting {name} has no description")
     extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
-    required = field.is_required()
-    default = "required" if required else shown(field.get_default(call_default_factory=True))
     meaning = " ".join(field.description.split()).replace("|", "\\|")
-    return Setting((prefix + name).upper(), default, str(extra.get("unit", "")), meaning)
+    return Setting((prefix + name).upper(), default_of(field), str(extra.get("unit", "")), meaning)
 
 
 def settings_of(kind: type[BaseSettings]) -> Iterator[Setting]:
@@ -70,14 +77,14 @@ def settings_of(kind: type[BaseSettings]) -> Iterator[Setting]:
 
 
 def table(classes: Iterable[tuple[str, type[BaseSettings]]]) -> str:
-    """The Markdown table of all settings, by name; one that several read alike stands once."""
+    """The Markdown table of all settings, as declared; one that several read alike stands once."""
     readers: dict[Setting, list[str]] = {}
     for reader, kind in classes:
         for one in settings_of(kind):
             readers.setdefault(one, []).append(reader)
     rows = [
         f"| `{one.name}` | {', '.join(who)} | {one.default} | {one.unit} | {one.meaning} |"
-        for one, who in sorted(readers.items(), key=lambda item: (item[0].name, item[1]))
+        for one, who in readers.items()
     ]
     head = ["| variable | read by | default | unit | meaning |", "| --- | --- | --- | --- | --- |"]
     return "\n".join(head + rows)

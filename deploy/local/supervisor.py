@@ -15,7 +15,7 @@ from deploy.local.errors import LaunchFailed
 from deploy.local.signal_pipe import SignalPipe
 
 # Ctrl-C ends everything within 5 s: nodes and workers have until the first, Redis until the second.
-SERVERS_GRACE_S = 3.0
+SERVERS_GRACE_S = 3.5
 REDIS_GRACE_S = 4.5
 
 DEATHS_BEFORE_WORDS = 2  # in a row, and a child's last lines are shown

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ class NodeSettings(BaseSettings):
 
     redis_url: str = Field("redis://r", description="Where Redis is.")
     drain_s: float = Field(5.0, description="a | b", json_schema_extra={"unit": "s"})
+    node: str = Field(default_factory=socket.gethostname, description="Its name.")
     page: Path = Field(settings_table.ROOT / "webui", description="The page.")
 
 
@@ -31,11 +33,12 @@ class WorkerSettings(BaseSettings):
 def test_a_setting_that_two_read_alike_stands_once() -> None:
     table = settings_table.table([("node", NodeSettings), ("worker", WorkerSettings)])
     assert table.splitlines()[2:] == [
+        "| `REPLAY_REDIS_URL` | node, worker | `redis://r` |  | Where Redis is. |",
         "| `REPLAY_DRAIN_S` | node | `5.0` | s | a \\| b |",
+        "| `REPLAY_NODE` | node | `gethostname()` |  | Its name. |",
+        "| `REPLAY_PAGE` | node | `webui` |  | The page. |",
         "| `REPLAY_KEY` | worker |  |  | A key. |",
         "| `REPLAY_MODELS` | worker | required |  | What to load. |",
-        "| `REPLAY_PAGE` | node | `webui` |  | The page. |",
-        "| `REPLAY_REDIS_URL` | node, worker | `redis://r` |  | Where Redis is. |",
     ]
 
 
