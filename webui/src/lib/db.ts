@@ -18,7 +18,12 @@ export interface Conversation {
 /** A stretch of a reply by how it came, or the gap between two of them. */
 export type RailPart =
   | { readonly kind: 'live' | 'replay'; chars: number }
-  | { readonly kind: 'notch'; readonly cause: string; readonly gap_ms: number; readonly offset: number };
+  | {
+      readonly kind: 'notch';
+      readonly cause: string;
+      readonly gap_ms: number;
+      readonly offset: number;
+    };
 
 /** Figures of one reply. */
 export interface Stats {
@@ -126,6 +131,15 @@ export class Database {
 
   stream(conversation: string): Promise<StreamRow | undefined> {
     return this.#db.get('streams', conversation);
+  }
+
+  /** The live reply of a conversation with its offset, read together as they were written; null when none is. */
+  async live(conversation: string): Promise<{ stream: StreamRow; message: Message } | null> {
+    const tx = this.#db.transaction(['messages', 'streams']);
+    const stream = await tx.objectStore('streams').get(conversation);
+    if (stream === undefined) return null;
+    const message = await tx.objectStore('messages').get(stream.message);
+    return message === undefined ? null : { stream, message };
   }
 
   async putConversation(conversation: Conversation): Promise<void> {

@@ -2,6 +2,19 @@
 // Where the browser has no locks (a page over plain HTTP) every tab writes; since text and offset go together,
 // the worst that can happen is an older checkpoint.
 
+/** Whether some tab, this one too, is writing a conversation's live reply. False where there are no locks. */
+export async function hasWriter(
+  conversation: string,
+  locks: LockManager | undefined,
+): Promise<boolean> {
+  const { held } = (await locks?.query()) ?? {};
+  return held?.some((lock) => lock.name === lockName(conversation)) ?? false;
+}
+
+function lockName(conversation: string): string {
+  return `replay-cluster:${conversation}`;
+}
+
 /** The right to write one conversation's live reply. */
 export class WriterLock {
   #owned = false;
@@ -21,7 +34,7 @@ export class WriterLock {
       };
     });
     locks
-      .request(`replay-cluster:${conversation}`, { signal: gone.signal }, () => {
+      .request(lockName(conversation), { signal: gone.signal }, () => {
         this.#owned = true;
         return held;
       })

@@ -220,7 +220,7 @@ export class MockNode {
     });
     response.flushHeaders();
     const limit = cut?.at ?? Infinity;
-    for (let at = from; ; ) {
+    for (let at = from; ;) {
       const until = Math.min(session.log.length, limit);
       if (until > at) response.write(session.log.subarray(at, until));
       at = Math.max(at, until);

@@ -2,7 +2,8 @@ import { expect, test } from 'vitest';
 import { BlockStream, type Block } from '../../src/lib/markdown/blocks.ts';
 import { MIXED, SHOWCASE } from '../mock/scripts.mjs';
 
-const LISTS = '- a\n- b\n\n  still b\n\n1. one\n\n2. two\n\npara\n***\n\n    indented\n\nSetext\n===\nx\n';
+const LISTS =
+  '- a\n- b\n\n  still b\n\n1. one\n\n2. two\n\npara\n***\n\n    indented\n\nSetext\n===\nx\n';
 const FENCES = 'a\n\n```py\nx = 1\n\n# not a heading\n```\n\n~~~\nopen\n\nb';
 
 test.each([SHOWCASE, MIXED, LISTS, FENCES])(
@@ -29,7 +30,9 @@ test('the source of all blocks is the text, whatever the cut', () => {
     const stream = new BlockStream();
     stream.update(LISTS.slice(0, end >> 1), false);
     const words = (blocks: readonly Block[]): string[] =>
-      blocks.flatMap((block) => (block.kind === 'text' ? block.source : block.code).match(/\w+/g) ?? []);
+      blocks.flatMap(
+        (block) => (block.kind === 'text' ? block.source : block.code).match(/\w+/g) ?? [],
+      );
     expect(words(stream.update(LISTS.slice(0, end), false))).toEqual(
       LISTS.slice(0, end).match(/\w+/g) ?? [],
     );

@@ -8,7 +8,12 @@ import remend from 'remend';
 /** One block, ready to be drawn. */
 export type Block =
   | { readonly kind: 'text'; readonly source: string }
-  | { readonly kind: 'code'; readonly language: string; readonly code: string; readonly closed: boolean };
+  | {
+      readonly kind: 'code';
+      readonly language: string;
+      readonly code: string;
+      readonly closed: boolean;
+    };
 
 const FENCE_END = /\n[ \t]*(`{3,}|~{3,})[ \t]*\n*$/;
 
@@ -79,5 +84,7 @@ function growing(token: Token): Block {
 
 function sameBlock(a: Block, b: Block): boolean {
   if (a.kind === 'text') return b.kind === 'text' && a.source === b.source;
-  return b.kind === 'code' && a.code === b.code && a.language === b.language && a.closed === b.closed;
+  return (
+    b.kind === 'code' && a.code === b.code && a.language === b.language && a.closed === b.closed
+  );
 }

@@ -11,7 +11,17 @@ const ESCAPES: { readonly [char: string]: string } = {
   '"': '&quot;',
 };
 
-const FORBIDDEN_TAGS = ['style', 'form', 'input', 'button', 'img', 'svg', 'math', 'iframe', 'video'];
+const FORBIDDEN_TAGS = [
+  'style',
+  'form',
+  'input',
+  'button',
+  'img',
+  'svg',
+  'math',
+  'iframe',
+  'video',
+];
 
 const markdown = new Marked({
   gfm: true,

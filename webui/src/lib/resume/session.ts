@@ -3,14 +3,7 @@
 // Must not know: the DOM, storage, how a message is drawn, what the URLs are.
 
 import { reconnectDelay, retryAfter } from './backoff.ts';
-import {
-  endOf,
-  eventsOf,
-  problemOf,
-  type End,
-  type Problem,
-  type StreamEvent,
-} from './events.ts';
+import { endOf, eventsOf, problemOf, type End, type Problem, type StreamEvent } from './events.ts';
 import { RecordSplitter, type StreamRecord } from './splitter.ts';
 
 /** Silence that makes a visible reader reconnect, when pings were promised. */
