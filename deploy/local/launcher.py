@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from deploy.bootstrap import SetupFailed, check_disk
 from deploy.local import redis_server
 from deploy.local.arguments import Options
 from deploy.local.commands import Commands, cluster_commands, front_url, node_names
@@ -19,10 +20,12 @@ from deploy.local.errors import LaunchFailed
 from deploy.local.ports import any_free, check_free, free_block, is_free, wanted_ports
 from deploy.local.probes import is_ready
 from deploy.local.signal_pipe import SignalPipe
-from deploy.local.state_file import describe, lock_state, redis_port_before, write_state
+from deploy.local.state_file import describe, locked_state, redis_port_before, write_state
 from deploy.local.supervisor import Supervisor
 
+STATE_BYTES = 100_000_000  # room for logs and Redis's file, below which no start is tried
 LOOK_S = 0.05  # between looks at something that is about to be ready
+WORD_S = 15.0  # between words to a person who waits for the start
 IDLE_S = 60.0  # between looks when nothing is due; a signal wakes it at once
 
 
@@ -44,6 +47,7 @@ class Launcher:
         self._supervisor = Supervisor(signals, say, restart=options.restart, keep_fds=[lock])
         self._redis_url = options.redis_url or ""
         self._ready = False
+        self._next_word_s = time.monotonic() + WORD_S
 
     def run(self, commands: Commands, began_s: float) -> None:
         """Starts everything and tends it until a stop signal comes; then ends everything."""
@@ -113,6 +117,9 @@ class Launcher:
         if self._ready:
             self._supervisor.patient = True
             self._write_state()
+        elif (now_s := time.monotonic()) > self._next_word_s:
+            self._next_word_s = now_s + WORD_S
+            say(f"not ready yet; the logs are in {self._options.state_dir / 'log'}")
         return self._ready
 
     def _all_ready(self) -> bool:
@@ -194,10 +201,10 @@ def launch(options: Options, commands: Commands = cluster_commands) -> int:
     try:
         check_models(options)
         options = with_ports(options)
-        lock = lock_state(options.state_dir)
-        with SignalPipe() as signals:
+        with locked_state(options.state_dir) as lock, SignalPipe() as signals:
+            check_disk(options.state_dir, STATE_BYTES)
             Launcher(options, signals, lock).run(commands, began_s)
-    except (LaunchFailed, OSError) as error:
+    except (LaunchFailed, SetupFailed, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

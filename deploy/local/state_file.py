@@ -11,6 +11,8 @@ import fcntl
 import json
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -73,8 +75,9 @@ def redis_port_before(state_dir: Path) -> int:
     return url.port or 0 if url.hostname == LOOPBACK else 0
 
 
-def lock_state(state_dir: Path) -> int:
-    """Makes the folder ours; the descriptor that holds the lock, to be kept open.
+@contextmanager
+def locked_state(state_dir: Path) -> Iterator[int]:
+    """Makes the folder ours for a block; yields the descriptor that holds the lock.
 
     Children inherit it, so that the folder stays locked as long as any process of a cluster lives:
     two servers writing one append-only file would destroy it. LaunchFailed when it is another's.
@@ -84,17 +87,23 @@ def lock_state(state_dir: Path) -> int:
         lock = os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
         raise LaunchFailed(f"the state folder cannot be used: {error}") from None
+    try:
+        _wait_for_lock(lock, state_dir)
+        yield lock
+    finally:
+        os.close(lock)
+
+
+def _wait_for_lock(lock: int, state_dir: Path) -> None:
     until_s = time.monotonic() + LOCK_WAIT_S
     while not _try_lock(lock):
         if time.monotonic() > until_s:
-            os.close(lock)
             owner = read_state(state_dir).get("launcher", "unknown")
             raise LaunchFailed(
                 f"another cluster (launcher pid {owner}) uses {state_dir}: "
                 "stop it, or choose another --state-dir"
             )
         time.sleep(LOCK_LOOK_S)
-    return lock
 
 
 def _try_lock(lock: int) -> bool:

@@ -15,9 +15,9 @@ import pytest
 from redis import Redis
 
 from deploy.bootstrap import ROOT
+from deploy.local import launcher
 from deploy.local.arguments import parse
 from deploy.local.cluster import Cluster, ClusterFailed
-from deploy.local.launcher import greeting
 from deploy.local.ports import free_block
 
 STUBS = (sys.executable, str(Path(__file__).with_name("stub_cluster.py")))
@@ -157,6 +157,17 @@ def test_a_missing_model_is_one_line(tmp_path: Path) -> None:
     assert cluster.output.count("\n") == 1
 
 
+def test_a_full_disk_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(launcher, "STATE_BYTES", 1 << 60)
+    options = parse(["--port", "0", "--state-dir", str(tmp_path), "--engine", "scripted"], {})
+    assert launcher.launch(options) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("error: the disk is too full: ")
+    assert told.count("\n") == 1
+
+
 def test_a_given_redis_is_used_and_left_running(tmp_path: Path) -> None:
     with stub_cluster(tmp_path / "a") as first:
         with stub_cluster(tmp_path / "b", "--redis-url", first.redis_url) as second:
@@ -170,13 +181,13 @@ def test_the_greeting_has_an_answer_and_its_replay_to_paste(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("REPLAY_API_KEYS", raising=False)
-    text = greeting(parse(["--port", "9000", "--model", "m=/m.gguf"], {}))
+    text = launcher.greeting(parse(["--port", "9000", "--model", "m=/m.gguf"], {}))
     assert "curl -N http://127.0.0.1:9000/v1/chat/completions" in text
     assert '"model":"m"' in text
     assert "/v1/stream?conv_id=first&from=0" in text
     assert "Bearer" not in text
     monkeypatch.setenv("REPLAY_API_KEYS", "one,two")
-    text = greeting(parse([], {}))
+    text = launcher.greeting(parse([], {}))
     assert "Bearer" in text
     assert "one" not in text
 

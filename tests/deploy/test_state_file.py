@@ -49,14 +49,15 @@ def test_only_a_port_of_this_machine_is_remembered(tmp_path: Path, url: str, por
 def test_a_folder_belongs_to_one_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(state_file, "LOCK_WAIT_S", 0.0)
     state_file.write_state(tmp_path, {"launcher": 4711})
-    lock = state_file.lock_state(tmp_path)
-    with pytest.raises(LaunchFailed, match=r"pid 4711.*another --state-dir"):
-        state_file.lock_state(tmp_path)
-    os.close(lock)
-    os.close(state_file.lock_state(tmp_path))
+    refused = pytest.raises(LaunchFailed, match=r"pid 4711.*another --state-dir")
+    with state_file.locked_state(tmp_path), refused, state_file.locked_state(tmp_path):
+        pass
+    with state_file.locked_state(tmp_path):
+        pass
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(LaunchFailed, match="the state folder cannot be used"):
-        state_file.lock_state(tmp_path / "file" / "state")
+    refused = pytest.raises(LaunchFailed, match="the state folder cannot be used")
+    with refused, state_file.locked_state(tmp_path / "file" / "state"):
+        pass
