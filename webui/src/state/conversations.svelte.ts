@@ -5,7 +5,7 @@ import type { Conversation, Message } from '../lib/db.ts';
 import { newId } from '../lib/ids.ts';
 import { context } from './context.ts';
 
-const TITLE_CHARS = 60;
+const TITLE_CHARS = 80;
 
 class Conversations {
   list = $state<Conversation[]>([]);

@@ -122,6 +122,8 @@ class Sessions {
     const { conversation } = reply.message;
     if (this.live.get(conversation) === reply) this.live.delete(conversation);
     if (end === null) return;
+    // The rows may have been read from storage just before the end was written there.
+    if (conversations.row(reply.message.id)?.end === null) await conversations.reloadMessages();
     if (conversations.openId === conversation) announcer.say(farewell(reply.message, end));
     else await conversations.markUnread(conversation);
     if (end.state !== 'completed') drafts.unqueue(conversation);

@@ -176,7 +176,7 @@ export class MockNode {
     const session = new ScriptedSession(id, ++this.epochs, entries);
     this.sessions.set(id, session);
     void this.generate(session);
-    return this.send(session, 0, response);
+    return this.send(session, 0, response, false);
   }
 
   /** Writes the script into the log: all at once, or an entry every `entry_ms` with pings between. */
@@ -202,10 +202,10 @@ export class MockNode {
       const size = session.log.length;
       return fail(response, 416, 'invalid_request_error', 'beyond the end', { size });
     }
-    return this.send(session, from, response);
+    return this.send(session, from, response, true);
   }
 
-  async send(session, from, response) {
+  async send(session, from, response, resumed) {
     const cut = this.cuts.shift() ?? null;
     // A clean early end needs a body delimited by the close of the connection.
     if (cut?.how === 'close') response.useChunkedEncodingByDefault = false;
@@ -215,6 +215,7 @@ export class MockNode {
       'X-Stream-Epoch': String(session.epoch),
       'X-Stream-Offset': String(from),
       'X-Stream-State': session.state,
+      ...(resumed ? { 'X-Stream-Size': String(session.log.length) } : {}),
       'X-Completion-Id': 'chatcmpl-mock',
       ...(cut?.how === 'close' ? { Connection: 'close' } : {}),
     });

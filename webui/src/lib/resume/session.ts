@@ -13,8 +13,8 @@ const STALL_ON_WAKE_MS = 3_000;
 /** A slower ping stretches both limits: fewer than three missed pings prove nothing. */
 const MISSED_PINGS = 3;
 const STALL_CHECK_MS = 500;
-/** A read that waited this long was not served from the log; what follows it is live. */
-const REPLAY_GAP_MS = 60;
+/** Where the node does not tell the size of the log: a read that waited this long was not served from it. */
+const REPLAY_GAP_MS = 15;
 /** Attempts to start while the cluster answers that it cannot; after that the person decides. */
 const STARTS_MAX = 5;
 
@@ -287,17 +287,18 @@ export class Session {
     const before = this.#offset;
     const splitter = new RecordSplitter();
     const quiet = this.#watchSilence();
-    let replayed = this.#cause !== null;
+    const size = numberHeader(response, 'X-Stream-Size');
+    let replaying = this.#cause !== null;
     try {
       for (;;) {
         const asked_ms = this.#clock.now();
         const { done, value } = await network(reader.read());
         if (this.#closed) return { kind: 'dropped', progressed: false };
         if (done) return this.#atBodyEnd(this.#offset > before);
-        if (this.#clock.now() - asked_ms >= REPLAY_GAP_MS) replayed = false;
+        if (this.#clock.now() - asked_ms >= REPLAY_GAP_MS) replaying = false;
         this.#quietSince_ms = this.#clock.now();
         for (const record of splitter.push(value)) {
-          const end = this.#take(record, replayed);
+          const end = this.#take(record, size === null ? replaying : this.#offset < size);
           if (end !== null) return ended(end);
         }
         if (this.#cause === null) this.#heardAt_ms = this.#clock.now();
