@@ -1,0 +1,44 @@
+"""``python -m api``: one node, until SIGTERM."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+from pydantic import ValidationError
+
+from api.app import create_app
+from api.config import ApiSettings
+from api.drain import NodeServer, listening_sockets
+
+logger = logging.getLogger("api")
+
+
+def main() -> int:
+    """Serves; returns the exit code: 0 after a drain, 1 where it could not start."""
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    try:
+        settings = ApiSettings()
+        ports = [settings.port, *([settings.front_port] if settings.front_port else [])]
+        sockets = listening_sockets(
+            settings.host,
+            ports,
+            send_buffer_bytes=settings.send_buffer_bytes,
+            user_timeout_s=settings.tcp_user_timeout_s,
+        )
+    except (ValidationError, OSError) as error:
+        logger.error("cannot start: %s", error)
+        return 1
+    bound = ", ".join(f"{settings.host}:{one.getsockname()[1]}" for one in sockets)
+    logger.info("node %s listens on %s", settings.node, bound)
+    server = NodeServer(create_app(settings), node=settings.node, drain_s=settings.drain_s)
+    server.run(sockets)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,229 @@
+"""The composition root: what a node is made of, in which order it starts and ends.
+
+``create_app`` wires routes and middleware; ``open_node`` opens what they need. A test brings a
+node of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect
+
+from api import generations, health, models, props, stream, webui
+from api.auth import Auth
+from api.background import Heartbeat, cut_slow, supervised
+from api.build import build_info
+from api.catalog import Catalog
+from api.config import ApiSettings
+from api.connection import Connections
+from api.dispatch import ArqQueue, JobQueue, position_of
+from api.node import Node, Presence
+from api.prepare import Inbox
+from api.problems import TABLE, NothingThere, problem_of
+from replay import frames
+from replay.cluster import Directory
+from replay.errors import LogUnavailable
+from replay.identity import SessionRef
+from replay.log import Look
+from replay.redis_log import RedisLog
+from replay.redis_plane import connect
+from replay.subscription import OnMessage, OnReset, Subscription
+from replay.sweeper import Sweeper
+from replay.tailer import Tailer
+
+LEAVE_TIMEOUT_S = 0.5
+ID_CHARACTERS = 8
+
+EXPOSED_HEADERS = (
+    "X-Stream-Epoch",
+    "X-Stream-Offset",
+    "X-Stream-State",
+    "X-Stream-Size",
+    "X-Completion-Id",
+    "X-Replay-Node",
+    "Retry-After",
+)
+METHODS = ("GET", "POST", "DELETE", "OPTIONS")
+LOCALHOST = re.compile(r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?")
+
+OpenNode = Callable[[ApiSettings, Connections, Presence], AbstractAsyncContextManager[Node]]
+
+
+def create_app(settings: ApiSettings, open_node: OpenNode | None = None) -> FastAPI:
+    """The ASGI application. ``app.state`` has ``connections`` and ``presence`` for the server."""
+    connections, presence = Connections(), Presence()
+    opening = open_node or _open_node
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with opening(settings, connections, presence) as node:
+            app.state.node = node
+            yield
+
+    app = FastAPI(
+        title="replay-cluster",
+        version=build_info(),
+        lifespan=lifespan,
+        middleware=middleware(settings),
+        redirect_slashes=False,
+    )
+    app.state.connections = connections
+    app.state.presence = presence
+    for module in (generations, stream, models, props, health):
+        app.include_router(module.router)
+    add_problems(app)
+    return app
+
+
+def middleware(settings: ApiSettings) -> list[Middleware]:
+    """From the outside in: CORS, the page, the key."""
+    assets = webui.load(settings.webui_dir, settings.root_path)
+    return [
+        Middleware(
+            CORSMiddleware,
+            allow_credentials=True,
+            allow_methods=METHODS,
+            allow_headers=["*"],
+            expose_headers=EXPOSED_HEADERS,
+            **cors_origins(settings.cors_origins),
+        ),
+        Middleware(webui.Webui, assets=assets),
+        Middleware(Auth, keys=settings.keys),
+    ]
+
+
+def cors_origins(text: str) -> dict[str, Any]:
+    """The setting as Starlette takes it. Pure."""
+    if text.strip() == "localhost":
+        return {"allow_origin_regex": LOCALHOST.pattern}
+    return {"allow_origins": [part.strip() for part in text.split(",") if part.strip()]}
+
+
+def add_problems(app: FastAPI) -> None:
+    """Every error becomes the envelope, whatever raised it."""
+
+    async def answer(request: Request, error: Exception) -> Response:
+        problem = problem_of(error)
+        return JSONResponse(problem.body(), problem.status, dict(problem.headers))
+
+    async def nothing_there(request: Request, error: Exception) -> Response:
+        return await answer(request, NothingThere(request.method, request.url.path))
+
+    async def client_gone(request: Request, error: Exception) -> Response:
+        return Response(status_code=400)  # nobody reads it
+
+    for kind in (*TABLE, Exception):
+        app.add_exception_handler(kind, answer)
+    app.add_exception_handler(HTTPException, nothing_there)
+    app.add_exception_handler(ClientDisconnect, client_gone)
+
+
+@asynccontextmanager
+async def _open_node(
+    settings: ApiSettings, connections: Connections, presence: Presence
+) -> AsyncIterator[Node]:
+    """A node over Redis. It starts while Redis is away, and ends with everything it started."""
+    async with AsyncExitStack() as stack:
+        log_redis = connect(settings.redis_url)
+        stack.push_async_callback(log_redis.aclose)
+        inbox_redis = connect(settings.queue_url)
+        stack.push_async_callback(inbox_redis.aclose)
+        queue = ArqQueue(settings.queue_url)
+        stack.push_async_callback(queue.aclose)
+
+        node_id = f"{settings.node}-{secrets.token_hex(ID_CHARACTERS // 2)}"
+        log, directory = RedisLog(log_redis), Directory(log_redis)
+        catalog = Catalog(directory)
+        inbox = Inbox(inbox_redis, node_id, settings.prepare_timeout_s)
+
+        def channels(on_message: OnMessage, on_reset: OnReset) -> Any:
+            subscription = Subscription(
+                settings.redis_url, on_message=on_message, on_reset=on_reset
+            )
+            return subscription.open()
+
+        tailer = await stack.enter_async_context(
+            Tailer(log, channels, waiting=lambda ref: keep_alive(ref, catalog, queue))
+        )
+        heartbeat = Heartbeat(directory, node_id, connections, presence)
+        stack.push_async_callback(_leave, directory, node_id)
+        sweeper = await stack.enter_async_context(_sweeper(settings, queue))
+        await stack.enter_async_context(
+            _running(
+                heartbeat=heartbeat.run,
+                inbox=inbox.run,
+                sweeper=sweeper.run,
+                slow=lambda: cut_slow(connections, settings.send_timeout_s),
+            )
+        )
+        yield Node(
+            id=node_id,
+            settings=settings,
+            log=log,
+            tailer=tailer,
+            catalog=catalog,
+            preparer=inbox,
+            queue=queue,
+            connections=connections,
+            presence=presence,
+        )
+
+
+async def keep_alive(ref: SessionRef, catalog: Catalog, queue: JobQueue) -> bytes:
+    """What a session that waits for a worker says of its waiting."""
+    model = (await catalog.picture()).named(ref.model)
+    if model is not None and model.status == "loading":
+        return frames.comment(f"loading {round(100 * model.progress)}")
+    position = await position_of(queue, ref)
+    return frames.PING if position is None else frames.comment(f"queued {position}")
+
+
+@asynccontextmanager
+async def _sweeper(settings: ApiSettings, queue: JobQueue) -> AsyncIterator[Sweeper]:
+    """A sweeper on a client with a single connection, as its two-looks rule needs."""
+    redis = connect(settings.redis_url, single=True)
+
+    async def requeue(look: Look, dispatch: int) -> None:
+        await queue.enqueue(look.ref, dispatch=dispatch, number=look.queue_number)
+
+    async def has_job(look: Look) -> bool:
+        return await queue.has_job(look.ref, dispatch=look.dispatch)
+
+    try:
+        yield Sweeper(
+            RedisLog(redis),
+            Directory(redis),
+            lease_s=settings.lease_s,
+            requeue=requeue,
+            has_job=has_job,
+        )
+    finally:
+        await redis.aclose()
+
+
+@asynccontextmanager
+async def _running(**loops: Callable[[], Any]) -> AsyncIterator[None]:
+    """Runs the loops beside the block, and ends them with it."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(supervised(name, run)) for name, run in loops.items()]
+        yield
+        for task in tasks:
+            task.cancel()
+
+
+async def _leave(directory: Directory, node_id: str) -> None:
+    """Takes the node's record out, so that its plain sessions are ended at once."""
+    with suppress(LogUnavailable, TimeoutError):
+        async with asyncio.timeout(LEAVE_TIMEOUT_S):
+            await directory.leave_node(node_id)

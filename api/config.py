@@ -1,0 +1,134 @@
+"""What a node is told by its environment: ``REPLAY_`` and the field's name.
+
+Read once, at the start. Limits that nobody should change are constants beside their use.
+"""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+WEBUI_DIR = Path(__file__).resolve().parent.parent / "webui" / "dist"
+
+
+def _unit(unit: str) -> dict[str, Any]:
+    return {"unit": unit}
+
+
+class ApiSettings(BaseSettings):
+    """The settings of one node. An empty variable counts as absent."""
+
+    model_config = SettingsConfigDict(env_prefix="REPLAY_", env_ignore_empty=True, frozen=True)
+
+    redis_url: str = Field(
+        default="redis://127.0.0.1:6379",
+        description="Redis of the log plane: sessions and their bytes.",
+    )
+    queue_redis_url: str | None = Field(
+        default=None, description="Redis of the queue plane (arq). Absent: the log plane's."
+    )
+    host: str = Field(default="127.0.0.1", description="Address that the node listens on.")
+    port: int = Field(
+        default=8000, ge=0, le=65535, description="The node's own port; 0: any free one."
+    )
+    front_port: int = Field(
+        default=0, ge=0, le=65535, description="Port that all nodes of a host share; 0: none."
+    )
+    node: str = Field(
+        default_factory=socket.gethostname, description="The node's name, for people."
+    )
+    api_keys: SecretStr = Field(
+        default=SecretStr(""),
+        description="API keys, comma-separated; each is a tenant. Absent: the API is open.",
+    )
+    cors_origins: str = Field(
+        default="*",
+        description="Origins that may call from a browser, comma-separated; "
+        '"localhost": any port of this machine; "*": all.',
+    )
+    webui_dir: Path = Field(default=WEBUI_DIR, description="The built page that is served at /.")
+    root_path: str = Field(
+        default="", description="Path under which a proxy shows the node, as /chat."
+    )
+    body_bytes_max: int = Field(
+        default=100_000_000,
+        ge=1,
+        description="Largest request body; a larger one is 413.",
+        json_schema_extra=_unit("bytes"),
+    )
+    lookup_ids_max: int = Field(
+        default=1000,
+        ge=1,
+        description="Most conversation ids that one lookup may ask for.",
+        json_schema_extra=_unit("ids"),
+    )
+    prepare_timeout_s: float = Field(
+        default=10.0,
+        gt=0,
+        description="How long a request waits for a worker to check it; then it is 503.",
+        json_schema_extra=_unit("s"),
+    )
+    status_timeout_s: float = Field(
+        default=10.0,
+        gt=0,
+        description="How long a streamed answer's status line waits for the first token.",
+        json_schema_extra=_unit("s"),
+    )
+    retention_s: float = Field(
+        default=7200.0,
+        gt=0,
+        description="How long a finished session can be replayed.",
+        json_schema_extra=_unit("s"),
+    )
+    plain_retention_s: float = Field(
+        default=60.0,
+        gt=0,
+        description="The same for a request without X-Conversation-Id.",
+        json_schema_extra=_unit("s"),
+    )
+    lease_s: float = Field(
+        default=4.0,
+        gt=0,
+        description="A worker's lease on a session; the same on nodes and workers.",
+        json_schema_extra=_unit("s"),
+    )
+    drain_s: float = Field(
+        default=2.0,
+        ge=0,
+        le=3,
+        description="Over how long open streams are cut after SIGTERM.",
+        json_schema_extra=_unit("s"),
+    )
+    send_timeout_s: float = Field(
+        default=10.0,
+        gt=0,
+        description="How long a reader may take nothing before it is cut.",
+        json_schema_extra=_unit("s"),
+    )
+    tcp_user_timeout_s: float = Field(
+        default=10.0,
+        gt=0,
+        description="How long sent bytes may stay unacknowledged before the connection ends.",
+        json_schema_extra=_unit("s"),
+    )
+    send_buffer_bytes: int = Field(
+        default=128 * 1024,
+        ge=4096,
+        description="What the kernel may hold for a reader that does not read.",
+        json_schema_extra=_unit("bytes"),
+    )
+
+    @property
+    def queue_url(self) -> str:
+        """The queue plane's URL."""
+        return self.queue_redis_url or self.redis_url
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The API keys; none where the API is open."""
+        parts = self.api_keys.get_secret_value().split(",")
+        return tuple(part.strip() for part in parts if part.strip())

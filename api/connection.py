@@ -1,0 +1,150 @@
+"""One client's connection while it is being answered: whether it is still there, and how it is cut.
+
+A *cut* ends a response without its final chunk, so that no SDK takes it for the end of the answer.
+Nothing here knows what is sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from types import TracebackType
+
+from starlette.types import Message, Receive, Scope, Send
+
+CUT = "replay.cut"
+"""The ASGI extension by which our server lets a response abort its transport."""
+
+
+class ResponseCut(Exception):
+    """Tells a server without that extension to end the connection uncleanly."""
+
+
+class Connection:
+    """A block during which the client is watched: it ends when the client leaves.
+
+    Owned by the task that enters it. ``left`` tells afterwards whether the client had gone (or was
+    cut) before the block was through.
+    """
+
+    __slots__ = (
+        "_cut",
+        "_owner",
+        "_receive",
+        "_send",
+        "_watcher",
+        "left",
+        "sending_since",
+        "started",
+    )
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._cut: Callable[[], None] | None = scope.get("extensions", {}).get(CUT)
+        self._receive = receive
+        self._send = send
+        self._owner: asyncio.Task[object] | None = None
+        self._watcher: asyncio.Task[None] | None = None
+        self.left = False
+        self.started = False
+        self.sending_since = 0.0
+
+    async def __aenter__(self) -> Connection:
+        self._owner = asyncio.current_task()
+        self._watcher = asyncio.create_task(self._watch(), name="connection")
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool:
+        assert self._owner is not None and self._watcher is not None
+        self._watcher.cancel()
+        if not self.left:
+            await asyncio.wait([self._watcher])
+            return False
+        if kind is not asyncio.CancelledError:
+            # The watcher's cancellation is still to be delivered; it belongs to this block.
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(0)
+        return self._owner.uncancel() == 0 and kind is asyncio.CancelledError
+
+    async def _watch(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self._leave()
+
+    def _leave(self) -> None:
+        if not self.left:
+            self.left = True
+            assert self._owner is not None
+            self._owner.cancel()
+
+    async def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        """Sends status line and headers; the body follows in chunks."""
+        self.started = True
+        await self._send_timed(
+            {"type": "http.response.start", "status": status, "headers": headers}
+        )
+
+    async def body(self, data: bytes) -> None:
+        """Sends one HTTP chunk; ``data`` must not be empty."""
+        await self._send_timed({"type": "http.response.body", "body": data, "more_body": True})
+
+    async def finish(self) -> None:
+        """Sends the final chunk."""
+        await self._send_timed({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _send_timed(self, message: Message) -> None:
+        self.sending_since = asyncio.get_running_loop().time()
+        try:
+            await self._send(message)
+        finally:
+            self.sending_since = 0.0
+
+    def cut(self) -> None:
+        """Ends the connection without the final chunk; the block ends as if the client had left."""
+        if self._cut is not None:
+            self._cut()
+        self._leave()
+
+    @property
+    def needs_raise(self) -> bool:
+        """Whether a cut must be told to the server by an exception."""
+        return self._cut is None and self.left and self.started
+
+
+class Connections:
+    """The responses of this node that are under way. Owned by the node's event loop."""
+
+    def __init__(self) -> None:
+        self._open: set[Connection] = set()
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def add(self, connection: Connection) -> None:
+        """From now on it is watched and, in a drain, cut."""
+        self._open.add(connection)
+
+    def discard(self, connection: Connection) -> None:
+        """It is through."""
+        self._open.discard(connection)
+
+    def cut_slow(self, timeout_s: float) -> int:
+        """Cuts those whose client has taken nothing for so long; returns how many."""
+        before = asyncio.get_running_loop().time() - timeout_s
+        slow = [one for one in self._open if 0 < one.sending_since < before]
+        for connection in slow:
+            connection.cut()
+        return len(slow)
+
+    async def cut_all(self, spread_s: float) -> None:
+        """Cuts them one after another over ``spread_s``, so that they do not return all at once."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + spread_s
+        while self._open:
+            self._open.pop().cut()
+            await asyncio.sleep(max(0.0, until - loop.time()) / (len(self._open) + 1))

@@ -1,0 +1,283 @@
+"""OpenAI's chat completions, with llama.cpp's additions: request in, log bytes to JSON out. Pure.
+
+What this engine cannot do yet is refused by name, never ignored: an answer that silently lacks
+what was asked for is worse than none. Fields that nobody knows are accepted.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from api.fields import Fields, mistyped
+from api.problems import RequestInvalid
+from replay.request import (
+    PING_INTERVAL_S,
+    SEED_MAX,
+    GenerationRequest,
+    RenderOptions,
+    SamplingParams,
+)
+
+STOPS_MAX = 256
+STOP_CHARACTERS_MAX = 4096
+REPEAT_LAST_N_MAX = 1 << 20
+"""The sampler allocates this many places."""
+
+MAX_TOKENS = ("n_predict", "max_completion_tokens", "max_tokens")
+"""Aliases, in the order in which they are looked up."""
+
+
+def _is(*neutral: Any) -> Callable[[Any], bool]:
+    return lambda value: any(value == n and type(value) is type(n) for n in neutral)
+
+
+def _at_most(limit: float) -> Callable[[Any], bool]:
+    return lambda value: _is_number(value) and value <= limit
+
+
+def _equals(number: float) -> Callable[[Any], bool]:
+    return lambda value: _is_number(value) and value == number
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+NOT_BUILT: Mapping[str, Callable[[Any], bool]] = {
+    "tools": _is([]),
+    "tool_choice": _is("none"),
+    "functions": _is([]),
+    "function_call": _is("none"),
+    "response_format": _is({"type": "text"}),
+    "grammar": _is(""),
+    "json_schema": _is(),
+    "logprobs": _is(False),
+    "top_logprobs": _equals(0),
+    "n_probs": _equals(0),
+    "logit_bias": _is({}, []),
+    "n": _equals(1),
+    "n_cmpl": _equals(1),
+    "modalities": _is(["text"]),
+    "audio": _is(),
+    "prediction": _is(),
+    "web_search_options": _is(),
+    "typical_p": _equals(1),
+    "mirostat": _equals(0),
+    "dry_multiplier": _equals(0),
+    "xtc_probability": _equals(0),
+    "top_n_sigma": _at_most(0),
+    "dynatemp_range": _equals(0),
+    "adaptive_target": _at_most(-1),
+    "samplers": _is([]),
+    "min_keep": _equals(0),
+    "lora": _is([]),
+    "id_slot": _equals(-1),
+    "n_indent": _equals(0),
+    "n_discard": _equals(0),
+    "t_max_predict_ms": _at_most(0),
+    "chat_template_kwargs": _is({}),
+    "continue_final_message": _is(False),
+    "add_generation_prompt": _is(True),
+    "echo": _is(False),
+}
+"""Fields that ask for what is not built, and the values with which they ask for nothing."""
+
+PARTS_NOT_BUILT = {"image_url": "image", "input_audio": "audio", "input_video": "video"}
+
+
+def parse(body: Mapping[str, Any], *, random_seed: int) -> GenerationRequest:
+    """The generation request that ``body`` means; its model is the client's word for it, or "".
+
+    ``random_seed`` is taken where the client leaves the seed to us. Raises RequestInvalid.
+    """
+    fields = Fields(body)
+    messages = _messages(body)
+    _refuse_not_built(body)
+    stream = fields.boolean("stream")
+    return GenerationRequest(
+        dialect="openai.chat",
+        model=fields.text("model"),
+        messages=messages,
+        sampling=_sampling(fields, random_seed),
+        stop=_stops(fields.get("stop")),
+        max_tokens=fields.bounded(fields.first_of(MAX_TOKENS), -1, low=-1),
+        render=RenderOptions(
+            stream=stream,
+            # A folded answer always shows its usage.
+            include_usage=fields.object("stream_options").boolean("include_usage") or not stream,
+            timings_per_token=fields.boolean("timings_per_token"),
+        ),
+        ping_interval_s=_ping_interval(fields),
+    )
+
+
+def _ping_interval(fields: Fields) -> int:
+    """0 would be a ping without a pause."""
+    return fields.bounded("sse_ping_interval", PING_INTERVAL_S, low=-1) or 1
+
+
+def _refuse_not_built(body: Mapping[str, Any]) -> None:
+    for name, asks_nothing in NOT_BUILT.items():
+        value = body.get(name)
+        if value is not None and not asks_nothing(value):
+            raise RequestInvalid(f"Field '{name}': not supported yet")
+
+
+def _sampling(fields: Fields, random_seed: int) -> SamplingParams:
+    return SamplingParams(
+        seed=_seed(fields.integer("seed", -1), random_seed),
+        temperature=fields.number("temperature", 0.8, low=0),
+        top_k=fields.clamped("top_k", 40, low=0),
+        top_p=fields.number("top_p", 0.95, low=0, high=1),
+        min_p=fields.number("min_p", 0.05, low=0, high=1),
+        repeat_last_n=min(fields.bounded("repeat_last_n", 64, low=0), REPEAT_LAST_N_MAX),
+        repeat_penalty=fields.number("repeat_penalty", 1.0, low=0.001),
+        frequency_penalty=fields.number("frequency_penalty", 0.0, low=-1000, high=1000),
+        presence_penalty=fields.number("presence_penalty", 0.0, low=-1000, high=1000),
+        ignore_eos=fields.boolean("ignore_eos"),
+    )
+
+
+def _seed(asked: int, random_seed: int) -> int:
+    """Any integer is a seed; -1 (as 32 bits, like llama.cpp's) leaves it to us."""
+    seed = asked & SEED_MAX
+    return random_seed if seed == SEED_MAX else seed
+
+
+def _stops(value: Any) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    stops = [value] if isinstance(value, str) else value
+    if not isinstance(stops, list):
+        raise mistyped("stop", "a string or an array of strings", value)
+    if len(stops) > STOPS_MAX:
+        raise RequestInvalid(f"Field 'stop': more than {STOPS_MAX} strings")
+    for stop in stops:
+        if not isinstance(stop, str):
+            raise mistyped("stop", "a string or an array of strings", stop)
+        if len(stop) > STOP_CHARACTERS_MAX:
+            raise RequestInvalid(f"Field 'stop': longer than {STOP_CHARACTERS_MAX} characters")
+    return tuple(stop for stop in stops if stop)
+
+
+def _messages(body: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
+    messages = body.get("messages")
+    if messages is None:
+        raise RequestInvalid("'messages' is required")
+    if not isinstance(messages, list):
+        raise RequestInvalid("Expected 'messages' to be an array")
+    for index, message in enumerate(messages):
+        if not isinstance(message, dict):
+            raise mistyped(f"messages[{index}]", "an object", message)
+        _check_message(f"messages[{index}]", message)
+    return tuple(messages)
+
+
+def _check_message(name: str, message: Mapping[str, Any]) -> None:
+    role = message.get("role")
+    if not isinstance(role, str):
+        raise mistyped(f"{name}.role", "a string", role)
+    if role in ("tool", "function") or message.get("tool_calls"):
+        raise RequestInvalid(f"Field '{name}': tool calls are not supported yet")
+    content = message.get("content")
+    if content is None:
+        if role == "assistant":
+            raise RequestInvalid(
+                "Assistant message must contain either 'content' or 'tool_calls'! "
+                f"(Field '{name}.content')"
+            )
+        raise RequestInvalid(
+            f"All non-assistant messages must contain 'content' (Field '{name}.content')"
+        )
+    if isinstance(content, list):
+        for index, part in enumerate(content):
+            _check_part(f"{name}.content[{index}]", part)
+    elif not isinstance(content, str):
+        raise RequestInvalid(
+            f"Expected 'content' to be a string or an array (Field '{name}.content')"
+        )
+
+
+def _check_part(name: str, part: Any) -> None:
+    if not isinstance(part, dict):
+        raise mistyped(name, "an object", part)
+    kind = part.get("type")
+    if isinstance(kind, str) and kind in PARTS_NOT_BUILT:
+        raise RequestInvalid(f"Field '{name}': the model has no {PARTS_NOT_BUILT[kind]} input")
+    if kind != "text":
+        raise RequestInvalid(f"unsupported content[].type (Field '{name}.type')")
+    if not isinstance(part.get("text"), str):
+        raise mistyped(f"{name}.text", "a string", part.get("text"))
+
+
+def frames_of(data: bytes) -> Iterator[bytes]:
+    """The SSE frames of whole frames' bytes, without the empty lines between them."""
+    return (frame for frame in data.split(b"\n\n") if frame)
+
+
+def is_comment(frame: bytes) -> bool:
+    """Whether clients ignore the frame: a keep-alive, or the word about the end."""
+    return frame.startswith(b":")
+
+
+def error_of(frame: bytes) -> str | None:
+    """The message of an error event, None where the frame is another."""
+    if not frame.startswith(b'data: {"error":'):
+        return None
+    return str(json.loads(frame.removeprefix(b"data: "))["error"]["message"])
+
+
+class Fold:
+    """Turns the log of a chat stream into the JSON of ``stream: false``.
+
+    ``feed`` takes the log's bytes in whole frames; ``answer`` tells what they come to.
+    """
+
+    def __init__(self) -> None:
+        self._choices: dict[int, dict[str, Any]] = {}
+        self._shared: dict[str, Any] = {}
+        self.error: str | None = None
+
+    def feed(self, data: bytes) -> None:
+        """Takes the next bytes."""
+        for frame in frames_of(data):
+            if is_comment(frame) or frame == b"data: [DONE]":
+                continue
+            if (message := error_of(frame)) is not None:
+                self.error = message
+            else:
+                self._take(json.loads(frame.removeprefix(b"data: ")))
+
+    def _take(self, chunk: dict[str, Any]) -> None:
+        for choice in chunk.pop("choices"):
+            self._take_choice(choice)
+        self._shared.update(chunk)
+
+    def _take_choice(self, choice: dict[str, Any]) -> None:
+        at = self._choices.setdefault(choice["index"], {"finish_reason": None, "text": {}})
+        at["finish_reason"] = choice["finish_reason"] or at["finish_reason"]
+        for name in ("content", "reasoning_content"):
+            if (text := choice["delta"].get(name)) is not None:
+                at["text"].setdefault(name, []).append(text)
+
+    def answer(self) -> dict[str, Any]:
+        """The whole answer, in llama.cpp's key order."""
+        shared = self._shared
+        choices = [self._choice(index) for index in sorted(self._choices)]
+        answer = {"choices": choices}
+        for name in ("created", "model", "system_fingerprint"):
+            if name in shared:
+                answer[name] = shared[name]
+        answer["object"] = "chat.completion"  # type: ignore[assignment]
+        for name in ("usage", "id", "timings"):
+            if name in shared:
+                answer[name] = shared[name]
+        return answer
+
+    def _choice(self, index: int) -> dict[str, Any]:
+        at = self._choices[index]
+        texts = {name: "".join(parts) for name, parts in at["text"].items()}
+        message = {"role": "assistant", "content": "", **texts}
+        return {"finish_reason": at["finish_reason"], "index": index, "message": message}

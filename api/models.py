@@ -1,0 +1,45 @@
+"""``GET /v1/models``: which models there are and how they are, in llama.cpp's router form."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter
+
+from api.catalog import Model
+from api.node import NodeDep
+
+router = APIRouter()
+
+OWNER = "replay-cluster"
+
+
+@router.get("/v1/models")
+@router.get("/models", include_in_schema=False)
+async def list_models(node: NodeDep) -> dict[str, Any]:
+    """The models of all living workers."""
+    picture = await node.catalog.picture()
+    return {"object": "list", "data": [entry(model) for model in picture.models]}
+
+
+def entry(model: Model) -> dict[str, Any]:
+    """One model as the list shows it. Pure."""
+    status: dict[str, Any] = {"value": model.status}
+    if model.status == "loading":
+        status["progress"] = model.progress
+    return {
+        "id": model.name,
+        "aliases": list(model.aliases),
+        "tags": [],
+        "object": "model",
+        "created": model.created_s,
+        "owned_by": OWNER,
+        "status": status,
+        "architecture": {"input_modalities": ["text"], "output_modalities": ["text"]},
+        "meta": {
+            **model.meta,
+            "n_ctx": model.context_tokens,
+            "slots": model.slots,
+            "slots_free": model.slots_free,
+        },
+    }

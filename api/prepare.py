@@ -1,0 +1,82 @@
+"""Asks a worker to check a prompt, before anything of the conversation is touched.
+
+Questions go to a list that every worker with the model takes from; answers come to a list of this
+node alone. One loop takes them and wakes whoever asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import secrets
+from typing import Any, Protocol
+
+from redis.asyncio import Redis
+
+from replay import keys
+from replay.prepare import QUESTION_TTL_S, Answer, Prepared, Question, Refused
+from replay.redis_plane import translated
+
+INBOX_WAIT_S = 2
+"""How long one BLPOP waits; shorter than the client's socket timeout."""
+
+logger = logging.getLogger(__name__)
+
+
+class Preparer(Protocol):
+    """What answers for the model's side of a request."""
+
+    async def ask(self, model: str, messages: tuple[dict[str, Any], ...]) -> Prepared | Refused:
+        """The prompt's tokens, or why not. Raises TimeoutError and LogUnavailable."""
+        ...
+
+
+class Inbox:
+    """``Preparer`` over the queue plane. ``run`` must run for as long as anybody asks.
+
+    Owned by the node's event loop; the client stays its opener's.
+    """
+
+    def __init__(self, redis: Redis, node_id: str, timeout_s: float) -> None:
+        self._redis: Any = redis
+        self._node_id = node_id
+        self._timeout_s = timeout_s
+        self._asked: dict[str, asyncio.Future[Prepared | Refused]] = {}
+
+    async def ask(self, model: str, messages: tuple[dict[str, Any], ...]) -> Prepared | Refused:
+        """See ``Preparer``."""
+        question = Question(secrets.token_hex(8), self._node_id, model, messages)
+        answered: asyncio.Future[Prepared | Refused] = asyncio.get_running_loop().create_future()
+        self._asked[question.id] = answered
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await self._put(question)
+                return await answered
+        finally:
+            del self._asked[question.id]
+
+    async def _put(self, question: Question) -> None:
+        key = keys.prepare(question.model)
+        async with translated("prepare"), self._redis.pipeline(transaction=False) as pipeline:
+            pipeline.rpush(key, question.to_json())
+            pipeline.expire(key, QUESTION_TTL_S)
+            await pipeline.execute()
+
+    async def run(self) -> None:
+        """Takes answers until it is cancelled. Raises LogUnavailable."""
+        while True:
+            async with translated("inbox"):
+                taken = await self._redis.blpop([keys.inbox(self._node_id)], timeout=INBOX_WAIT_S)
+            if taken is not None:
+                self._take(taken[1])
+
+    def _take(self, text: bytes) -> None:
+        try:
+            answer = Answer.from_json(text)
+        except (KeyError, TypeError, ValueError, json.JSONDecodeError):
+            logger.warning("an answer in the inbox cannot be read")
+            return
+        waiting = self._asked.get(answer.id)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(answer.result)

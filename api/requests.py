@@ -1,0 +1,144 @@
+"""What routes read of a request beside its fields: tenant, body, names, offsets, epochs.
+
+Path, query and headers are bytes; each is decoded once, here, and as UTF-8.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from urllib.parse import parse_qsl, unquote_to_bytes
+
+from starlette.requests import Request
+
+from api.problems import BodyTooLarge, RequestInvalid
+from replay.errors import OffsetInvalid
+from replay.identity import NAME_BYTES_MAX
+
+STREAM_PATH = b"/v1/stream/"
+DIGITS_MAX = 19
+"""Every number of fewer digits fits into 63 bits; no log has so many bytes."""
+
+READ_NAME_BYTES_MAX = 2 * NAME_BYTES_MAX
+"""A longer name can be no session's: a conversation and a model have at most so much."""
+
+
+def tenant_of(request: Request) -> str:
+    """Whose request it is; ``auth`` has found it out."""
+    tenant: str = request.state.tenant
+    return tenant
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """The whole body. Raises BodyTooLarge, at the latest when ``limit`` bytes have come."""
+    announced = request.headers.get("content-length", "")
+    if announced.isdigit() and int(announced[:DIGITS_MAX]) > limit:
+        raise BodyTooLarge(limit)
+    parts: list[bytes] = []
+    size = 0
+    async for part in request.stream():
+        size += len(part)
+        if size > limit:
+            raise BodyTooLarge(limit)
+        parts.append(part)
+    return b"".join(parts)
+
+
+def header_name(request: Request) -> str:
+    """The session name in X-Conversation-Id, verbatim; "" where there is none."""
+    values = [value for key, value in request.scope["headers"] if key == b"x-conversation-id"]
+    if len(values) > 1:
+        raise RequestInvalid("header 'X-Conversation-Id' is given more than once")
+    value = values[0] if values else b""
+    if len(value) > NAME_BYTES_MAX:
+        raise RequestInvalid(f"header 'X-Conversation-Id' exceeds {NAME_BYTES_MAX} bytes")
+    name = _utf8(value, "header 'X-Conversation-Id'")
+    if any(unicodedata.category(character) == "Cc" for character in name):
+        raise RequestInvalid("header 'X-Conversation-Id' contains a control character")
+    return name
+
+
+def query_of(request: Request) -> dict[str, list[str]]:
+    """The query's parameters, all values of each in order. Raises RequestInvalid."""
+    found: dict[str, list[str]] = {}
+    try:
+        text = request.scope["query_string"].decode()
+        pairs = parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=100)
+    except UnicodeDecodeError:
+        raise RequestInvalid("the query is not UTF-8") from None
+    except ValueError:
+        raise RequestInvalid("the query has too many parameters") from None
+    for key, value in pairs:
+        found.setdefault(key, []).append(value)
+    return found
+
+
+def path_name(request: Request) -> str:
+    """What follows ``/v1/stream/``: slashes belong to it, and escapes are undone once."""
+    raw: bytes = request.scope["raw_path"]
+    _, _, rest = raw.partition(STREAM_PATH)
+    return _utf8(unquote_to_bytes(rest), "the path")
+
+
+def stream_name(request: Request, query: dict[str, list[str]]) -> str:
+    """The session name of a GET or DELETE in either form. Raises RequestInvalid without one."""
+    in_path = STREAM_PATH in request.scope["raw_path"]
+    name = path_name(request) if in_path else single(query, "conv_id") or ""
+    if not name:
+        raise RequestInvalid("Missing conversation id in path (or query: 'conv_id')")
+    return name
+
+
+def may_exist(name: str) -> bool:
+    """Whether any session can have this name; else no log need be asked."""
+    return len(name.encode()) <= READ_NAME_BYTES_MAX
+
+
+def single(query: dict[str, list[str]], key: str) -> str | None:
+    """The one value of a parameter, None where it is absent. Raises RequestInvalid for two."""
+    values = query.get(key, [])
+    if len(values) > 1:
+        raise RequestInvalid(f"'{key}' is given more than once")
+    return values[0] if values else None
+
+
+def parse_offset(query: dict[str, list[str]]) -> int:
+    """``from``: a plain non-negative decimal, 0 where it is absent. Raises OffsetInvalid."""
+    values = query.get("from", ["0"])
+    if len(values) != 1 or not _is_decimal(values[0]):
+        raise OffsetInvalid("&".join(values))
+    return _number(values[0])
+
+
+def parse_epoch(query: dict[str, list[str]]) -> int | None:
+    """``epoch``: a positive decimal, None where it is absent. Raises RequestInvalid."""
+    text = single(query, "epoch")
+    if text is None:
+        return None
+    if not _is_decimal(text) or not _number(text):
+        raise RequestInvalid(f"'epoch' must be a positive decimal number, got {text[:40]!r}")
+    return _number(text)
+
+
+def parse_flag(query: dict[str, list[str]], key: str) -> bool:
+    """``true`` or ``false`` (or 1 or 0), false where it is absent. Raises RequestInvalid."""
+    text = single(query, key) or "false"
+    if text not in ("true", "false", "1", "0"):
+        raise RequestInvalid(f"'{key}' must be true or false, got {text[:40]!r}")
+    return text in ("true", "1")
+
+
+def _is_decimal(text: str) -> bool:
+    return text.isascii() and text.isdigit()
+
+
+def _number(text: str) -> int:
+    """Of a number that no offset or epoch can reach, one of that kind: digits cost time."""
+    digits = text.lstrip("0") or "0"
+    return int(digits) if len(digits) <= DIGITS_MAX else 10**DIGITS_MAX
+
+
+def _utf8(value: bytes, what: str) -> str:
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError:
+        raise RequestInvalid(f"{what} is not UTF-8") from None

@@ -1,0 +1,198 @@
+"""Reading, finding and stopping sessions, whichever node they were started on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from starlette.convertors import Convertor, register_url_convertor
+
+from api import requests
+from api.json_body import parse_json
+from api.node import Node, NodeDep
+from api.problems import RequestInvalid, Unavailable
+from api.stream_response import SessionHead, StreamResponse
+from replay.errors import (
+    EpochMismatch,
+    LogUnavailable,
+    OffsetBeyondEnd,
+    SessionExpired,
+    SessionNotFound,
+)
+from replay.identity import SessionRef
+from replay.log import Stopped
+from replay.records import SessionRecord, State
+
+RELEASE_WAIT_S = 0.25
+"""How long a DELETE waits for the producer's word, so that no token follows the answer."""
+
+router = APIRouter()
+
+
+class _Rest(Convertor[str]):
+    """The rest of a path, line breaks too."""
+
+    regex = r"(?s:.*)"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("rest", _Rest())
+
+
+@router.get("/v1/stream")
+@router.get("/v1/stream/{conv_id:rest}", include_in_schema=False)
+async def read_stream(request: Request, node: NodeDep) -> Response:
+    """The session's bytes from ``from`` on, then live until it ends."""
+    query = requests.query_of(request)
+    name = requests.stream_name(request, query)
+    record = await _resolve(node, request, name, requests.parse_epoch(query))
+    offset = requests.parse_offset(query)
+    await _check(node, record, offset)
+    return StreamResponse(
+        node.connections,
+        node.tailer,
+        SessionHead(record.ref, record.completion_id, record.ping_interval_s),
+        offset=offset,
+        state=record.state,
+        is_stored=offset < record.end or record.state.is_final,
+    )
+
+
+async def _resolve(node: Node, request: Request, name: str, epoch: int | None) -> SessionRecord:
+    if not requests.may_exist(name):
+        raise SessionNotFound(name)
+    return await node.log.resolve(requests.tenant_of(request), name, epoch)
+
+
+async def _check(node: Node, record: SessionRecord, offset: int) -> None:
+    """What the record tells already: beyond the end of a finished log, or too early to read."""
+    if offset > record.end and (record.state.is_final or offset >= 10**requests.DIGITS_MAX):
+        raise OffsetBeyondEnd(offset, record.end)
+    waits = record.state is State.QUEUED and offset == record.end
+    if waits and await node.catalog.is_loading(record.model):
+        raise Unavailable("Stream owner model is loading, retry later", "loading")
+
+
+@router.delete("/v1/stream")
+@router.delete("/v1/stream/{conv_id:rest}", include_in_schema=False)
+async def stop_stream(request: Request, node: NodeDep) -> Response:
+    """Ends the session and evicts its bytes; with ``keep`` they stay. 204, also for nothing."""
+    query = requests.query_of(request)
+    name = requests.stream_name(request, query)
+    epoch = requests.parse_epoch(query)
+    keep = requests.parse_flag(query, "keep")
+    if not requests.may_exist(name):
+        return Response(status_code=204)
+    stopped = await stop(node, requests.tenant_of(request), name, epoch=epoch, keep=keep)
+    return Response(status_code=204, headers=_stop_headers(stopped))
+
+
+async def stop(
+    node: Node,
+    tenant: str,
+    name: str,
+    *,
+    epoch: int | None = None,
+    keep: bool = False,
+    reason: str = "client",
+) -> Stopped | None:
+    """Stops what ``name`` means; returns once its job is gone or its producer has let go.
+
+    None where there is nothing. Raises EpochMismatch and LogUnavailable.
+    """
+    ref = await _live_ref(node, tenant, name, epoch)
+    if ref is None:
+        # Nothing runs now, but a POST may be about to open it: the stop must be noted.
+        return await node.log.stop(tenant, name, epoch=epoch, keep=keep, reason=reason)
+    async with node.tailer.listen(ref) as released:
+        stopped = await node.log.stop(tenant, name, epoch=epoch, keep=keep, reason=reason)
+        if stopped is None or not stopped.stopped:
+            return stopped
+        if stopped.was_claimed and stopped.ref == ref:
+            await _wait_for(released)
+    if not stopped.was_claimed:
+        with suppress(LogUnavailable):  # whoever takes the job finds that the session has ended
+            await node.queue.remove(stopped.ref, dispatch=stopped.dispatch)
+    return stopped
+
+
+def _stop_headers(stopped: Stopped | None) -> dict[str, str]:
+    if stopped is None:
+        return {}
+    return {
+        "X-Stream-Epoch": str(stopped.ref.epoch),
+        "X-Stream-State": str(stopped.state),
+        "X-Stream-Size": str(stopped.size),
+    }
+
+
+async def _live_ref(node: Node, tenant: str, name: str, epoch: int | None) -> SessionRef | None:
+    try:
+        record = await node.log.resolve(tenant, name, epoch)
+    except (SessionNotFound, SessionExpired, EpochMismatch):
+        return None
+    return None if record.state.is_final else record.ref
+
+
+async def _wait_for(released: asyncio.Event) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(RELEASE_WAIT_S):
+            await released.wait()
+
+
+@router.post("/v1/streams/lookup")
+async def lookup_streams(request: Request, node: NodeDep) -> list[dict[str, Any]]:
+    """The current sessions of the ids in the body's ``conversation_ids``; others are never told."""
+    body = parse_json(await requests.read_body(request, node.settings.body_bytes_max))
+    names = names_asked(body, node.settings.lookup_ids_max)
+    if not names:
+        return []
+    records = await node.log.lookup(requests.tenant_of(request), names)
+    waiting = [record for record in records if record.state is State.QUEUED]
+    positions = await _positions(node, waiting)
+    return [summary(record, positions.get(record.ref)) for record in records]
+
+
+def names_asked(body: Any, most: int) -> list[str]:
+    """The names in a lookup's body; what is none is ignored. Raises RequestInvalid. Pure."""
+    asked = body.get("conversation_ids") if isinstance(body, dict) else None
+    if not isinstance(asked, list):
+        return []
+    if len(asked) > most:
+        raise RequestInvalid(f"Field 'conversation_ids': more than {most} ids")
+    names = [name for name in asked if isinstance(name, str) and name]
+    return [name for name in names if requests.may_exist(name)]
+
+
+async def _positions(node: Node, waiting: Sequence[SessionRecord]) -> dict[SessionRef, int | None]:
+    """The places in the queue; none while the queue plane is away, for the rest is still true."""
+    try:
+        found = await node.queue.positions([(record.ref, record.dispatch) for record in waiting])
+    except LogUnavailable:
+        return {}
+    return {record.ref: place for record, place in zip(waiting, found, strict=True)}
+
+
+def summary(record: SessionRecord, queue_position: int | None) -> dict[str, Any]:
+    """One session as lookup tells it: llama.cpp's five keys, then ours. Pure."""
+    return {
+        "conversation_id": record.name,
+        "is_done": record.state.is_final,
+        "total_bytes": record.end,
+        "started_at": record.created_ms // 1000,
+        "completed_at": record.ended_ms // 1000,
+        "state": record.state,
+        "reason": record.reason,
+        "epoch": record.epoch,
+        "model": record.model,
+        "completion_id": record.completion_id,
+        "queue_position": queue_position,
+    }

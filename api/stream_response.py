@@ -1,0 +1,127 @@
+"""A tail as an HTTP response: exactly the log's bytes, one HTTP chunk for each of its own.
+
+Raw ASGI, since this is what a node spends its time on. Whether it ends cleanly is the contract:
+with the final chunk after the log's end, however the session ended, and without it for every
+other reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from api.connection import Connection, Connections, ResponseCut
+from replay.errors import ReplayError
+from replay.identity import SessionRef
+from replay.records import Chunk, End
+from replay.tailer import Tail, Tailer
+
+STREAM_HEADERS = (
+    (b"content-type", b"text/event-stream"),
+    (b"cache-control", b"no-store, no-transform"),
+    (b"x-accel-buffering", b"no"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionHead:
+    """What a response says of its session before the first byte."""
+
+    ref: SessionRef
+    completion_id: str
+    ping_interval_s: int
+
+    def headers(self, state: str, **more: object) -> dict[str, str]:
+        """The headers that name the session; ``more`` are further ``X-Stream-`` ones."""
+        extra = {f"X-Stream-{name.title()}": str(value) for name, value in more.items()}
+        return {
+            "X-Stream-Epoch": str(self.ref.epoch),
+            "X-Stream-State": state,
+            "X-Completion-Id": self.completion_id,
+            **extra,
+        }
+
+
+def raw(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    """Headers as ASGI takes them."""
+    return [(key.lower().encode(), value.encode()) for key, value in headers.items()]
+
+
+async def pump(connection: Connection, tail: Tail, item: Chunk | End | None) -> None:
+    """Sends ``item`` and what follows it, then the final chunk."""
+    while not isinstance(item, End):
+        if item is not None:
+            await connection.body(item.data)
+        item = await tail.next()
+    await connection.finish()
+
+
+class ConnectedResponse(Response):
+    """A response that watches its client and may be cut. Subclasses say what it sends."""
+
+    def __init__(self, connections: Connections) -> None:
+        super().__init__()
+        self._connections = connections
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI. Raises what is wrong as long as nothing was sent."""
+        connection = Connection(scope, receive, send)
+        self._connections.add(connection)
+        try:
+            async with connection:
+                await self._serve_or_cut(connection)
+        finally:
+            self._connections.discard(connection)
+        if connection.needs_raise:
+            raise ResponseCut
+
+    async def _serve_or_cut(self, connection: Connection) -> None:
+        try:
+            await self.serve(connection)
+        except ReplayError:
+            if not connection.started:
+                raise
+            connection.cut()
+
+    async def serve(self, connection: Connection) -> None:
+        """Sends the whole response."""
+        raise NotImplementedError
+
+
+class StreamResponse(ConnectedResponse):
+    """The session's bytes from ``offset`` on, stored and live.
+
+    ``is_stored`` tells that bytes or the end lie past ``offset``. Then they are read before the
+    status line goes out, which may turn out to be 410; else the reader need not wait for it.
+    """
+
+    def __init__(
+        self,
+        connections: Connections,
+        tailer: Tailer,
+        head: SessionHead,
+        *,
+        offset: int,
+        state: str,
+        is_stored: bool,
+    ) -> None:
+        super().__init__(connections)
+        self._tailer = tailer
+        self._head = head
+        self._offset = offset
+        self._state = state
+        self._is_stored = is_stored
+
+    async def serve(self, connection: Connection) -> None:
+        """See ``ConnectedResponse``."""
+        head = self._head
+        async with self._tailer.tail(
+            head.ref, self._offset, ping_interval_s=head.ping_interval_s
+        ) as tail:
+            first = await tail.next() if self._is_stored else None
+            headers = head.headers(self._state, offset=self._offset)
+            await connection.start(200, [*STREAM_HEADERS, *raw(headers)])
+            await pump(connection, tail, first)
