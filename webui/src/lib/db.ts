@@ -178,12 +178,14 @@ export class Database {
 
   /** Stores text and offset of a live reply together. A row that is no longer live keeps its offset away. */
   async checkpoint(message: Message, stream: StreamRow): Promise<void> {
+    // The reply goes on growing while the transaction waits: what is written is what was passed, both as of now.
+    const now = structuredClone({ message, stream });
     const tx = this.#db.transaction(['messages', 'streams'], 'readwrite');
     const streams = tx.objectStore('streams');
     const stored = await streams.get(stream.conversation);
     if (stored?.message === message.id) {
-      void tx.objectStore('messages').put(message);
-      void streams.put(stream);
+      void tx.objectStore('messages').put(now.message);
+      void streams.put(now.stream);
     }
     await tx.done;
   }

@@ -108,8 +108,11 @@ export class LiveReply implements Sink {
   }
 
   onState(state: SessionState): void {
+    const wasBroken = isBroken(this.state);
     this.state = state;
     this.since_ms = Date.now();
+    // Another node may answer now, and the foot of the list names the one that does.
+    if (wasBroken !== isBroken(state)) void connection.refresh();
   }
 
   onEvent(event: StreamEvent, replayed: boolean): void {
@@ -197,4 +200,8 @@ export class LiveReply implements Sink {
       },
     };
   }
+}
+
+function isBroken(state: SessionState): boolean {
+  return state === 'reconnecting' || state === 'waiting';
 }

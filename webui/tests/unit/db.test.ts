@@ -50,6 +50,15 @@ test('text and offset of a checkpoint are stored together', async () => {
   expect((await database.stream('c'))?.offset).toBe(44);
 });
 
+test('a reply that grows while its checkpoint is written does not get ahead of its offset', async () => {
+  await database.begin(conversation, [reply('a', '')], stream('a', 0));
+  const growing = reply('a', 'half');
+  const written = database.checkpoint(growing, stream('a', 44));
+  growing.content += ' and more';
+  await written;
+  expect((await database.messages('c'))[0]?.content).toBe('half');
+});
+
 test('a late checkpoint of an earlier reply changes nothing of the next', async () => {
   await database.begin(conversation, [reply('a', 'whole')], stream('a', 0));
   await database.begin(conversation, [reply('b', '', 2)], stream('b', 0));
