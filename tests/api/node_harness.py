@@ -1,0 +1,273 @@
+"""A node in memory: the real routes over the real hub and ``MemoryLog``; queue and worker scripted."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+from fastapi import FastAPI
+
+from api.app import create_app
+from api.catalog import Catalog
+from api.config import ApiSettings
+from api.connection import Connections
+from api.drain import NodeServer, listening_sockets
+from api.node import Node, Presence
+from replay import frames
+from replay.cluster import ModelRecord, WorkerRecord
+from replay.errors import LogUnavailable
+from replay.identity import SessionRef
+from replay.log import Append, AppendResult, Claim
+from replay.memory_log import MemoryLog
+from replay.prepare import Prepared, Refused
+from replay.records import Reason, State
+from replay.tailer import Tailer
+
+MODEL = "org/model:Q4"
+WAIT_S = 5.0
+HELLO = [{"role": "user", "content": "hello"}]
+
+
+async def wait_until(condition: Callable[[], bool]) -> None:
+    """Returns once the condition holds; fails when it does not within WAIT_S."""
+    async with asyncio.timeout(WAIT_S):
+        while not condition():
+            await asyncio.sleep(0.002)
+
+
+@dataclass
+class MemoryQueue:
+    """``JobQueue`` in memory; ``away`` makes it answer as a Redis that is down."""
+
+    jobs: list[tuple[int, SessionRef, int]] = field(default_factory=list)
+    away: bool = False
+    numbers: int = 0
+
+    def _check(self) -> None:
+        if self.away:
+            raise LogUnavailable("queue")
+
+    async def next_number(self) -> int:
+        self.numbers += 1
+        return self.numbers
+
+    async def enqueue(self, ref: SessionRef, *, dispatch: int, number: int) -> None:
+        self._check()
+        self.jobs.append((number, ref, dispatch))
+        self.jobs.sort(key=lambda job: job[0])
+
+    async def remove(self, ref: SessionRef, *, dispatch: int) -> None:
+        self._check()
+        self.jobs = [job for job in self.jobs if job[1:] != (ref, dispatch)]
+
+    async def has_job(self, ref: SessionRef, *, dispatch: int) -> bool:
+        return (ref, dispatch) in [job[1:] for job in self.jobs]
+
+    async def positions(self, waiting: Sequence[tuple[SessionRef, int]]) -> list[int | None]:
+        self._check()
+        queued = [job[1:] for job in self.jobs]
+        return [queued.index(one) if one in queued else None for one in waiting]
+
+    async def ping(self) -> None:
+        self._check()
+
+
+@dataclass
+class ScriptedPreparer:
+    """Answers every question alike; None never answers."""
+
+    result: Prepared | Refused | None = field(default_factory=lambda: Prepared((1, 2, 3), 512))
+    timeout_s: float = 0.05
+    asked: list[tuple[str, tuple[dict[str, Any], ...]]] = field(default_factory=list)
+
+    async def ask(self, model: str, messages: tuple[dict[str, Any], ...]) -> Prepared | Refused:
+        self.asked.append((model, messages))
+        if self.result is None:
+            async with asyncio.timeout(self.timeout_s):
+                await asyncio.Event().wait()
+        assert self.result is not None
+        return self.result
+
+
+@dataclass
+class Workers:
+    """Who is there."""
+
+    records: list[WorkerRecord] = field(default_factory=lambda: [worker("w1", model(MODEL))])
+
+    async def workers(self) -> list[WorkerRecord]:
+        return self.records
+
+
+def model(name: str, status: Any = "loaded", **more: Any) -> ModelRecord:
+    """A model as a worker tells of it."""
+    known = {"slots": 8, "slots_free": 8, "context_tokens": 8192}
+    return ModelRecord(name, status, **{**known, **more})
+
+
+def worker(name: str, *models: ModelRecord) -> WorkerRecord:
+    """A worker with these models."""
+    return WorkerRecord(name, "host", 1, 1_700_000_000_000, "b1", models)
+
+
+@dataclass
+class Producer:
+    """Produces one session, as a worker would."""
+
+    log: MemoryLog
+    claim: Claim
+    completion_id: str
+    end: int = 0
+
+    async def put(self, data: bytes, **more: Any) -> AppendResult:
+        [result] = await self.log.append([Append(self.claim, self.end, data, **more)])
+        assert not isinstance(result, Exception)
+        self.end = result.end
+        return result
+
+    def chunk(self, delta: dict[str, Any], finish: str | None = None, **more: Any) -> bytes:
+        choice = {"finish_reason": finish, "index": 0, "delta": delta}
+        return frames.data(
+            {
+                "choices": [choice],
+                "created": 1_700_000_000,
+                "id": self.completion_id,
+                "model": self.claim.ref.model,
+                "system_fingerprint": "b1",
+                "object": "chat.completion.chunk",
+                **more,
+            }
+        )
+
+    async def say(self, *texts: str) -> None:
+        if self.end == 0:
+            await self.put(self.chunk({"role": "assistant", "content": None}))
+        for text in texts:
+            await self.put(self.chunk({"content": text}))
+
+    async def complete(self) -> None:
+        usage = {"completion_tokens": 2, "prompt_tokens": 3, "total_tokens": 5}
+        last = self.chunk({}, "stop") + self.chunk({}, "stop", usage=usage)
+        done = b"data: [DONE]\n\n"
+        await self.put(last + done, state=State.COMPLETED, reason=Reason.STOP)
+
+    async def fail(self, message: str = "it broke") -> None:
+        closing = frames.closing("openai.chat", State.FAILED, "engine", message)
+        await self.put(closing, state=State.FAILED, reason=Reason.ENGINE)
+
+
+@dataclass
+class NodeHarness:
+    """One node and what stands around it. ``http`` reaches it."""
+
+    app: FastAPI
+    log: MemoryLog
+    queue: MemoryQueue
+    preparer: ScriptedPreparer
+    workers: Workers
+    http: httpx.AsyncClient
+
+    async def post(self, *, name: str = "", **body: Any) -> httpx.Response:
+        return await self.http.post(
+            "/v1/chat/completions", headers=named(name), json={"messages": HELLO, **body}
+        )
+
+    def posting(self, *, name: str = "", **body: Any) -> Any:
+        """A streamed POST, as a context manager."""
+        content = {"messages": HELLO, "stream": True, **body}
+        return self.http.stream("POST", "/v1/chat/completions", headers=named(name), json=content)
+
+    async def producer(self) -> Producer:
+        """Waits for a job and takes it, as a worker would."""
+        await wait_until(lambda: bool(self.queue.jobs))
+        _, ref, _ = self.queue.jobs.pop(0)
+        claimed = await self.log.claim(ref, worker="w1", nonce="n", lease_s=60)
+        record = await self.log.record(ref)
+        assert claimed.claim is not None and record is not None
+        return Producer(self.log, claimed.claim, record.completion_id, record.end)
+
+    async def answered(self, name: str, *texts: str) -> bytes:
+        """A finished session under this name; returns its log."""
+        posting = asyncio.create_task(self.post(name=name, stream=True))
+        producer = await self.producer()
+        await producer.say(*(texts or ("one", " two")))
+        await producer.complete()
+        return (await posting).content
+
+
+def named(name: str) -> dict[bytes, bytes]:
+    """The header that names a session, as UTF-8 bytes."""
+    return {b"X-Conversation-Id": name.encode()} if name else {}
+
+
+def error_of(response: httpx.Response) -> dict[str, Any]:
+    """What stands in the envelope."""
+    body = json.loads(response.content)
+    assert set(body) == {"error"} and body["error"]["code"] == response.status_code
+    error: dict[str, Any] = body["error"]
+    return error
+
+
+@asynccontextmanager
+async def node_parts(settings: ApiSettings) -> AsyncIterator[tuple[FastAPI, dict[str, Any]]]:
+    """The application over memory, not yet started, and its parts."""
+    log, queue, preparer, workers = MemoryLog(), MemoryQueue(), ScriptedPreparer(), Workers()
+
+    @asynccontextmanager
+    async def open_node(
+        settings: ApiSettings, connections: Connections, presence: Presence
+    ) -> AsyncIterator[Node]:
+        async with Tailer(log, log.channels) as tailer:
+            yield Node(
+                id="node-1",
+                settings=settings,
+                log=log,
+                tailer=tailer,
+                catalog=Catalog(workers),
+                preparer=preparer,
+                queue=queue,
+                connections=connections,
+                presence=presence,
+            )
+
+    app = create_app(settings, open_node)
+    yield app, {"log": log, "queue": queue, "preparer": preparer, "workers": workers}
+
+
+@asynccontextmanager
+async def memory_node(**settings: Any) -> AsyncIterator[NodeHarness]:
+    """A node without a socket: whole responses only."""
+    async with node_parts(quiet(**settings)) as (app, parts), app.router.lifespan_context(app):
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://node") as http:
+            yield NodeHarness(app=app, http=http, **parts)
+
+
+@asynccontextmanager
+async def served_node(**settings: Any) -> AsyncIterator[NodeHarness]:
+    """A node behind a real socket: streams, disconnects, drains."""
+    chosen = quiet(**settings)
+    async with node_parts(chosen) as (app, parts):
+        sockets = listening_sockets(
+            "127.0.0.1", [0], send_buffer_bytes=chosen.send_buffer_bytes, user_timeout_s=5
+        )
+        server = NodeServer(app, node="test", drain_s=chosen.drain_s)
+        port = sockets[0].getsockname()[1]
+        serving = asyncio.create_task(server.serve(sockets))
+        await wait_until(lambda: server.started or serving.done())
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=WAIT_S) as http:
+            app.state.server = server
+            yield NodeHarness(app=app, http=http, **parts)
+        server.should_exit = True
+        await asyncio.wait_for(serving, WAIT_S)
+
+
+def quiet(**settings: Any) -> ApiSettings:
+    """Settings for tests: nothing comes from the environment that a test has not asked for."""
+    return ApiSettings(**{"webui_dir": Path("/nowhere"), "drain_s": 0, **settings})
