@@ -101,6 +101,10 @@ class Catalog:
                 self._taken_s = time.monotonic()
             return self._picture
 
+    def forget(self) -> None:
+        """The next picture is taken anew."""
+        self._taken_s = float("-inf")
+
     async def choose(self, name: str) -> Model:
         """The model that a request means; with a single one it need not name it.
 

@@ -192,6 +192,10 @@ class NodeHarness:
         assert claimed.claim is not None and record is not None
         return Producer(self.log, claimed.claim, record.completion_id, record.end)
 
+    def forget_picture(self) -> None:
+        """The node looks anew at which workers there are."""
+        self.app.state.node.catalog.forget()
+
     async def answered(self, name: str, *texts: str) -> bytes:
         """A finished session under this name; returns its log."""
         posting = asyncio.create_task(self.post(name=name, stream=True))

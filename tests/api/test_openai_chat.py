@@ -1,0 +1,277 @@
+"""The converter: any JSON is a generation request or a mistake that names its field."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from api.dialects.openai_chat import NOT_BUILT, REPEAT_LAST_N_MAX, Fold, parse
+from api.fields import FLOAT_MAX, INT_MAX
+from api.problems import RequestInvalid
+from replay import frames
+from replay.records import State
+from replay.request import GenerationRequest, RenderOptions, SamplingParams
+
+HELLO = [{"role": "user", "content": "hello"}]
+RANDOM = 12345
+
+
+def parsed(**body: Any) -> GenerationRequest:
+    return parse({"messages": HELLO, **body}, random_seed=RANDOM)
+
+
+def mistake(**body: Any) -> str:
+    with pytest.raises(RequestInvalid) as caught:
+        parsed(**body)
+    return str(caught.value)
+
+
+def test_a_bare_request_gets_the_defaults() -> None:
+    request = parsed()
+    assert request.sampling == SamplingParams(seed=RANDOM)
+    assert request.render == RenderOptions(stream=False, include_usage=True)
+    assert (request.model, request.max_tokens, request.ping_interval_s) == ("", -1, 15)
+    assert request.messages == tuple(HELLO)
+
+
+def test_null_counts_as_absent() -> None:
+    names = [*NOT_BUILT, "model", "stream", "stream_options", "seed", "top_k", "temperature"]
+    assert parsed(**dict.fromkeys(names)) == parsed()
+
+
+def test_unknown_fields_are_accepted() -> None:
+    assert parsed(user="me", metadata={}, store=True, cache_prompt=False) == parsed()
+
+
+@pytest.mark.parametrize("alias", ["n_predict", "max_completion_tokens", "max_tokens"])
+def test_the_aliases_of_max_tokens(alias: str) -> None:
+    assert parsed(**{alias: 7}).max_tokens == 7
+    assert mistake(**{alias: -2}) == (
+        f"Field '{alias}': Value must be between -1 <= value <= {INT_MAX}, but got -2"
+    )
+
+
+def test_the_first_alias_wins() -> None:
+    assert parsed(max_tokens=1, max_completion_tokens=2, n_predict=3).max_tokens == 3
+
+
+@pytest.mark.parametrize(
+    ("field", "given", "kept"),
+    [
+        ("temperature", -1, 0.0),
+        ("temperature", 10**400, FLOAT_MAX),
+        ("top_k", -5, 0),
+        ("top_k", 40.0, 40),
+        ("top_p", 2, 1.0),
+        ("min_p", -0.1, 0.0),
+        ("repeat_last_n", INT_MAX, REPEAT_LAST_N_MAX),
+        ("repeat_penalty", 0, 0.001),
+    ],
+)
+def test_soft_limits_clamp(field: str, given: float, kept: float) -> None:
+    assert getattr(parsed(**{field: given}).sampling, field) == kept
+
+
+@pytest.mark.parametrize("field", ["repeat_last_n", "sse_ping_interval"])
+def test_hard_limits_refuse(field: str) -> None:
+    assert f"Field '{field}': Value must be between" in mistake(**{field: -2})
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("stream", "yes"),
+        ("stream", 1),
+        ("temperature", "hot"),
+        ("temperature", True),
+        ("top_k", 1.5),
+        ("top_k", False),
+        ("seed", "x"),
+        ("stream_options", []),
+        ("model", 3),
+        ("max_tokens", True),
+        ("stop", 3),
+        ("stop", ["a", 3]),
+        ("ignore_eos", "no"),
+    ],
+)
+def test_a_wrong_type_names_its_field(field: str, value: Any) -> None:
+    assert mistake(**{field: value}).startswith(f"Field '{field}': expected ")
+
+
+def test_a_field_within_an_object_is_named_by_its_path() -> None:
+    message = mistake(stream_options={"include_usage": 1})
+    assert message.startswith("Field 'stream_options.include_usage'")
+
+
+@pytest.mark.parametrize(
+    ("seed", "kept"),
+    [(None, RANDOM), (-1, RANDOM), (2**32 - 1, RANDOM), (7, 7), (2**40 + 3, 3), (-2, 2**32 - 2)],
+)
+def test_a_seed_is_always_concrete(seed: int | None, kept: int) -> None:
+    assert parsed(seed=seed).sampling.seed == kept
+
+
+def test_stop_is_a_text_or_several() -> None:
+    assert parsed(stop="a").stop == ("a",)
+    assert parsed(stop=["a", "", "b"]).stop == ("a", "b")
+    assert "more than" in mistake(stop=["x"] * 300)
+    assert "longer than" in mistake(stop="x" * 5000)
+
+
+def test_a_ping_without_a_pause_is_one_second() -> None:
+    assert parsed(sse_ping_interval=0).ping_interval_s == 1
+    assert parsed(sse_ping_interval=-1).ping_interval_s == -1
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("tools", [{"type": "function"}]),
+        ("tool_choice", "auto"),
+        ("functions", [{}]),
+        ("response_format", {"type": "json_object"}),
+        ("grammar", "root ::= x"),
+        ("json_schema", {}),
+        ("logprobs", True),
+        ("logit_bias", {"5": 1}),
+        ("n", 2),
+        ("n", "1"),
+        ("n", True),
+        ("typical_p", 0.5),
+        ("mirostat", 2),
+        ("dry_multiplier", 0.8),
+        ("xtc_probability", 0.1),
+        ("top_n_sigma", 1),
+        ("dynatemp_range", 0.5),
+        ("continue_final_message", True),
+    ],
+)
+def test_what_is_not_built_is_refused_by_name(field: str, value: Any) -> None:
+    assert mistake(**{field: value}) == f"Field '{field}': not supported yet"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("tools", []),
+        ("tool_choice", "none"),
+        ("response_format", {"type": "text"}),
+        ("n", 1),
+        ("typical_p", 1.0),
+        ("top_n_sigma", -1),
+        ("logprobs", False),
+        ("logit_bias", {}),
+    ],
+)
+def test_what_asks_for_nothing_is_accepted(field: str, value: Any) -> None:
+    assert parsed(**{field: value}) == parsed()
+
+
+@pytest.mark.parametrize(
+    ("messages", "message"),
+    [
+        (None, "'messages' is required"),
+        ({}, "Expected 'messages' to be an array"),
+        (["x"], "Field 'messages[0]': expected an object, but got a string"),
+        ([{}], "Field 'messages[0].role'"),
+        ([{"role": "user"}], "All non-assistant messages must contain 'content'"),
+        ([{"role": "assistant"}], "Assistant message must contain either 'content'"),
+        ([{"role": "user", "content": 3}], "Expected 'content' to be a string or an array"),
+        ([{"role": "user", "content": [{"type": "what"}]}], "unsupported content[].type"),
+        ([{"role": "user", "content": [{"type": "text"}]}], "'messages[0].content[0].text'"),
+        ([{"role": "user", "content": [{"type": "image_url"}]}], "no image input"),
+        ([{"role": "user", "content": [{"type": "input_audio"}]}], "no audio input"),
+        ([{"role": "tool", "content": "x"}], "tool calls are not supported yet"),
+    ],
+)
+def test_a_bad_message_is_named(messages: Any, message: str) -> None:
+    assert message in mistake(messages=messages)
+
+
+def test_parts_of_text_are_kept_verbatim() -> None:
+    messages = [{"role": "user", "content": [{"type": "text", "text": "hi"}], "name": "me"}]
+    assert parsed(messages=messages).messages == tuple(messages)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+FIELDS = st.sampled_from(
+    [*NOT_BUILT, *SamplingParams.__slots__, "messages", "model", "stream", "stream_options"]
+    + ["stop", "max_tokens", "n_predict", "sse_ping_interval", "timings_per_token"]
+)
+
+
+@given(body=st.dictionaries(FIELDS, JSON))
+def test_any_object_is_a_request_or_a_named_mistake(body: dict[str, Any]) -> None:
+    try:
+        request = parse({"messages": HELLO, **body}, random_seed=1)
+    except RequestInvalid as error:
+        assert any(name in str(error) for name in [*body, "content"])
+    else:
+        assert GenerationRequest.from_json(request.to_json()) == request
+
+
+def chunk(delta: dict[str, Any], finish: str | None = None, **more: Any) -> bytes:
+    choice = {"finish_reason": finish, "index": 0, "delta": delta}
+    shared = {"created": 5, "id": "chatcmpl-x", "model": "m", "system_fingerprint": "b1"}
+    return frames.data({"choices": [choice], **shared, "object": "chat.completion.chunk", **more})
+
+
+USAGE = {"completion_tokens": 2, "prompt_tokens": 1, "total_tokens": 3}
+
+
+def test_a_folded_stream_is_the_answer() -> None:
+    fold = Fold()
+    for data in (
+        frames.PING,
+        chunk({"role": "assistant", "content": None}),
+        chunk({"content": "Hel"}) + chunk({"content": "lo"}),
+        chunk({}, "length"),
+        frames.data({"choices": [], "usage": USAGE, "timings": {"predicted_n": 2}}),
+        b"data: [DONE]\n\n",
+    ):
+        fold.feed(data)
+    answer = fold.answer()
+    assert list(answer) == [
+        "choices",
+        "created",
+        "model",
+        "system_fingerprint",
+        "object",
+        "usage",
+        "id",
+        "timings",
+    ]
+    message = {"role": "assistant", "content": "Hello"}
+    assert answer["choices"] == [{"finish_reason": "length", "index": 0, "message": message}]
+    assert (answer["object"], answer["usage"]) == ("chat.completion", USAGE)
+    assert fold.error is None
+
+
+def test_a_fold_of_nothing_said_has_an_empty_content() -> None:
+    fold = Fold()
+    fold.feed(chunk({"role": "assistant", "content": None}) + chunk({}, "stop"))
+    assert fold.answer()["choices"][0]["message"]["content"] == ""
+
+
+def test_a_fold_remembers_the_error() -> None:
+    fold = Fold()
+    fold.feed(chunk({"content": "x"}))
+    fold.feed(frames.closing("openai.chat", State.FAILED, "engine", "broken"))
+    assert fold.error == "broken"
+
+
+def test_text_may_look_like_frames() -> None:
+    fold = Fold()
+    text = 'data: {"error":{}}\n\n: end\n\n'
+    fold.feed(chunk({"content": text}))
+    assert fold.answer()["choices"][0]["message"]["content"] == text
+    assert json.dumps(fold.answer())
