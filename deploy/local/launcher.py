@@ -15,10 +15,10 @@ from pathlib import Path
 from deploy.bootstrap import SetupFailed, check_disk
 from deploy.local import redis_server
 from deploy.local.arguments import Options
-from deploy.local.commands import Commands, cluster_commands, front_url, node_names
+from deploy.local.commands import SERVER_TIER, Commands, cluster_commands, front_url, node_names
 from deploy.local.errors import LaunchFailed
 from deploy.local.ports import any_free, check_free, free_block, is_free, wanted_ports
-from deploy.local.probes import is_ready
+from deploy.local.probes import nodes_are_ready, workers_are_ready
 from deploy.local.signal_pipe import SignalPipe
 from deploy.local.state_file import describe, locked_state, redis_port_before, write_state
 from deploy.local.supervisor import Supervisor
@@ -126,9 +126,14 @@ class Launcher:
         children = self._supervisor.children
         if any(child.pid is None for child in children):
             return False
-        return is_ready(
-            [url for child in children if (url := child.command.url) and child.command.tier],
-            needs_model=self._options.workers > 0,
+        servers = [child for child in children if child.command.tier == SERVER_TIER]
+        workers = {child.command.name: child.pid for child in servers if not child.command.url}
+        # A Redis that we were given may be of a kind that only nodes and workers know how to ask.
+        if not self._options.redis_url and not workers_are_ready(self._redis_url, workers):
+            return False
+        return nodes_are_ready(
+            [child.command.url for child in servers if child.command.url],
+            needs_model=bool(workers),
             api_key=os.environ.get("REPLAY_API_KEYS", "").split(",")[0].strip(),
         )
 

@@ -1,4 +1,4 @@
-"""Whether a cluster is ready, asked over HTTP as any client could ask."""
+"""Whether a cluster is ready: its nodes say so over HTTP, its workers in their own records."""
 
 from __future__ import annotations
 
@@ -7,6 +7,12 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
+
+from redis import Redis
+from redis.exceptions import RedisError
+
+from replay import keys
+from replay.cluster import WorkerRecord
 
 ANSWER_S = 0.5
 BODY_BYTES_MAX = 4 << 20
@@ -35,7 +41,28 @@ def lists_a_loaded_model(body: bytes) -> bool:
         return False
 
 
-def is_ready(nodes: Sequence[str], *, needs_model: bool, api_key: str = "") -> bool:
+def workers_are_ready(redis_url: str, pids: Mapping[str, int | None]) -> bool:
+    """Whether each worker (by name) has a model loaded, as told by the very process that runs now.
+
+    /v1/models is no proof: a worker killed a moment ago is still in there, by its last heartbeat.
+    """
+    try:
+        with Redis.from_url(redis_url, socket_timeout=ANSWER_S) as redis:
+            return all(_has_loaded(redis.get(keys.worker(name)), pid) for name, pid in pids.items())
+    except RedisError:
+        return False
+
+
+def _has_loaded(record: Any, pid: int | None) -> bool:
+    worker = WorkerRecord.from_json(record) if record else None
+    return (
+        worker is not None
+        and worker.pid == pid
+        and any(model.status == "loaded" for model in worker.models)
+    )
+
+
+def nodes_are_ready(nodes: Sequence[str], *, needs_model: bool, api_key: str = "") -> bool:
     """Whether every node (by URL) answers /ready with 200 and the first one lists a loaded model.
 
     `needs_model` is False for a cluster without workers, `api_key` empty for an open API.

@@ -13,9 +13,13 @@ import sys
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from redis import Redis
+
 from deploy.local.arguments import Options, parse
 from deploy.local.commands import Command, cluster_commands
 from deploy.local.launcher import launch
+from replay import keys
+from replay.cluster import ModelRecord, WorkerRecord
 
 MODELS = b'{"data":[{"id":"stub","status":{"value":"loaded"}}]}'
 
@@ -25,11 +29,10 @@ class Node(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Answers /ready and /v1/models alike: 200 and the list of models."""
-        body = MODELS if os.environ.get("STUB_TROUBLE") != "dies" else b'{"data":[]}'
         self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Content-Length", str(len(MODELS)))
         self.end_headers()
-        self.wfile.write(body)
+        self.wfile.write(MODELS)
 
     def log_message(self, format: str, *args: object) -> None:
         """Silence: the log is for what goes wrong."""
@@ -49,12 +52,21 @@ def stub_arguments(command: Command) -> list[str]:
     return ["--node", port] if port else ["--worker"]
 
 
+def announce() -> None:
+    """Writes a worker's record, as a heartbeat does, for once and for all."""
+    name, model = os.environ["REPLAY_WORKER"], ModelRecord("stub", "loaded")
+    record = WorkerRecord(name, "here", os.getpid(), 0, "stub", (model,))
+    with Redis.from_url(os.environ["REPLAY_REDIS_URL"]) as redis:
+        redis.set(keys.worker(name), record.to_json())
+
+
 def main(argv: list[str]) -> int:
     """Runs what the arguments ask for."""
     trouble = os.environ.get("STUB_TROUBLE")
     if argv[:1] == ["--worker"]:
         if trouble == "dies":
             sys.exit("stub: there is no such model")
+        announce()
         signal.pause()
     if argv[:1] == ["--node"]:
         if trouble == "deaf":
