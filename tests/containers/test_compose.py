@@ -10,6 +10,7 @@ import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 
 import httpx
@@ -19,7 +20,10 @@ PROJECT = f"replay-test-{os.getpid()}"
 PROGRAMS = {"api", "worker"}
 NODES = 2
 READY_LIMIT_S = 60.0
+CHANGE_LIMIT_S = 10.0
+DROP_S = 3.0
 ANSWER = "[[tokens=90 rate=30]] three seconds of words"
+ENDLESS_ANSWER = "[[tokens=8000 rate=30]] minutes of words"
 
 Compose = Callable[..., str]
 
@@ -67,6 +71,13 @@ def model(client: httpx.Client, cluster: Compose) -> str:
     pytest.fail(f"no model is loaded; {cluster('logs', '--tail=40', 'worker')}")
 
 
+def until(condition: Callable[[], bool]) -> None:
+    """Waits for a condition that asks the cluster, at most CHANGE_LIMIT_S."""
+    deadline = time.monotonic() + CHANGE_LIMIT_S
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {CHANGE_LIMIT_S} s"
+
+
 def post(client: httpx.Client, model: str, name: str) -> AbstractContextManager[httpx.Response]:
     """Asks for a streamed answer in the conversation of that name."""
     return client.stream(
@@ -75,6 +86,12 @@ def post(client: httpx.Client, model: str, name: str) -> AbstractContextManager[
         headers={"X-Conversation-Id": name},
         json={"model": model, "messages": [{"role": "user", "content": ANSWER}], "stream": True},
     )
+
+
+def slots_taken(client: httpx.Client) -> int:
+    """How many sessions the worker is generating."""
+    (model,) = client.get("/v1/models").json()["data"]
+    return int(model["meta"]["slots"] - model["meta"]["slots_free"])
 
 
 def is_done(client: httpx.Client, name: str) -> bool:
@@ -112,6 +129,17 @@ def test_a_live_answer_is_read_whole_through_another_connection(
         with client.stream("GET", "/v1/stream/live", params={"from": len(first)}) as other:
             rest = b"".join(other.iter_raw())
         assert rest == b"".join(pieces)
+
+
+def test_a_plain_request_that_is_dropped_ends_its_generation(
+    client: httpx.Client, model: str
+) -> None:
+    request = {"model": model, "messages": [{"role": "user", "content": ENDLESS_ANSWER}]}
+    with ThreadPoolExecutor() as pool:
+        dropped = pool.submit(client.post, "/v1/chat/completions", json=request, timeout=DROP_S)
+        until(lambda: slots_taken(client) == 1)
+        assert isinstance(dropped.exception(), httpx.ReadTimeout)
+    until(lambda: slots_taken(client) == 0)
 
 
 def test_nodes_and_workers_end_cleanly_when_told_to(cluster: Compose) -> None:
