@@ -45,7 +45,7 @@ def test_a_cut_connection_is_resumed_within_a_second(
 
 def test_a_reload_shows_what_there_was_and_goes_on(chat: ChatPage, answer_to: Answer) -> None:
     chat.send(ASK)
-    chat.expect_text("w0040")
+    chat.expect_text("w0041")
     chat.page.reload()
     expect(chat.by("message-text")).to_contain_text("w0001")
     chat.expect_state("live")
@@ -57,7 +57,7 @@ def test_stored_text_is_shown_before_the_network_answers(
     chat: ChatPage, balancer: Balancer, answer_to: Answer
 ) -> None:
     chat.send(ASK)
-    chat.expect_text("w0080")
+    chat.expect_text("w0061")
     # The page itself must load, so only the API is out of reach.
     chat.page.route("**/v1/**", lambda route: route.abort())
     chat.page.reload()

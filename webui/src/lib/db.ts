@@ -15,15 +15,18 @@ export interface Conversation {
   unread: boolean;
 }
 
+/** A gap between two stretches of a reply that was closed. */
+export interface Notch {
+  readonly kind: 'notch';
+  readonly cause: string;
+  readonly gap_ms: number;
+  readonly offset: number;
+  /** The node that went on, where it said its name. */
+  readonly node: string | null;
+}
+
 /** A stretch of a reply by how it came, or the gap between two of them. */
-export type RailPart =
-  | { readonly kind: 'live' | 'replay'; chars: number }
-  | {
-      readonly kind: 'notch';
-      readonly cause: string;
-      readonly gap_ms: number;
-      readonly offset: number;
-    };
+export type RailPart = { readonly kind: 'live' | 'replay'; chars: number } | Notch;
 
 /** Figures of one reply. */
 export interface Stats {

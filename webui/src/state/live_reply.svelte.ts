@@ -37,6 +37,8 @@ export class LiveReply implements Sink {
   readonly #lock: WriterLock;
   readonly #paint = painter(() => this.#show());
   #stored = -1;
+  /** The node at the other end of the connection, where it said its name. */
+  #node: string | null = null;
 
   /**
    * @param message the row to fill
@@ -145,7 +147,7 @@ export class LiveReply implements Sink {
 
   onResumed({ cause, gap_ms, offset }: Resumed): void {
     const { rail, stats, content } = this.#message;
-    if (content !== '') rail.push({ kind: 'notch', cause, gap_ms, offset });
+    if (content !== '') rail.push({ kind: 'notch', cause, gap_ms, offset, node: this.#node });
     stats.resumes += 1;
     stats.gap_ms += gap_ms;
     this.#paint();
@@ -190,9 +192,14 @@ export class LiveReply implements Sink {
   #transport(history: readonly ChatMessage[] | null): Transport {
     const { api } = context();
     const { model, epochBefore } = this.#row;
+    const named = async (answer: Promise<Response>): Promise<Response> => {
+      const response = await answer;
+      this.#node = response.headers.get('X-Replay-Node');
+      return response;
+    };
     return {
-      start: history && ((signal) => api.start(this.stream, model, history, signal)),
-      resume: (position, signal) => api.resume(this.stream, position, signal),
+      start: history && ((signal) => named(api.start(this.stream, model, history, signal))),
+      resume: (position, signal) => named(api.resume(this.stream, position, signal)),
       find: async (signal) => {
         const sessions = await api.lookup([this.stream], signal);
         const newer = sessions.find((session) => session.epoch > (epochBefore ?? 0));
