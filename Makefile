@@ -20,9 +20,10 @@ up: setup  ## start the whole cluster here; ARGS="--port 9000 --api-nodes 3", se
 test: setup  ## run all tests; ARGS="-k offset" runs some
 	@$(BIN)/python -m pytest $(ARGS)
 
-fmt: setup  ## format the Python sources
+fmt: setup  ## format the Python sources, write the table of settings anew
 	@$(BIN)/ruff check --fix-only --quiet .
 	@$(BIN)/ruff format .
+	@$(BIN)/python -m deploy.settings_table
 
 lint: setup  ## check style, format and who imports whom
 	@$(BIN)/ruff check .
@@ -38,9 +39,8 @@ bench: setup  ## measure dispatch, first token and cost per event
 webui:  ## build the page from webui/ (needs Node 20.19 or newer; its bundle is committed)
 	@cd webui && npm ci && npm run build
 
-pin: setup  ## write deploy/requirements*.txt and the table of settings anew
+pin: setup  ## resolve anew and write deploy/requirements*.txt
 	@$(BIN)/python -m deploy.pin
-	@$(BIN)/python -m deploy.settings_table
 
 clean:  ## remove .venv, caches and build output; .models and .state stay
 	@rm -rf .venv *.egg-info build dist webui/node_modules

@@ -14,6 +14,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
@@ -169,8 +170,6 @@ def text_of(log: Path) -> str:
 def pip(venv: Path, verb: str, *arguments: str) -> list[str]:
     """A pip command of this environment."""
     quiet = ["--disable-pip-version-check", "--no-input"]
-    if not (venv / "bin" / "pip").exists():
-        raise SetupFailed(f"{venv} has no pip; remove that folder and run it again")
     return [str(venv / "bin" / "python"), "-m", "pip", verb, *quiet, *arguments]
 
 
@@ -208,13 +207,13 @@ def requirement_flags(*files: str) -> list[str]:
 
 
 def make_venv() -> None:
-    """Makes `.venv` unless there is one whose Python still exists."""
-    if (VENV / "bin" / "python").exists():
+    """Makes `.venv` unless there is a whole one whose Python still exists."""
+    if all((VENV / "bin" / name).exists() for name in ("python", "pip")):
         return
     check_disk(ROOT, VENV_BYTES)
     command = [sys.executable, "-m", "venv", "--clear", str(VENV)]
-    run("making .venv", command, ROOT / ".setup.log")
-    (ROOT / ".setup.log").unlink()
+    with tempfile.TemporaryDirectory() as folder:  # --clear would remove a log in .venv
+        run("making .venv", command, Path(folder) / "venv.log")
 
 
 def engine_is_built() -> bool:

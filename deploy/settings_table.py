@@ -19,7 +19,7 @@ from pydantic_settings import BaseSettings
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNBOOK = ROOT / "deploy" / "RUNBOOK.md"
-BEGIN, END = "<!-- settings: begin (make pin) -->", "<!-- settings: end -->"
+BEGIN, END = "<!-- settings: begin (make fmt) -->", "<!-- settings: end -->"
 
 CLASSES = (
     ("node", "api.config", "ApiSettings"),
@@ -114,7 +114,7 @@ def main(argv: list[str]) -> int:
     if fresh == page:
         return 0
     if "--check" in argv:
-        print("deploy/RUNBOOK.md: the settings table is out of date; run make pin", file=sys.stderr)
+        print("deploy/RUNBOOK.md: the settings table is out of date; run make fmt", file=sys.stderr)
         return 1
     RUNBOOK.write_text(fresh)
     return 0

@@ -67,4 +67,4 @@ def test_only_what_stands_between_the_markers_changes() -> None:
 
 
 def test_the_runbook_is_up_to_date() -> None:
-    assert settings_table.main(["--check"]) == 0, "run: make pin"
+    assert settings_table.main(["--check"]) == 0, "run: make fmt"
