@@ -247,8 +247,13 @@ class Leases(Protocol):
         """Moves a look to later, or takes it out (None), unless it was announced anew."""
         ...
 
-    async def reap(self, look: Look, *, state: State, reason: str, closing: bytes) -> bool:
-        """Ends the session if its lease is still the expired one that was seen."""
+    async def reap(
+        self, look: Look, *, state: State, reason: str, closing: bytes, despite_lease: bool = False
+    ) -> bool:
+        """Ends the session if its lease is still the expired one that was seen.
+
+        ``despite_lease``: whoever produces it; for a session that nobody wants any more.
+        """
         ...
 
     async def redispatch(self, look: Look) -> int:

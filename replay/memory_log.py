@@ -368,12 +368,14 @@ class MemoryLog:
         else:
             self._watched[due.conversation] = self._now() + round(delay_s * 1000)
 
-    async def reap(self, look: Look, *, state: State, reason: str, closing: bytes) -> bool:
+    async def reap(
+        self, look: Look, *, state: State, reason: str, closing: bytes, despite_lease: bool = False
+    ) -> bool:
         session = self._find(look.ref)
         if session is None or session.record.state.is_final:
             return False
         lease = session.record.lease_until_ms
-        if lease != look.lease_until_ms or lease > self._now():
+        if not despite_lease and (lease != look.lease_until_ms or lease > self._now()):
             return False
         self._end_outside(session, state, reason, closing)
         return True

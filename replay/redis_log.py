@@ -327,8 +327,11 @@ class RedisLog:
         delay = "" if delay_s is None else _ms(delay_s)
         await self._plane.call(_watch_call(due.conversation, delay, due.score))
 
-    async def reap(self, look: Look, *, state: State, reason: str, closing: bytes) -> bool:
-        args = (keys.session(look.ref), look.lease_until_ms, state, reason, closing)
+    async def reap(
+        self, look: Look, *, state: State, reason: str, closing: bytes, despite_lease: bool = False
+    ) -> bool:
+        lease = "" if despite_lease else look.lease_until_ms
+        args = (keys.session(look.ref), lease, state, reason, closing)
         return bool(await self._plane.call(Call(script("reap"), (keys.record(look.ref),), args)))
 
     async def redispatch(self, look: Look) -> int:

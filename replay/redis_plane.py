@@ -5,12 +5,20 @@ A *plane* is one of the two Redis servers that a cluster may use: the log plane 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from redis.asyncio import Redis
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.asyncio import (
+    Connection,
+    ConnectionPool,
+    Redis,
+    SSLConnection,
+    UnixDomainSocketConnection,
+)
+from redis.asyncio.connection import AbstractConnection, parse_url
+from redis.exceptions import ConnectionError, NoScriptError, RedisError, ResponseError
 
 from replay.errors import LogUnavailable
 from replay.redis_scripts import Call
@@ -19,11 +27,75 @@ SOCKET_TIMEOUT_S = 5.0
 CONNECT_TIMEOUT_S = 2.0
 
 
-def connect(url: str) -> Redis:
-    """A client with bounded waits and no hidden retries; the caller closes it (``aclose``)."""
-    redis: Redis = Redis.from_url(
-        url, socket_timeout=SOCKET_TIMEOUT_S, socket_connect_timeout=CONNECT_TIMEOUT_S
+class _Attentive(AbstractConnection):
+    """A connection that does not lose its task's cancellation, as redis-py 5's does on Python 3.11.
+
+    That one sends under ``wait_for``, which drops a cancellation that arrives as the bytes leave,
+    and looks for stray bytes under ``timeout(0)``, which takes a cancellation for its own: the
+    cancelled task then runs on for ever. Neither is needed, and each command is cheaper without.
+    """
+
+    async def can_read_destructive(self) -> bool:
+        reader = self._reader
+        return reader is None or reader.at_eof() or bool(getattr(reader, "_buffer", b""))
+
+    async def send_packed_command(
+        self, command: bytes | str | Iterable[bytes], check_health: bool = True
+    ) -> None:
+        if not self.is_connected:
+            await super().connect()  # type: ignore[no-untyped-call]  # redis-py has no hint here
+        assert self._writer is not None
+        chunks = [command.encode()] if isinstance(command, str) else command
+        try:
+            async with asyncio.timeout(self.socket_timeout):
+                self._writer.writelines([chunks] if isinstance(chunks, bytes) else chunks)
+                await self._writer.drain()
+        except OSError as error:  # a timeout is one too
+            await self.disconnect(nowait=True)
+            raise ConnectionError(f"writing to Redis: {error or type(error).__name__}") from error
+        except BaseException:
+            await self.disconnect(nowait=True)  # half a command may have left
+            raise
+
+
+class _Tcp(_Attentive, Connection):
+    pass
+
+
+class _Tls(_Attentive, SSLConnection):
+    pass
+
+
+class _Unix(_Attentive, UnixDomainSocketConnection):
+    pass
+
+
+_KINDS: dict[type, type[AbstractConnection]] = {
+    Connection: _Tcp,
+    SSLConnection: _Tls,
+    UnixDomainSocketConnection: _Unix,
+}
+
+
+def pool(url: str) -> ConnectionPool:
+    """Connections with bounded waits and no hidden retries."""
+    options: dict[str, Any] = dict(parse_url(url))
+    kind = _KINDS[options.pop("connection_class", Connection)]
+    return ConnectionPool(
+        connection_class=kind,
+        socket_timeout=SOCKET_TIMEOUT_S,
+        socket_connect_timeout=CONNECT_TIMEOUT_S,
+        **options,
     )
+
+
+def connect(url: str, *, single: bool = False) -> Redis:
+    """A client of one Redis; the caller closes it (``aclose``).
+
+    ``single``: one connection for everything, so that its number tells whether it broke meanwhile.
+    """
+    redis: Redis = Redis(connection_pool=pool(url), single_connection_client=single)
+    redis.auto_close_connection_pool = True
     return redis
 
 

@@ -136,7 +136,7 @@ class Sweeper:
         if look is None or look.state.is_final:
             await self._log.again(due, None)
         elif look.owner and not await self._neighbours.has_node(look.owner):
-            await self._end(look, State.STOPPED, "disconnected")
+            await self._end(look, State.STOPPED, "disconnected", despite_lease=True)
         elif look.state is State.QUEUED:
             await self._queued(due, look)
         else:
@@ -163,7 +163,12 @@ class Sweeper:
         else:
             await self._log.again(due, LOOK_AGAIN_S)
 
-    async def _end(self, look: Look, state: State, reason: str) -> None:
+    async def _end(
+        self, look: Look, state: State, reason: str, *, despite_lease: bool = False
+    ) -> None:
         closing = frames.closing(look.dialect, state, reason)
-        if await self._log.reap(look, state=state, reason=reason, closing=closing):
+        ended = await self._log.reap(
+            look, state=state, reason=reason, closing=closing, despite_lease=despite_lease
+        )
+        if ended:
             logger.warning("reaped as %s(%s): %s", state, reason, look.ref.path())

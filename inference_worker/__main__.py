@@ -1,0 +1,44 @@
+"""``python -m inference_worker``: one worker, until SIGTERM or SIGINT."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+
+import uvloop
+
+from inference_worker.config import WorkerSettings
+from inference_worker.engine import EngineError
+from inference_worker.worker import Worker
+
+
+async def serve(settings: WorkerSettings) -> None:
+    """Runs the worker; a second signal changes nothing."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await Worker(settings).run(stop)
+
+
+def main() -> int:
+    """The exit code: 1 where the models or the settings are wrong."""
+    logging.basicConfig(
+        level=logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    code = 0
+    try:
+        uvloop.run(serve(WorkerSettings()))
+    except* (EngineError, ValueError) as group:
+        for error in group.exceptions:
+            logging.error("%s", error)
+        code = 1
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,84 @@
+"""The worker's settings, from the environment (prefix ``REPLAY_``)."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+def _setting(default: Any, description: str, unit: str = "", **limits: Any) -> Any:
+    extra: dict[str, Any] = {"unit": unit}
+    return Field(default, description=description, json_schema_extra=extra, **limits)
+
+
+class WorkerSettings(BaseSettings):
+    """What a worker can be told. Read once, at start."""
+
+    model_config = SettingsConfigDict(env_prefix="REPLAY_", frozen=True, extra="ignore")
+
+    redis_url: str = _setting("redis://127.0.0.1:6379", "The Redis that keeps the session logs.")
+    queue_redis_url: str = _setting(
+        "", "The Redis of the queue (arq, prepare). Empty: the one of the session logs."
+    )
+    worker: str = _setting(
+        "",
+        "The worker's name: letters, digits and `._~-`. Empty: host and process number.",
+    )
+    models: str = _setting(
+        "", "Models to serve: `name=/path.gguf,...`. Empty: every GGUF of the models folder."
+    )
+    models_dir: Path = _setting(Path(".models"), "Where model files lie.")
+    engine: Literal["llama", "scripted"] = _setting(
+        "llama", "`scripted` answers from a script, without a model: for tests of everything else."
+    )
+    slots: int = _setting(8, "Sessions generated at once by each model.", "slots", ge=1, le=256)
+    context_tokens: int = _setting(8192, "Context of one slot.", "tokens", ge=64)
+    threads: int = _setting(0, "Threads of the engine. 0: one a core.", "threads", ge=0)
+    gpu_layers: int = _setting(-1, "Layers to put on a GPU, where there is one. -1: all.", "layers")
+    prefill_chunk_tokens: int = _setting(
+        128,
+        "How much of a prompt is fed in one step: the longest that a running answer waits for it.",
+        "tokens",
+        ge=1,
+    )
+    lease_s: float = _setting(
+        4.0, "How long a session belongs to a worker that is not heard of.", "s", gt=0
+    )
+    window_bytes: int = _setting(
+        32 * 1024 * 1024, "How many of a log's last bytes are kept.", "bytes", ge=64 * 1024
+    )
+    drain_s: float = _setting(
+        2.0, "How long a process that is told to end lets its sessions finish.", "s", ge=0
+    )
+
+    @property
+    def id(self) -> str:
+        """The worker's name, made up where none was given."""
+        return self.worker or f"{platform.node()}-{os.getpid()}"
+
+    @property
+    def queue_url(self) -> str:
+        """The queue plane's URL."""
+        return self.queue_redis_url or self.redis_url
+
+    def model_files(self) -> dict[str, Path]:
+        """Model names and their files. Raises ValueError where there is none."""
+        if self.models:
+            entries = [entry.strip() for entry in self.models.split(",") if entry.strip()]
+            return dict(_named(entry) for entry in entries)
+        found = {path.stem: path for path in sorted(self.models_dir.glob("*.gguf"))}
+        if not found and self.engine == "llama":
+            raise ValueError(
+                f"no model: {self.models_dir} has no .gguf file, REPLAY_MODELS is empty"
+            )
+        return found or {"scripted": Path("scripted")}
+
+
+def _named(entry: str) -> tuple[str, Path]:
+    name, separator, path = entry.partition("=")
+    return (name, Path(path)) if separator else (Path(entry).stem, Path(entry))

@@ -1,0 +1,37 @@
+"""Opens an engine for a model file. (Unloading, sleep and downloads will stand here too.)"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from inference_worker.config import WorkerSettings
+from inference_worker.engine import Engine, file_sha256
+from inference_worker.scripted_engine import open_scripted_engine
+
+OnProgress = Callable[[str, float], None]
+"""Is told a model's name and how much of it is loaded, 0 to 1; on the loading thread."""
+
+
+def open_engine(settings: WorkerSettings, name: str, path: Path, on_progress: OnProgress) -> Engine:
+    """Loads a model; blocks for seconds. Raises EngineFailed."""
+    if settings.engine == "scripted":
+        return open_scripted_engine(
+            name=name, slots=settings.slots, context_tokens=settings.context_tokens
+        )
+    # Imported here: a scripted worker needs no llama.cpp on its machine.
+    from inference_worker.llama_engine import LlamaSettings, open_llama_engine
+
+    file_sha256(path)  # remembered: every prompt is answered with it
+    return open_llama_engine(
+        LlamaSettings(
+            path=path,
+            name=name,
+            slots=settings.slots,
+            context_tokens=settings.context_tokens,
+            threads=settings.threads,
+            prefill_chunk_tokens=settings.prefill_chunk_tokens,
+            gpu_layers=settings.gpu_layers,
+        ),
+        on_progress=lambda progress: on_progress(name, progress),
+    )

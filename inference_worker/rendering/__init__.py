@@ -1,0 +1,33 @@
+"""Tokens in, SSE bytes out: one module a dialect, pure and deterministic.
+
+A renderer is a function of the session record and of the steps it is given, so that a worker that
+takes a session over can bring a new one to the same point. Clocks come in as arguments.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from inference_worker.engine import Finish, Timings
+from inference_worker.rendering.openai_chat import ChatRenderer
+from replay.records import SessionRecord
+from replay.request import GenerationRequest
+
+__all__ = ["Renderer", "renderer_of"]
+
+
+class Renderer(Protocol):
+    """Renders one session."""
+
+    def step(self, text: str, *, tokens: int, timings: Timings | None) -> bytes:
+        """The frames of newly sampled tokens, ``text`` being what they show; b"" for nothing."""
+        ...
+
+    def finish(self, finish: Finish, *, tokens: int, timings: Timings | None) -> bytes:
+        """The last frames of an answer that is complete; ``tokens`` were sampled in all."""
+        ...
+
+
+def renderer_of(record: SessionRecord, request: GenerationRequest) -> Renderer:
+    """The renderer of the session's dialect. Raises KeyError for one that is unknown."""
+    return {"openai.chat": ChatRenderer}[record.dialect](record, request.render)

@@ -1,0 +1,102 @@
+"""OpenAI chat completion chunks, with llama.cpp's additions (``timings``). Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from inference_worker.engine import Finish, FinishReason, Timings
+from replay import frames
+from replay.records import SessionRecord
+from replay.request import RenderOptions
+
+DONE = b"data: [DONE]\n\n"
+
+
+class ChatRenderer:
+    """One session's chunks: the role, the content, the finish, the usage, ``[DONE]``."""
+
+    def __init__(self, record: SessionRecord, options: RenderOptions) -> None:
+        self._record = record
+        self._options = options
+        self._has_role = False
+
+    def step(self, text: str, *, tokens: int, timings: Timings | None) -> bytes:
+        """The role before the first token, and a content chunk where there is text."""
+        frame = self._role()
+        if text:
+            told = timings if self._options.timings_per_token else None
+            frame += self._chunk({"content": text}, timings=told)
+        return frame
+
+    def finish(self, finish: Finish, *, tokens: int, timings: Timings | None) -> bytes:
+        """The finish chunk, the usage chunk where it was asked for, and ``[DONE]``.
+
+        The timings ride on the last JSON chunk, as llama.cpp's do.
+        """
+        reason = "length" if finish.reason is FinishReason.LENGTH else "stop"
+        with_usage = self._options.include_usage
+        frame = self._role() + self._chunk(
+            {}, finish_reason=reason, timings=None if with_usage else timings
+        )
+        if with_usage:
+            frame += frames.data(self._usage(tokens, timings))
+        return frame + DONE
+
+    def _role(self) -> bytes:
+        if self._has_role:
+            return b""
+        self._has_role = True
+        return self._chunk({"role": "assistant", "content": None})
+
+    def _chunk(
+        self,
+        delta: dict[str, Any],
+        *,
+        finish_reason: str | None = None,
+        timings: Timings | None = None,
+    ) -> bytes:
+        choice = {"finish_reason": finish_reason, "index": 0, "delta": delta}
+        return frames.data({"choices": [choice], **self._base(), **_timings(timings)})
+
+    def _usage(self, tokens: int, timings: Timings | None) -> dict[str, Any]:
+        prompt = self._record.prompt_token_count
+        usage = {
+            "completion_tokens": tokens,
+            "prompt_tokens": prompt,
+            "total_tokens": prompt + tokens,
+            "prompt_tokens_details": {"cached_tokens": timings.cache_n if timings else 0},
+        }
+        return {"choices": [], **self._base(), "usage": usage, **_timings(timings)}
+
+    def _base(self) -> dict[str, Any]:
+        return {
+            "created": self._record.created_ms // 1000,
+            "id": self._record.completion_id,
+            "model": self._record.model,
+            "system_fingerprint": "b1-replay-cluster",
+            "object": "chat.completion.chunk",
+        }
+
+
+def _timings(timings: Timings | None) -> dict[str, Any]:
+    """llama.cpp's keys. The rate of generation leaves the first token out, which prefill made."""
+    if timings is None:
+        return {}
+    spent = {
+        "cache_n": timings.cache_n,
+        "prompt_n": timings.prompt_n,
+        "prompt_ms": round(timings.prompt_ms, 3),
+        "prompt_per_token_ms": _ratio(timings.prompt_ms, timings.prompt_n),
+        "prompt_per_second": _ratio(1000 * timings.prompt_n, timings.prompt_ms),
+        "predicted_n": timings.predicted_n,
+        "predicted_ms": round(timings.predicted_ms, 3),
+        "predicted_per_token_ms": _ratio(timings.predicted_ms, timings.predicted_n),
+        "predicted_per_second": _ratio(
+            1000 * max(0, timings.predicted_n - 1), timings.predicted_ms
+        ),
+    }
+    return {"timings": spent}
+
+
+def _ratio(over: float, under: float) -> float:
+    return round(over / under, 3) if under > 0 else 0.0

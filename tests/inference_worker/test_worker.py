@@ -1,0 +1,161 @@
+"""A whole worker: real Redis, real arq, a scripted engine."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from cluster import LIMIT_S, Cluster, frames_of, running, text_of
+
+from inference_worker.scripted_engine import scripted_answer
+from replay import keys
+from replay.log import ClaimStatus
+from replay.prepare import Refused
+from replay.records import End, State, unpack_tokens
+from replay.request import SamplingParams
+
+pytestmark = pytest.mark.anyio
+FAST = "[[tokens=40 rate=0]]"
+ENDLESS = "[[tokens=100000 rate=200]]"
+
+
+async def _record(cluster: Cluster, ref, state: State):  # type: ignore[no-untyped-def]
+    async with asyncio.timeout(LIMIT_S):
+        while (record := await cluster.log.record(ref)).state is not state:
+            await asyncio.sleep(0.01)  # the state is seen by asking
+    return record
+
+
+async def test_a_session_is_generated_and_stored_with_its_tokens(redis_url: str) -> None:
+    async with running(redis_url) as cluster:
+        ref = await cluster.post("c", FAST)
+        body, end = await cluster.read(ref)
+        record = await cluster.log.record(ref)
+        assert record is not None
+        expected = scripted_answer(record.prompt, SamplingParams(seed=1))
+        assert text_of(body) == expected
+        assert body.endswith(b"data: [DONE]\n\n")
+        assert end == End(State.COMPLETED, "stop", len(body))
+        tokens = unpack_tokens(await cluster.log.tokens(ref))
+        assert (
+            frames_of(body)[-1]["usage"]["completion_tokens"] == len(tokens) == record.token_count
+        )
+        assert await cluster.read(ref, 17) == (body[17:], end)
+
+
+async def test_eight_sessions_stream_at_once_and_a_ninth_waits(redis_url: str) -> None:
+    async with running(redis_url) as cluster:
+        busy = [await cluster.post(f"c{i}", ENDLESS) for i in range(8)]
+        for ref in busy:
+            await _record(cluster, ref, State.RUNNING)
+        ninth = await cluster.post("c9", FAST)
+        record = await cluster.log.record(ninth)
+        assert record is not None
+        assert record.state is State.QUEUED
+        await cluster.log.stop("t", "c0", epoch=None, keep=False, reason="client")
+        _, end = await cluster.read(ninth)
+        assert end.state is State.COMPLETED
+
+
+async def test_a_stop_frees_the_slot_and_tells_the_release(redis_url: str) -> None:
+    async with running(redis_url, slots=1) as cluster:
+        ref = await cluster.post("c", ENDLESS)
+        await _record(cluster, ref, State.RUNNING)
+        async with cluster.tailer.listen(ref) as released:
+            stopped = await cluster.log.stop("t", "c", epoch=None, keep=True, reason="client")
+            assert stopped is not None
+            async with asyncio.timeout(LIMIT_S):
+                await released.wait()
+        body, end = await cluster.read(ref)
+        assert (end.state, end.reason) == (State.STOPPED, "client")
+        assert body.endswith(b': end {"state":"stopped","reason":"client"}\n\n')
+        again = await cluster.post("c", FAST)
+        assert (await cluster.read(again))[1].state is State.COMPLETED
+
+
+async def test_a_stop_reaches_a_prefilling_session(redis_url: str) -> None:
+    async with running(redis_url, slots=1) as cluster:
+        ref = await cluster.post("c", "[[prefill_s=30]]")
+        await _record(cluster, ref, State.RUNNING)
+        await cluster.log.stop("t", "c", epoch=None, keep=True, reason="client")
+        again = await cluster.post("d", FAST)
+        assert (await cluster.read(again))[1].state is State.COMPLETED
+        assert unpack_tokens(await cluster.log.tokens(ref)) == []
+
+
+async def test_an_engine_failure_ends_as_failed_with_an_error_event(redis_url: str) -> None:
+    async with running(redis_url) as cluster:
+        body, end = await cluster.read(await cluster.post("c", "[[fail_at=5 rate=0]]"))
+        assert (end.state, end.reason) == (State.FAILED, "engine")
+        assert frames_of(body)[-1]["error"]["type"] == "server_error"
+        assert body.endswith(b': end {"state":"failed","reason":"engine"}\n\n')
+        assert b"[DONE]" not in body
+
+
+async def test_silence_is_kept_alive_with_comments_of_the_log(redis_url: str) -> None:
+    async with running(redis_url) as cluster:
+        ref = await cluster.post("c", "[[prefill_s=2.5 tokens=3]]", ping_interval_s=1)
+        body, end = await cluster.read(ref)
+        assert body.startswith(b":\n\n:\n\ndata: ")
+        assert end.size == len(body)
+
+
+async def test_several_models_on_one_worker_have_queues_of_their_own(redis_url: str) -> None:
+    async with running(redis_url, models="one=x,two=y", slots=1) as cluster:
+        busy = await cluster.post("c", ENDLESS, model="one")
+        await _record(cluster, busy, State.RUNNING)
+        waiting = await cluster.post("d", FAST, model="one")
+        _, end = await cluster.read(await cluster.post("e", FAST, model="two"))
+        assert end.state is State.COMPLETED
+        assert (await cluster.log.record(waiting)).state is State.QUEUED  # type: ignore[union-attr]
+
+
+async def test_a_queued_session_without_a_job_is_queued_again(redis_url: str) -> None:
+    async with running(redis_url) as cluster:
+        ref = await cluster.post("c", FAST, enqueue=False)
+        assert (await cluster.read(ref))[1].state is State.COMPLETED
+        record = await cluster.log.record(ref)
+        assert record is not None
+        assert record.dispatch == 2
+
+
+async def test_a_session_whose_producer_died_is_reaped_as_lost(redis_url: str) -> None:
+    async with running(redis_url, lease_s=0.3) as cluster:
+        ref = await cluster.post("c", FAST, enqueue=False)
+        claim = await cluster.log.claim(ref, worker="dead", nonce="x", lease_s=0.3)
+        assert claim.status is ClaimStatus.CLAIMED
+        body, end = await cluster.read(ref)
+        assert (end.state, end.reason) == (State.LOST, "orphan")
+        assert frames_of(body)[-1]["error"]["code"] == 500
+
+
+async def test_a_worker_that_was_fenced_stops_its_sequence(redis_url: str) -> None:
+    async with running(redis_url, slots=1) as cluster:
+        ref = await cluster.post("c", ENDLESS)
+        await _record(cluster, ref, State.RUNNING)
+        await cluster.redis.hset(keys.record(ref), "lease_until_ms", "1")
+        await cluster.log.claim(ref, worker="other", nonce="other", lease_s=60)
+        again = await cluster.post("d", FAST)
+        assert (await cluster.read(again))[1].state is State.COMPLETED
+        assert (await cluster.log.record(ref)).state is State.RUNNING  # type: ignore[union-attr]
+
+
+async def test_prepare_counts_tokens_and_refuses_what_does_not_fit(redis_url: str) -> None:
+    async with running(redis_url, context_tokens=64) as cluster:
+        refused = await cluster.prepare("m", [{"role": "user", "content": "x" * 500}])
+        assert isinstance(refused, Refused)
+        assert (refused.kind, refused.context_tokens) == ("context", 64)
+        assert refused.prompt_tokens > 500
+
+
+async def test_a_redis_that_was_away_costs_no_session(redis_url: str) -> None:
+    async with running(redis_url, lease_s=60) as cluster:
+        ref = await cluster.post("c", "[[tokens=100 rate=100]]")
+        await _record(cluster, ref, State.RUNNING)
+        await cluster.redis.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        await cluster.redis.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+        body, end = await cluster.read(ref)
+        record = await cluster.log.record(ref)
+        assert record is not None
+        assert text_of(body) == scripted_answer(record.prompt, SamplingParams(seed=1))
+        assert end.state is State.COMPLETED
