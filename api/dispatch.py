@@ -13,11 +13,10 @@ from typing import Any, Protocol
 
 from arq.connections import ArqRedis
 from arq.constants import job_key_prefix
-from redis.asyncio import ConnectionPool
 
 from replay import keys
 from replay.identity import SessionRef, encode
-from replay.redis_plane import CONNECT_TIMEOUT_S, SOCKET_TIMEOUT_S, translated
+from replay.redis_plane import pool, translated
 
 JOB = "generate"
 JOB_TTL_S = 6 * 3600
@@ -83,9 +82,7 @@ class ArqQueue:
     """``JobQueue`` over arq. Owns its connections: ``aclose`` them."""
 
     def __init__(self, url: str) -> None:
-        self._pool: Any = ConnectionPool.from_url(
-            url, socket_timeout=SOCKET_TIMEOUT_S, socket_connect_timeout=CONNECT_TIMEOUT_S
-        )
+        self._pool: Any = pool(url)
         self._arq: Any = ArqRedis(self._pool, job_serializer=_to_json, job_deserializer=json.loads)
 
     async def aclose(self) -> None:

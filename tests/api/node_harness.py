@@ -1,4 +1,4 @@
-"""A node in memory: the real routes over the real hub and ``MemoryLog``; queue and worker scripted."""
+"""A node in memory: real routes, real hub, ``MemoryLog``; queue and worker are scripted."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ HELLO = [{"role": "user", "content": "hello"}]
 async def wait_until(condition: Callable[[], bool]) -> None:
     """Returns once the condition holds; fails when it does not within WAIT_S."""
     async with asyncio.timeout(WAIT_S):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - what is waited for tells nobody
             await asyncio.sleep(0.002)
 
 

@@ -1,4 +1,4 @@
-"""POST: what is refused before anything is touched, what opens, and when the status line goes out."""
+"""POST: what is refused, what opens a session, and when the status line goes out."""
 
 from __future__ import annotations
 

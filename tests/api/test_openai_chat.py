@@ -204,8 +204,19 @@ JSON = st.recursive(
     max_leaves=8,
 )
 FIELDS = st.sampled_from(
-    [*NOT_BUILT, *SamplingParams.__slots__, "messages", "model", "stream", "stream_options"]
-    + ["stop", "max_tokens", "n_predict", "sse_ping_interval", "timings_per_token"]
+    [
+        *NOT_BUILT,
+        *SamplingParams.__slots__,
+        "messages",
+        "model",
+        "stream",
+        "stream_options",
+        "stop",
+        "max_tokens",
+        "n_predict",
+        "sse_ping_interval",
+        "timings_per_token",
+    ]
 )
 
 
