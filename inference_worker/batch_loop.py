@@ -254,6 +254,7 @@ class BatchEngine:
 
     def _advance(self, sequence: Sequence) -> None:
         """After a decode: samples if the sequence answers, else tells the prompt's progress."""
+        self._scheduler.settle(sequence)
         if sequence.state is not State.DECODE:
             self._steps.append(self._told(sequence))
             return
@@ -265,7 +266,6 @@ class BatchEngine:
         if sequence.finish:
             self._retire(sequence, tokens=(token,), text=text + sequence.flush())
         else:
-            self._scheduler.settle(sequence)
             self._steps.append(self._told(sequence, tokens=(token,), text=text))
 
     def _guarded(self, act: Callable[[Sequence], None], sequence: Sequence) -> None:

@@ -42,7 +42,9 @@ class LlamaSettings:
     """How to load one GGUF.
 
     ``context_tokens`` is per slot and capped at what the model was trained on. ``threads`` 0 is
-    one per core. ``gpu_layers`` -1 is all; a build without a GPU ignores it.
+    one per core. ``gpu_layers`` -1 is all; a build without a GPU ignores it. Flash attention on a
+    CPU computes a lone sequence otherwise than one among others, past 512 tokens: greedy answers
+    then depend on what else runs, and a takeover does not continue exactly.
     """
 
     path: Path
@@ -52,6 +54,7 @@ class LlamaSettings:
     threads: int = 0
     prefill_chunk_tokens: int = PREFILL_CHUNK_TOKENS
     gpu_layers: int = -1
+    flash_attention: bool = False
 
 
 def open_llama_engine(
@@ -308,6 +311,7 @@ def _open_context(model: Any, info: ModelInfo, settings: LlamaSettings) -> Any:
     params.n_batch = params.n_ubatch = _batch_tokens(settings)
     params.n_threads = params.n_threads_batch = settings.threads or os.cpu_count() or 1
     params.kv_unified = False
+    params.flash_attn_type = int(settings.flash_attention)
     params.no_perf = True
     context = llama_cpp.llama_init_from_model(model, params)
     if not context:

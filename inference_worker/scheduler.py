@@ -54,7 +54,7 @@ class Scheduler:
         """Files a sequence where its state now belongs: with the answers, or nowhere."""
         if sequence.state is State.FINISHED:
             self._drop(sequence)
-        elif sequence.state is State.DECODE and sequence not in self._answers:
+        elif sequence.state in (State.REPLAY, State.DECODE) and sequence not in self._answers:
             self._drop(sequence)
             # By slot: neighbouring slots are what llama.cpp can compute in one micro-batch.
             self._answers.append(sequence)

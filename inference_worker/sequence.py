@@ -12,30 +12,25 @@ from enum import StrEnum
 from inference_worker.engine import Finish, FinishReason, SequenceSpec
 from inference_worker.text import TextAssembler
 
-REPLAY_CHUNK_TOKENS_MAX = 32
-"""Tokens of an earlier attempt fed in one call.
-
-Fed in larger chunks, or in one call with the prompt, they meet other kernels that round
-differently, and a greedy answer goes on in another way than it would have.
-"""
-
 
 class State(StrEnum):
     """Where a sequence is in its life."""
 
     WAITING = "waiting"
     PREFILL = "prefill"
+    REPLAY = "replay"
     DECODE = "decode"
     FINISHED = "finished"
 
 
 TRANSITIONS: dict[State, frozenset[State]] = {
-    State.WAITING: frozenset({State.PREFILL, State.DECODE, State.FINISHED}),
-    State.PREFILL: frozenset({State.PREFILL, State.DECODE, State.FINISHED}),
+    State.WAITING: frozenset({State.PREFILL, State.REPLAY, State.DECODE, State.FINISHED}),
+    State.PREFILL: frozenset({State.PREFILL, State.REPLAY, State.DECODE, State.FINISHED}),
+    State.REPLAY: frozenset({State.REPLAY, State.DECODE, State.FINISHED}),
     State.DECODE: frozenset({State.DECODE, State.FINISHED}),
     State.FINISHED: frozenset(),
 }
-"""From each state, the states that may follow; a one-chunk prompt skips PREFILL."""
+"""From each state, the states that may follow: of PREFILL and REPLAY either may have no step."""
 
 
 class Sequence:
@@ -75,22 +70,25 @@ class Sequence:
     def next_feed(self) -> tuple[int, ...]:
         """The tokens to feed next, at position ``fed_tokens``.
 
-        Prompt chunks end at multiples of a fixed size, so that what is fed with what depends on
-        the prompt alone: another worker then computes the same keys and values.
+        What is fed with what must depend on prompt and answer alone, never on neighbours or on
+        attempts: other shapes meet other kernels, which round differently, and a greedy answer
+        then goes on in another way. So prompt chunks end at multiples of a fixed size, and what
+        an earlier attempt sampled is fed one token at a time, as it was when it was sampled.
         """
         start, prompt = self.fed_tokens, self.spec.prompt
-        if self.state is State.DECODE:
-            return (self.sampled[-1],)
         if start < len(prompt):
             return prompt[start : (start // self._chunk_tokens + 1) * self._chunk_tokens]
-        replayed = start - len(prompt)
-        return self.spec.sampled[replayed : replayed + REPLAY_CHUNK_TOKENS_MAX]
+        return (self.sampled[start - len(prompt)],)
 
     def fed(self, tokens: int) -> None:
         """Notes that the KV cache holds so many more."""
         self.fed_tokens += tokens
-        prefilled = self.fed_tokens >= self.prefill_tokens
-        self._enter(State.DECODE if prefilled else State.PREFILL)
+        if self.fed_tokens < len(self.spec.prompt):
+            self._enter(State.PREFILL)
+        elif self.fed_tokens < self.prefill_tokens:
+            self._enter(State.REPLAY)
+        else:
+            self._enter(State.DECODE)
 
     def accept(self, token: int, piece: bytes, *, ends: bool) -> str:
         """Takes a sampled token and returns the text that it lets show.

@@ -1,0 +1,266 @@
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from engine_recorder import Recorder, recording
+
+from inference_worker.batch_loop import BatchEngine
+from inference_worker.engine import (
+    EngineFailed,
+    FinishReason,
+    NoFreeSlot,
+    PromptInvalid,
+    PromptTooLong,
+    SequenceSpec,
+    Step,
+)
+from inference_worker.model import Feed, SlotsExhausted
+from inference_worker.scripted_engine import ScriptedModel, open_scripted_engine
+from replay.request import SamplingParams
+
+SLOTS = 3
+CONTEXT_TOKENS = 4096
+
+
+class GatedModel(ScriptedModel):
+    """A scripted model whose decode calls a test can watch, hold back or break."""
+
+    def __init__(self) -> None:
+        info = open_scripted_engine(slots=SLOTS, context_tokens=CONTEXT_TOKENS).model
+        super().__init__(info, tokens_per_s=0)
+        self.decodes: list[tuple[Feed, ...]] = []
+        self.before_decode: Callable[[Sequence[Feed]], None] = lambda feeds: None
+        self.closed = False
+
+    def decode(self, feeds: Sequence[Feed]) -> Sequence[Feed]:
+        self.before_decode(feeds)
+        self.decodes.append(tuple(feeds))
+        return super().decode(feeds)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture
+def model() -> GatedModel:
+    return GatedModel()
+
+
+@pytest.fixture
+def recorder(model: GatedModel) -> Iterator[Recorder]:
+    with recording(BatchEngine(model)) as recorder:
+        yield recorder
+
+
+def spec(name: str, content: str = "hi", **options: Any) -> SequenceSpec:
+    engine = open_scripted_engine()
+    prompt = tuple(engine.prompt_tokens([{"role": "user", "content": content}]))
+    return SequenceSpec(name, prompt, SamplingParams(seed=1), **options)
+
+
+def reason(recorder: Recorder, name: str) -> FinishReason | None:
+    finish = recorder.finish(name)
+    return finish.reason if finish else None
+
+
+def test_a_submit_takes_its_slot_at_once_and_the_finish_gives_it_back() -> None:
+    engine = open_scripted_engine(slots=2, tokens_per_s=0)
+    engine.submit(spec("a"))
+    assert engine.free_slots == 1
+    free_at_finish = []
+    finished = threading.Event()
+
+    def on_steps(steps: Sequence[Step]) -> None:
+        if any(step.finish for step in steps):
+            free_at_finish.append(engine.free_slots)
+            finished.set()
+
+    engine.start(on_steps)
+    assert finished.wait(10)
+    engine.close()
+    assert free_at_finish == [2]
+
+
+def test_what_cannot_run_is_refused_before_it_takes_a_slot() -> None:
+    engine = open_scripted_engine(slots=1, context_tokens=50)
+    with pytest.raises(PromptTooLong, match=r"request \(50 tokens\) exceeds") as refused:
+        engine.submit(SequenceSpec("a", (65,) * 50, SamplingParams(seed=1)))
+    assert (refused.value.tokens, refused.value.context_tokens) == (50, 50)
+    with pytest.raises(PromptInvalid):
+        engine.submit(SequenceSpec("a", (), SamplingParams(seed=1)))
+    assert engine.free_slots == 1
+    engine.submit(spec("a"))
+    with pytest.raises(ValueError, match="has not finished"):
+        engine.submit(spec("a"))
+    with pytest.raises(NoFreeSlot, match="all 1 slots"):
+        engine.submit(spec("b"))
+    engine.close()
+
+
+def test_a_stop_while_an_answer_is_computed_allows_no_further_token(
+    model: GatedModel, recorder: Recorder
+) -> None:
+    held, go = threading.Event(), threading.Event()
+
+    def hold(feeds: Sequence[Feed]) -> None:
+        if len(model.decodes) == 20:
+            held.set()
+            assert go.wait(10)
+
+    model.before_decode = hold
+    recorder.engine.submit(spec("a"))
+    assert held.wait(10)
+    sampled = len(recorder.tokens("a"))
+    recorder.engine.stop("a")
+    go.set()
+    recorder.wait_finished("a")
+    assert (len(recorder.tokens("a")), reason(recorder, "a")) == (sampled, FinishReason.STOPPED)
+    assert recorder.engine.free_slots == SLOTS
+
+
+def test_a_stop_during_prefill_takes_effect_within_one_chunk(
+    model: GatedModel, recorder: Recorder
+) -> None:
+    held, go = threading.Event(), threading.Event()
+
+    def hold(feeds: Sequence[Feed]) -> None:
+        if len(model.decodes) == 2:
+            held.set()
+            assert go.wait(10)
+
+    model.before_decode = hold
+    recorder.engine.submit(spec("a", "x" * 2000))
+    assert held.wait(10)
+    recorder.engine.stop("a")
+    go.set()
+    recorder.wait_finished("a")
+    assert len(model.decodes) == 3
+    assert (recorder.tokens("a"), reason(recorder, "a")) == ((), FinishReason.STOPPED)
+
+
+def test_stopping_what_is_unknown_or_over_does_nothing(recorder: Recorder) -> None:
+    recorder.run(spec("a"))
+    recorder.engine.stop("a")
+    recorder.engine.stop("never")
+    recorder.run(spec("a"))
+    assert reason(recorder, "a") is FinishReason.STOP
+
+
+def test_a_prompt_and_running_answers_never_share_a_decode_call(
+    model: GatedModel, recorder: Recorder
+) -> None:
+    recorder.run(spec("a"), spec("long", "x" * 2000), spec("b"))
+    mixed = [
+        feeds for feeds in model.decodes if len(feeds) > 1 and any(len(f.tokens) > 1 for f in feeds)
+    ]
+    assert mixed == []
+
+
+def test_a_long_prompt_stalls_a_running_answer_for_one_chunk_at_most(
+    model: GatedModel, recorder: Recorder
+) -> None:
+    recorder.engine.submit(spec("a", "hi [[tokens=400]]"))
+    recorder.wait_for(lambda: len(recorder.tokens("a")) > 5)
+    recorder.engine.submit(spec("long", "x" * 2000))
+    recorder.wait_finished("a", "long")
+    chunks = [any(len(feed.tokens) > 1 for feed in feeds) for feeds in model.decodes[1:]]
+    last_of_a = max(i for i, feeds in enumerate(model.decodes[1:]) if feeds[0].slot == 0)
+    assert sum(chunks) >= 15
+    assert not any(one and other for one, other in pairwise(chunks[:last_of_a]))
+
+
+def test_no_room_in_the_cache_fails_the_longest_and_spares_the_others(
+    model: GatedModel, recorder: Recorder
+) -> None:
+    def refuse_three(feeds: Sequence[Feed]) -> None:
+        if len(feeds) == 3:
+            raise SlotsExhausted("Context size has been exceeded.")
+
+    model.before_decode = refuse_three
+    recorder.run(spec("a"), spec("long", "x" * 500), spec("b"))
+    finish = recorder.finish("long")
+    assert finish is not None
+    assert (finish.reason, finish.error) == (
+        FinishReason.FAILED,
+        "Context size has been exceeded.",
+    )
+    assert reason(recorder, "a") is reason(recorder, "b") is FinishReason.STOP
+
+
+def test_a_sequence_whose_slot_does_not_open_fails_alone(
+    model: GatedModel, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = model.open_slot
+
+    def refuse(slot: int, spec: SequenceSpec) -> None:
+        if spec.id == "bad":
+            raise RuntimeError("no sampler")
+        opened(slot, spec)
+
+    monkeypatch.setattr(model, "open_slot", refuse)
+    recorder.run(spec("bad"), spec("good"))
+    assert reason(recorder, "bad") is FinishReason.FAILED
+    assert reason(recorder, "good") is FinishReason.STOP
+    assert recorder.engine.free_slots == SLOTS
+
+
+def test_a_stop_string_across_tokens_ends_the_answer_before_it(recorder: Recorder) -> None:
+    recorder.run(spec("a", stop=("w0003 w0004",)))
+    finish = recorder.finish("a")
+    assert finish is not None
+    assert (finish.reason, finish.stopping_word) == (FinishReason.STOP, "w0003 w0004")
+    assert "w0002" in recorder.text("a")
+    assert "w0003" not in recorder.text("a")
+
+
+def test_progress_is_told_for_each_chunk_and_timings_with_the_tokens(recorder: Recorder) -> None:
+    recorder.run(spec("a", "x" * 290))
+    total = len(spec("a", "x" * 290).prompt)
+    steps = recorder.steps("a")
+    assert [step.prompt_tokens_done for step in steps[:3]] == [128, 256, total]
+    assert steps[0].timings is None
+    last = steps[-1].timings
+    assert last is not None
+    assert (last.prompt_n, last.predicted_n) == (total, 120)
+
+
+def test_closing_ends_what_runs_as_stopped_and_refuses_more(model: GatedModel) -> None:
+    engine = BatchEngine(model)
+    with recording(engine) as recorder:
+        engine.submit(spec("a", "hi [[tokens=100000 rate=5]]"))
+        recorder.wait_for(lambda: bool(recorder.tokens("a")))
+    assert reason(recorder, "a") is FinishReason.STOPPED
+    assert model.closed
+    assert engine.free_slots == 0
+    with pytest.raises(EngineFailed, match="closed"):
+        engine.submit(spec("b"))
+    engine.close()
+
+
+def test_an_engine_that_never_started_closes_too(model: GatedModel) -> None:
+    BatchEngine(model).close()
+    assert model.closed
+
+
+def test_a_dead_loop_refuses_further_work(model: GatedModel) -> None:
+    engine = BatchEngine(model)
+
+    def break_down(steps: Sequence[Step]) -> None:
+        raise RuntimeError("the listener broke")
+
+    engine.start(break_down)
+    engine.submit(spec("a"))
+    ended = threading.Event()
+    threading.Thread(target=lambda: (_thread_of(engine).join(10), ended.set())).start()
+    assert ended.wait(10)
+    assert engine.free_slots == 0
+    with pytest.raises(EngineFailed, match="the listener broke"):
+        engine.submit(spec("b"))
+    engine.close()
+
+
+def _thread_of(engine: BatchEngine) -> threading.Thread:
+    assert engine._thread is not None
+    return engine._thread

@@ -1,0 +1,208 @@
+import locale
+import os
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from engine_recorder import Recorder, recording
+
+from inference_worker.engine import EngineFailed, FinishReason, SequenceSpec, file_sha256
+from replay.request import SamplingParams
+
+llama_engine = pytest.importorskip("inference_worker.llama_engine", reason="no llama_cpp here")
+
+MODELS_DIR = Path(os.environ.get("REPLAY_MODELS_DIR", Path(__file__).parents[2] / ".models"))
+MODEL_PATH = MODELS_DIR / "smollm2-135m-instruct.gguf"
+SLOTS = 8
+CONTEXT_TOKENS = 1024
+GREEDY = SamplingParams(seed=1, temperature=0)
+DRAWN = SamplingParams(seed=7, temperature=0.8)
+PENALIZED = SamplingParams(seed=7, temperature=0.8, repeat_penalty=1.3, presence_penalty=0.5)
+ANSWER_TOKENS = 16
+LENGTHS = (0, 1, 2, 64, 3, 20, 5, 8)
+
+
+@pytest.fixture(scope="module")
+def recorder() -> Iterator[Recorder]:
+    if not MODEL_PATH.exists():
+        if os.environ.get("REPLAY_REQUIRE_MODEL") == "1":
+            pytest.fail(f"there is no model at {MODEL_PATH}")
+        pytest.skip("the default model is not here (make setup obtains it)")
+    # One thread: on a busy machine, two of them mostly wait for each other at llama.cpp's barriers.
+    settings = llama_engine.LlamaSettings(
+        MODEL_PATH,
+        "smollm2-135m-instruct",
+        slots=SLOTS,
+        context_tokens=CONTEXT_TOKENS,
+        threads=1,
+    )
+    with recording(llama_engine.open_llama_engine(settings)) as recorder:
+        yield recorder
+
+
+def prompt_of(recorder: Recorder, content: str) -> tuple[int, ...]:
+    return tuple(recorder.engine.prompt_tokens([{"role": "user", "content": content}]))
+
+
+def prompts(recorder: Recorder) -> list[tuple[int, ...]]:
+    """Eight prompts: of one chunk and of several, and past 512 tokens."""
+    words = "He was a man of many parts. "
+    return [prompt_of(recorder, f"Tale {n}. " + words * long) for n, long in enumerate(LENGTHS)]
+
+
+def spec(name: str, prompt: tuple[int, ...], **options: Any) -> SequenceSpec:
+    return SequenceSpec(
+        name, prompt, **{"sampling": GREEDY, "max_tokens": ANSWER_TOKENS, **options}
+    )
+
+
+def test_a_sequence_samples_among_seven_others_what_it_samples_alone(recorder: Recorder) -> None:
+    specs = [spec(str(n), prompt) for n, prompt in enumerate(prompts(recorder))]
+    together = recorder.run(*specs)
+    for n in (0, 3, 5, 7):
+        assert recorder.run(specs[n]) == [together[n]]
+
+
+@pytest.mark.parametrize(
+    "sampling", [GREEDY, DRAWN, PENALIZED], ids=["greedy", "drawn", "penalized"]
+)
+def test_a_takeover_after_any_token_goes_on_as_it_would_have(
+    recorder: Recorder, sampling: SamplingParams
+) -> None:
+    # Past 512 tokens llama.cpp may choose other kernels; the draws need no long prompt.
+    prompt = prompts(recorder)[3 if sampling is GREEDY else 7]
+    (whole,) = recorder.run(spec("one", prompt, sampling=sampling))
+    cuts = [1, 7, len(whole) - 1, len(whole)]
+    rests = recorder.run(
+        *(spec(f"{k}", prompt, sampling=sampling, sampled=whole[:k]) for k in cuts)
+    )
+    assert [whole[:k] + rest for k, rest in zip(cuts, rests, strict=True)] == [whole] * len(cuts)
+
+
+def test_a_takeover_shows_the_rest_of_the_text_and_no_more(recorder: Recorder) -> None:
+    prompt = prompt_of(recorder, "Tell me about Paris.")
+    (whole,) = recorder.run(spec("one", prompt))
+    text = recorder.text("one")
+    recorder.run(spec("one", prompt, sampled=whole[:10]))
+    rest = recorder.text("one")
+    assert rest
+    assert len(rest) < len(text)
+    assert text.endswith(rest)
+
+
+def test_the_same_seed_draws_the_same_and_another_one_does_not(recorder: Recorder) -> None:
+    prompt = prompt_of(recorder, "Write a poem.")
+    other = SamplingParams(seed=8, temperature=0.8)
+    one, two, three = recorder.run(
+        spec("1", prompt, sampling=DRAWN),
+        spec("2", prompt, sampling=DRAWN),
+        spec("3", prompt, sampling=other),
+    )
+    assert one == two != three
+
+
+def test_the_answer_makes_sense(recorder: Recorder) -> None:
+    recorder.run(spec("one", prompt_of(recorder, "Tell me about Paris.")))
+    assert "Paris" in recorder.text("one")
+    assert "<|im_" not in recorder.text("one")
+
+
+def test_an_end_token_is_told_but_not_shown_and_ignoring_it_goes_on(recorder: Recorder) -> None:
+    prompt = prompt_of(recorder, "Say only: yes")
+    (ended,) = recorder.run(spec("one", prompt, max_tokens=300))
+    end = recorder.engine.tokenize("<|im_end|>", add_special=False, parse_special=True)
+    assert list(ended[-1:]) == end
+    assert "<|im_end|>" not in recorder.text("one")
+    ignoring = SamplingParams(seed=1, temperature=0, ignore_eos=True)
+    limit = len(ended) + 5
+    (longer,) = recorder.run(spec("one", prompt, sampling=ignoring, max_tokens=limit))
+    assert (len(longer), end[0] in longer) == (limit, False)
+
+
+def test_a_full_context_ends_the_answer_as_length(recorder: Recorder) -> None:
+    prompt = (recorder.engine.tokenize("a b c d", add_special=False, parse_special=False) * 300)[
+        : CONTEXT_TOKENS - 5
+    ]
+    ignoring = SamplingParams(seed=1, temperature=0, ignore_eos=True)
+    (tokens,) = recorder.run(spec("one", tuple(prompt), sampling=ignoring, max_tokens=-1))
+    finish = recorder.finish("one")
+    assert finish is not None
+    assert (len(tokens), finish.reason, finish.context_full) == (5, FinishReason.LENGTH, True)
+
+
+def test_no_tokens_allowed_samples_none(recorder: Recorder) -> None:
+    assert recorder.run(spec("one", prompt_of(recorder, "hi"), max_tokens=0)) == [()]
+
+
+def test_a_stopped_prefill_and_a_stopped_answer_free_their_slots(recorder: Recorder) -> None:
+    long = tuple(recorder.engine.tokenize("word " * 900, add_special=True, parse_special=True))
+    recorder.calls.clear()
+    recorder.engine.submit(spec("answer", prompt_of(recorder, "hi"), max_tokens=900))
+    recorder.wait_for(lambda: bool(recorder.tokens("answer")))
+    recorder.engine.submit(spec("prefill", long))
+    recorder.wait_for(lambda: bool(recorder.steps("prefill")))
+    recorder.engine.stop("prefill")
+    recorder.engine.stop("answer")
+    recorder.wait_finished("prefill", "answer")
+    assert recorder.tokens("prefill") == ()
+    assert recorder.engine.free_slots == SLOTS
+
+
+def test_a_long_prompt_stalls_a_running_answer_for_one_chunk_at_most(recorder: Recorder) -> None:
+    ignoring = SamplingParams(seed=1, temperature=0, ignore_eos=True)
+    long = tuple(recorder.engine.tokenize("word " * 900, add_special=True, parse_special=True))
+    recorder.calls.clear()
+    recorder.engine.submit(
+        spec("answer", prompt_of(recorder, "hi"), sampling=ignoring, max_tokens=60)
+    )
+    recorder.wait_for(lambda: len(recorder.tokens("answer")) > 3)
+    recorder.engine.submit(spec("long", long, max_tokens=1))
+    recorder.wait_finished("answer", "long")
+    order = [call[0].sequence_id for call in recorder.calls]
+    while_answering = order[: len(order) - order[::-1].index("answer")]
+    assert while_answering.count("long") >= 7
+    assert ("long", "long") not in pairwise(while_answering)
+
+
+def test_token_pieces_join_to_the_text_that_was_tokenized(recorder: Recorder) -> None:
+    engine, text = recorder.engine, "Grüße, 🚲 and 語!\n"
+    tokens = engine.tokenize(text, add_special=False, parse_special=False)
+    assert b"".join(map(engine.piece, tokens)).decode() == text
+
+
+def test_the_template_of_the_file_is_rendered_with_its_special_tokens(recorder: Recorder) -> None:
+    engine = recorder.engine
+    start = engine.tokenize("<|im_start|>", add_special=False, parse_special=True)
+    assert len(start) == 1
+    tokens = prompt_of(recorder, "hi")
+    assert tokens[:1] == tuple(start)
+    assert tokens[1:2] != tuple(start)
+    assert tokens.count(start[0]) == 3
+
+
+def test_the_model_tells_what_it_is(recorder: Recorder) -> None:
+    model = recorder.engine.model
+    assert (model.slots, model.context_tokens, model.context_train_tokens) == (8, 1024, 8192)
+    assert (model.vocabulary_tokens, model.embedding_width) == (49152, 576)
+    assert model.build.startswith("b")
+    assert "<|im_start|>" in model.chat_template
+    assert len(file_sha256(Path(model.path))) == 64
+
+
+def test_numbers_keep_their_point(recorder: Recorder) -> None:
+    assert locale.localeconv()["decimal_point"] == "."
+
+
+def test_a_file_that_is_no_model_is_an_engine_failure(tmp_path: Path) -> None:
+    path = tmp_path / "broken.gguf"
+    path.write_bytes(b"no model")
+    with pytest.raises(EngineFailed, match="could not be loaded"):
+        llama_engine.open_llama_engine(llama_engine.LlamaSettings(path, "broken"))
+
+
+def test_no_position_ever_gets_the_seed_that_means_random() -> None:
+    seeds = [llama_engine.position_seed(seed, index) for seed in range(50) for index in range(50)]
+    assert len(set(seeds)) > 2490
+    assert max(seeds) < llama_engine.RANDOM_SEED
