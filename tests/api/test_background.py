@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 
 import pytest
+from node_harness import eventually
 from redis.asyncio import Redis
 
 from api.background import Heartbeat, supervised
@@ -51,9 +52,7 @@ async def test_a_node_is_known_while_its_heart_beats(redis: Redis) -> None:
     directory, presence = Directory(redis), Presence()
     heartbeat = Heartbeat(directory, "api-1-abc", Connections(), presence)
     beating = asyncio.create_task(heartbeat.run())
-    async with asyncio.timeout(5):
-        while not await directory.has_node("api-1-abc"):
-            await asyncio.sleep(0.01)
+    await eventually(lambda: directory.has_node("api-1-abc"))
     beating.cancel()
     [record] = await directory.nodes()
     assert (record.id, record.readers, record.draining) == ("api-1-abc", 0, False)

@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 
 import httpx
 import pytest
-from node_harness import NodeHarness, error_of, served_node, wait_until
+from node_harness import NodeHarness, error_of, eventually, served_node, wait_until
 
 from api.drain import listening_sockets
 from deploy.local.ports import any_free
@@ -108,9 +108,8 @@ async def node_process(redis_url: str) -> AsyncIterator[tuple[asyncio.subprocess
     )
     url = f"http://127.0.0.1:{port}"
     try:
-        async with httpx.AsyncClient(base_url=url) as http, asyncio.timeout(20):
-            while not await _is_ready(http):
-                await asyncio.sleep(0.02)
+        async with httpx.AsyncClient(base_url=url) as http:
+            await eventually(lambda: _is_ready(http))
         yield process, url
     finally:
         if process.returncode is None:

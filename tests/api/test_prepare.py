@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
+from node_harness import eventually
 from redis.asyncio import Redis
 
 from api.prepare import Inbox
@@ -88,8 +89,6 @@ async def test_without_an_answer_it_is_a_timeout(redis: Redis) -> None:
 async def test_a_question_does_not_live_for_ever(redis: Redis, worker: Any) -> None:
     async with inbox(redis) as node:
         asking = asyncio.create_task(node.ask("m", MESSAGES))
-        async with asyncio.timeout(5):
-            while not await worker.llen(keys.prepare("m")):
-                await asyncio.sleep(0.005)
+        await eventually(lambda: worker.llen(keys.prepare("m")))
         assert 0 < await worker.ttl(keys.prepare("m")) <= 30
         asking.cancel()
