@@ -69,7 +69,8 @@ class Worker:
             async with asyncio.TaskGroup() as group:
                 beats = group.create_task(self._beat(), name="heartbeat")
                 await self._load()
-                await self._serve(stop, stack)
+                if not stop.is_set():
+                    await self._serve(stop, stack)
                 beats.cancel()
 
     async def _load(self) -> None:
@@ -121,9 +122,9 @@ class Worker:
                 group.create_task(self._sessions.keep_leases(), name="leases"),
                 group.create_task(self._sessions.tell_releases(), name="releases"),
             ]
-            await _subscribed(control, keys.control(encode(settings.id)))
-            await _subscribed(wakes, keys.wake())
             taking = [
+                group.create_task(_subscribed(control, keys.control(encode(settings.id)))),
+                group.create_task(_subscribed(wakes, keys.wake())),
                 group.create_task(sweeper.run(), name="sweeper"),
                 group.create_task(preparing.run(), name="prepare"),
                 *(
