@@ -14,7 +14,6 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
-from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
@@ -28,9 +27,10 @@ from api.catalog import Catalog
 from api.config import ApiSettings
 from api.connection import Connections
 from api.dispatch import ArqQueue, JobQueue, position_of
+from api.lasting import LastingAnswers
 from api.node import Node, Presence
 from api.prepare import Inbox
-from api.problems import TABLE, NothingThere, problem_of
+from api.problems import TABLE, NothingThere, problem_response
 from replay import frames
 from replay.cluster import Directory
 from replay.errors import LogUnavailable
@@ -87,7 +87,7 @@ def create_app(settings: ApiSettings, open_node: OpenNode | None = None) -> Fast
 
 
 def middleware(settings: ApiSettings) -> list[Middleware]:
-    """From the outside in: CORS, the page, the key."""
+    """From the outside in: CORS, what lasts, the page, the key."""
     assets = webui.load(settings.webui_dir, settings.root_path)
     return [
         Middleware(
@@ -98,6 +98,7 @@ def middleware(settings: ApiSettings) -> list[Middleware]:
             expose_headers=EXPOSED_HEADERS,
             **cors_origins(settings.cors_origins),
         ),
+        Middleware(LastingAnswers),
         Middleware(webui.Webui, assets=assets),
         Middleware(Auth, keys=settings.keys),
     ]
@@ -114,8 +115,7 @@ def add_problems(app: FastAPI) -> None:
     """Every error becomes the envelope, whatever raised it."""
 
     async def answer(request: Request, error: Exception) -> Response:
-        problem = problem_of(error)
-        return JSONResponse(problem.body(), problem.status, dict(problem.headers))
+        return problem_response(error)
 
     async def nothing_there(request: Request, error: Exception) -> Response:
         return await answer(request, NothingThere(request.method, request.url.path))

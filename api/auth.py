@@ -10,10 +10,10 @@ import hashlib
 import hmac
 from collections.abc import Iterable, Mapping
 
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from api.problems import KeyInvalid, problem_of
+from api.problems import KeyInvalid, problem_response
 
 OPEN_TENANT = "default"
 PUBLIC_PATHS = frozenset({"/health", "/v1/health", "/ready"})
@@ -70,8 +70,7 @@ class Auth:
             return
         tenant = self._tenant(scope)
         if tenant is None:
-            problem = problem_of(KeyInvalid())
-            await JSONResponse(problem.body(), problem.status)(scope, receive, send)
+            await problem_response(KeyInvalid())(scope, receive, send)
             return
         scope.setdefault("state", {})["tenant"] = tenant
         await self._app(scope, receive, send)

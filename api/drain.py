@@ -55,7 +55,7 @@ class NodeServer(uvicorn.Server):
             uvicorn.Config(
                 app,
                 http=NodeProtocol,
-                loop="asyncio",
+                loop="uvloop",
                 ws="none",
                 lifespan="on",
                 log_config=None,

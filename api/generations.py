@@ -20,6 +20,7 @@ from api.catalog import Model
 from api.connection import Connection
 from api.dialects import openai_chat
 from api.json_body import parse_object
+from api.lasting import Lasting
 from api.node import Node, NodeDep
 from api.problems import (
     ContextExceeded,
@@ -64,7 +65,7 @@ async def create_chat_completion(request: Request, node: NodeDep) -> Response:
     prepared = await prepare(node, model, asked)
     caller = Caller(requests.tenant_of(request), name, asked.model, arrived_s)
     session = await open_session(node, caller, replace(asked, model=model.name), prepared, model)
-    return GenerationResponse(node, session)
+    return Lasting(GenerationResponse(node, session))
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +218,8 @@ class Opening:
 
 class GenerationResponse(ConnectedResponse):
     """The answer to the POST that opened the session; a plain one ends when its client leaves."""
+
+    __slots__ = ("_has_ended", "_node", "_session")
 
     def __init__(self, node: Node, session: OpenSession) -> None:
         super().__init__(node.connections)

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from starlette.responses import JSONResponse, Response
+
 from replay import errors, frames
 from replay.request import Dialect
 
@@ -182,3 +184,9 @@ def problem_of(error: Exception) -> Problem:
     status = row.status if isinstance(row.status, int) else row.status(error)
     kind = row.type or frames.ERROR_TYPES[status]
     return Problem(status, str(error), kind, row.more(error), row.headers(error))
+
+
+def problem_response(error: Exception) -> Response:
+    """The whole answer that tells a client of ``error``."""
+    problem = problem_of(error)
+    return JSONResponse(problem.body(), problem.status, dict(problem.headers))

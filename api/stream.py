@@ -12,6 +12,7 @@ from starlette.convertors import Convertor, register_url_convertor
 
 from api import requests
 from api.json_body import parse_json
+from api.lasting import Lasting
 from api.node import Node, NodeDep
 from api.problems import RequestInvalid, Unavailable
 from api.stream_response import SessionHead, StreamResponse
@@ -56,13 +57,15 @@ async def read_stream(request: Request, node: NodeDep) -> Response:
     record = await _resolve(node, request, name, requests.parse_epoch(query))
     offset = requests.parse_offset(query)
     await _check(node, record, offset)
-    return StreamResponse(
-        node.connections,
-        node.tailer,
-        SessionHead(record.ref, record.completion_id, record.ping_interval_s),
-        offset=offset,
-        state=record.state,
-        is_stored=offset < record.end or record.state.is_final,
+    return Lasting(
+        StreamResponse(
+            node.connections,
+            node.tailer,
+            SessionHead(record.ref, record.completion_id, record.ping_interval_s),
+            offset=offset,
+            state=record.state,
+            is_stored=offset < record.end or record.state.is_final,
+        )
     )
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from api.connection import Connection, Connections, ResponseCut
@@ -59,11 +58,12 @@ async def pump(connection: Connection, tail: Tail, item: Chunk | End | None) -> 
     await connection.finish()
 
 
-class ConnectedResponse(Response):
-    """A response that watches its client and may be cut. Subclasses say what it sends."""
+class ConnectedResponse:
+    """An answer that watches its client and may be cut. Subclasses say what it sends."""
+
+    __slots__ = ("_connections",)
 
     def __init__(self, connections: Connections) -> None:
-        super().__init__()
         self._connections = connections
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -97,6 +97,8 @@ class StreamResponse(ConnectedResponse):
     ``is_stored`` tells that bytes or the end lie past ``offset``. Then they are read before the
     status line goes out, which may turn out to be 410; else the reader need not wait for it.
     """
+
+    __slots__ = ("_head", "_is_stored", "_offset", "_state", "_tailer")
 
     def __init__(
         self,
