@@ -27,7 +27,7 @@ from api.catalog import Catalog
 from api.config import ApiSettings
 from api.connection import Connections
 from api.dispatch import ArqQueue, JobQueue, position_of
-from api.lasting import LastingAnswers
+from api.lasting import Application
 from api.node import Node, Presence
 from api.prepare import Inbox
 from api.problems import TABLE, NothingThere, problem_response
@@ -71,7 +71,7 @@ def create_app(settings: ApiSettings, open_node: OpenNode | None = None) -> Fast
             app.state.node = node
             yield
 
-    app = FastAPI(
+    app = Application(
         title="replay-cluster",
         version=build_info(),
         lifespan=lifespan,
@@ -87,7 +87,7 @@ def create_app(settings: ApiSettings, open_node: OpenNode | None = None) -> Fast
 
 
 def middleware(settings: ApiSettings) -> list[Middleware]:
-    """From the outside in: CORS, what lasts, the page, the key."""
+    """From the outside in: CORS, the page, the key."""
     assets = webui.load(settings.webui_dir, settings.root_path)
     return [
         Middleware(
@@ -98,7 +98,6 @@ def middleware(settings: ApiSettings) -> list[Middleware]:
             expose_headers=EXPOSED_HEADERS,
             **cors_origins(settings.cors_origins),
         ),
-        Middleware(LastingAnswers),
         Middleware(webui.Webui, assets=assets),
         Middleware(Auth, keys=settings.keys),
     ]

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
 
+from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 CUT = "replay.cut"
@@ -33,16 +34,19 @@ class Connection:
         "_owner",
         "_receive",
         "_send",
+        "_start",
         "_watcher",
         "left",
         "sending_since",
         "started",
     )
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, start: Send) -> None:
+        """``start`` takes the status line; it is forgotten after that."""
         self._cut: Callable[[], None] | None = scope.get("extensions", {}).get(CUT)
         self._receive = receive
         self._send = send
+        self._start: Send | None = start
         self._owner: asyncio.Task[object] | None = None
         self._watcher: asyncio.Task[None] | None = None
         self.left = False
@@ -84,10 +88,16 @@ class Connection:
 
     async def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         """Sends status line and headers; the body follows in chunks."""
+        send, self._start = self._start, None
+        assert send is not None, "started twice"
         self.started = True
-        await self._send_timed(
-            {"type": "http.response.start", "status": status, "headers": headers}
-        )
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def answer(self, response: Response) -> None:
+        """Sends a whole short answer instead."""
+        send, self._start = self._start, None
+        assert send is not None, "started twice"
+        await response({"type": "http"}, self._receive, send)
 
     async def body(self, data: bytes) -> None:
         """Sends one HTTP chunk; ``data`` must not be empty."""

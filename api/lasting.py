@@ -1,27 +1,34 @@
 """Answers that last are sent outside of the routing that chose them.
 
 A stream may last for minutes, and a node has thousands; the frames of a dozen wrappers around each
-would cost more memory than the stream itself. So a route returns ``Lasting``, the wrappers return
-too, and ``LastingAnswers``, near the outside, sends what was left with it.
+would cost more than the stream itself. So a route returns ``Lasting``, every wrapper returns too,
+and the application sends what was left with it: its status line through the wrappers' ``send``,
+which adds their headers, and its bytes past them.
 """
 
 from __future__ import annotations
 
 from typing import Protocol
 
+from fastapi import FastAPI
 from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
-
-from api.problems import TABLE, problem_response
+from starlette.types import Receive, Scope, Send
 
 _KEY = "replay.lasting"
-_KNOWN = tuple(TABLE)
+_KEPT = ("type", "method", "http_version", "path", "query_string", "client", "extensions")
+"""What servers and answers still ask of a request when its routing is over."""
 
 
 class Answer(Protocol):
-    """What sends a whole answer. Raises what is wrong as long as nothing was sent."""
+    """What sends a whole answer, also where something is wrong."""
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None: ...
+    def begin(self, start: Send) -> None:
+        """Gives it the way for the status line."""
+        ...
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI; ``send`` takes what follows the status line."""
+        ...
 
 
 class Lasting(Response):
@@ -33,28 +40,24 @@ class Lasting(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Sends nothing yet."""
+        self._answer.begin(send)
         scope["state"][_KEY] = self._answer
 
 
-class LastingAnswers:
-    """Sends what a route has left, with nothing of the route still in memory."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+class Application(FastAPI):
+    """FastAPI, with nothing of the routing in memory while a lasting answer is sent."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        before = {*scope, "state"}
-        await self._app(scope, receive, send)
+        await super().__call__(scope, receive, send)
         answer: Answer | None = scope.get("state", {}).pop(_KEY, None)
-        if answer is None:
-            return
-        for key in scope.keys() - before:
-            del scope[key]
-        try:
+        if answer is not None:
+            slim(scope)
             await answer(scope, receive, send)
-        except _KNOWN as error:
-            await problem_response(error)(scope, receive, send)
+
+
+def slim(scope: Scope) -> None:
+    """Leaves only what is still asked for; the server holds the scope as long as the request."""
+    kept = {key: scope[key] for key in _KEPT if key in scope}
+    scope.clear()
+    scope.update(kept)

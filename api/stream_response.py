@@ -7,13 +7,14 @@ other reason.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from starlette.types import Receive, Scope, Send
 
 from api.connection import Connection, Connections, ResponseCut
-from replay.errors import ReplayError
+from api.problems import TABLE, problem_response
 from replay.identity import SessionRef
 from replay.records import Chunk, End
 from replay.tailer import Tail, Tailer
@@ -23,6 +24,8 @@ STREAM_HEADERS = (
     (b"cache-control", b"no-store, no-transform"),
     (b"x-accel-buffering", b"no"),
 )
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +64,20 @@ async def pump(connection: Connection, tail: Tail, item: Chunk | End | None) -> 
 class ConnectedResponse:
     """An answer that watches its client and may be cut. Subclasses say what it sends."""
 
-    __slots__ = ("_connections",)
+    __slots__ = ("_connections", "_start")
 
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
+        self._start: Send | None = None
+
+    def begin(self, start: Send) -> None:
+        """See ``Answer``."""
+        self._start = start
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """See ASGI. Raises what is wrong as long as nothing was sent."""
-        connection = Connection(scope, receive, send)
+        """See ASGI."""
+        connection = Connection(scope, receive, send, self._start or send)
+        self._start = None
         self._connections.add(connection)
         try:
             async with connection:
@@ -81,13 +90,16 @@ class ConnectedResponse:
     async def _serve_or_cut(self, connection: Connection) -> None:
         try:
             await self.serve(connection)
-        except ReplayError:
-            if not connection.started:
-                raise
-            connection.cut()
+        except Exception as error:  # the root of this answer: its client is told in any case
+            if type(error) not in TABLE:
+                logger.exception("an answer failed")
+            if connection.started:
+                connection.cut()
+            else:
+                await connection.answer(problem_response(error))
 
     async def serve(self, connection: Connection) -> None:
-        """Sends the whole response."""
+        """Sends the whole response. Raises what is wrong; once it has started, that is a cut."""
         raise NotImplementedError
 
 

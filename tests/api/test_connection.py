@@ -28,7 +28,8 @@ class Client:
         return {"type": "http.disconnect"}
 
     async def send(self, message: Any) -> None:
-        await self.takes.wait()
+        if message["type"] == "http.response.body":
+            await self.takes.wait()
         self.sent.append(message)
 
     def abort(self) -> None:
@@ -37,7 +38,7 @@ class Client:
 
     def connection(self, *, abortable: bool = True) -> Connection:
         extensions = {CUT: self.abort} if abortable else {}
-        return Connection({"extensions": extensions}, self.receive, self.send)
+        return Connection({"extensions": extensions}, self.receive, self.send, self.send)
 
 
 @pytest.fixture(autouse=True)
@@ -130,6 +131,7 @@ async def test_only_those_who_take_nothing_are_slow() -> None:
     async def answer(client: Client, connection: Connection) -> None:
         async with connection:
             await connection.start(200, [])
+            await connection.body(b"x")
             await asyncio.Event().wait()
 
     pairs = [(client, client.connection()) for client in (slow, quick)]
