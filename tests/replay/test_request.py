@@ -1,0 +1,70 @@
+"""The generation request: as the node writes it, so the worker reads it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from replay.request import GenerationRequest, RenderOptions, SamplingParams
+
+MESSAGES: tuple[dict[str, Any], ...] = ({"role": "user", "content": "\u6f22\U0001f9ea\u0000"},)
+FULL = GenerationRequest(
+    dialect="openai.chat",
+    model="org/m:Q4",
+    messages=MESSAGES,
+    sampling=SamplingParams(seed=2**32 - 1, temperature=0.0, ignore_eos=True),
+    stop=("a", "\n\n"),
+    max_tokens=0,
+    render=RenderOptions(stream=False, include_usage=True, timings_per_token=True),
+    ping_interval_s=-1,
+)
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3)
+    ),
+    max_leaves=5,
+)
+
+
+@pytest.mark.parametrize("as_bytes", [False, True])
+def test_a_request_comes_back(as_bytes: bool) -> None:
+    text = FULL.to_json()
+    assert GenerationRequest.from_json(text.encode() if as_bytes else text) == FULL
+
+
+@given(st.lists(st.dictionaries(st.text(max_size=5), values, max_size=3), max_size=3))
+def test_messages_are_kept_verbatim(messages: list[dict[str, Any]]) -> None:
+    request = GenerationRequest("openai.chat", "m", tuple(messages), SamplingParams(seed=1))
+    assert GenerationRequest.from_json(request.to_json()).messages == tuple(messages)
+
+
+@given(st.floats(0, 10), st.floats(0, 1))
+def test_numbers_are_kept_exactly(temperature: float, top_p: float) -> None:
+    sampling = SamplingParams(seed=0, temperature=temperature, top_p=top_p)
+    request = GenerationRequest("openai.chat", "m", (), sampling)
+    assert GenerationRequest.from_json(request.to_json()).sampling == sampling
+
+
+def test_what_a_newer_version_wrote_is_left_out() -> None:
+    raw = json.loads(FULL.to_json())
+    raw["colour"] = raw["sampling"]["colour"] = raw["render"]["colour"] = 1
+    assert GenerationRequest.from_json(json.dumps(raw)) == FULL
+
+
+def test_what_an_older_version_did_not_write_has_its_default() -> None:
+    raw = {"dialect": "openai.chat", "model": "m", "messages": [], "sampling": {"seed": 1}}
+    assert GenerationRequest.from_json(json.dumps(raw)) == GenerationRequest(
+        "openai.chat", "m", (), SamplingParams(seed=1)
+    )
+
+
+def test_a_request_without_a_concrete_seed_is_refused() -> None:
+    raw = {"dialect": "openai.chat", "model": "m", "messages": [], "sampling": {}}
+    with pytest.raises(TypeError):
+        GenerationRequest.from_json(json.dumps(raw))
