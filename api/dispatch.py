@@ -1,14 +1,12 @@
 """The queue plane as a node uses it: jobs, their order, and the wake-up. The only import of arq.
 
-A job carries the session's path and nothing else. arq sorts by the enqueuing node's clock, which
-may be ten minutes off; so the score is a counter in Redis, told to arq as a point in 1970.
+What a job is called and where it stands is decided in ``replay.queue``, for nodes and workers alike.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from arq.connections import ArqRedis
@@ -16,14 +14,8 @@ from arq.constants import job_key_prefix
 
 from replay import keys
 from replay.identity import SessionRef, encode
+from replay.queue import JOB, JOB_TTL_S, QUEUE_TTL_S, due_at, job_id
 from replay.redis_plane import pool, translated
-
-JOB = "generate"
-JOB_TTL_S = 6 * 3600
-"""arq derives it from the score's distance to now, which is negative here, unless it is told."""
-
-NUMBER_TTL_S = 30 * 86400
-"""Nothing is queued for so long; after that the order may begin anew."""
 
 DISPATCHES_LOOKED_AT = 3
 """Of a session whose dispatch number is not known, so many are tried."""
@@ -57,16 +49,6 @@ class JobQueue(Protocol):
         ...
 
 
-def job_id(ref: SessionRef, dispatch: int) -> str:
-    """A job's id is its session's path and the number of this dispatch."""
-    return f"{ref.path()}:{dispatch}"
-
-
-def at_score(number: int) -> datetime:
-    """The time that arq turns into exactly this score."""
-    return datetime.fromtimestamp(number / 1000, UTC)
-
-
 def _to_json(value: Any) -> bytes:
     return json.dumps(value).encode()
 
@@ -93,7 +75,7 @@ class ArqQueue:
     async def next_number(self) -> int:
         async with translated("queue number"), self._arq.pipeline(transaction=False) as pipeline:
             pipeline.incr(keys.queue_number())
-            pipeline.expire(keys.queue_number(), NUMBER_TTL_S)
+            pipeline.expire(keys.queue_number(), QUEUE_TTL_S)
             number, _ = await pipeline.execute()
         return int(number)
 
@@ -104,10 +86,13 @@ class ArqQueue:
                 ref.path(),
                 _job_id=job_id(ref, dispatch),
                 _queue_name=keys.queue(ref.model),
-                _defer_until=at_score(number),
+                _defer_until=due_at(number),
                 _expires=JOB_TTL_S,
             )
-            await self._arq.publish(keys.wake(), encode(ref.model))
+            async with self._arq.pipeline(transaction=False) as pipeline:
+                pipeline.publish(keys.wake(), encode(ref.model))
+                pipeline.expire(keys.queue(ref.model), QUEUE_TTL_S)
+                await pipeline.execute()
 
     async def remove(self, ref: SessionRef, *, dispatch: int) -> None:
         job = job_id(ref, dispatch)

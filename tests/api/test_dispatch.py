@@ -7,12 +7,14 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from arq.utils import to_unix_ms
 from redis.asyncio import Redis
 
-from api.dispatch import ArqQueue, at_score, job_id, position_of
+from api.dispatch import ArqQueue, position_of
 from replay import keys
 from replay.errors import LogUnavailable
 from replay.identity import SessionRef
+from replay.queue import due_at, job_id
 
 pytestmark = pytest.mark.anyio
 
@@ -25,17 +27,15 @@ def session(number: int) -> SessionRef:
 
 @pytest.fixture
 async def queue(redis_url: str) -> AsyncIterator[ArqQueue]:
-    """The queues of an empty Redis, emptied at the end: a queue lives as long as its jobs."""
+    """The queues of an empty Redis."""
     queue = ArqQueue(redis_url)
     yield queue
-    for number in range(300):
-        await queue.remove(session(number), dispatch=1)
     await queue.aclose()
 
 
 @pytest.mark.parametrize("number", [1, 2, 999, 1_000, 1_001, 123_457, 2**40 + 1])
 def test_a_score_is_exactly_its_number(number: int) -> None:
-    assert round(at_score(number).timestamp() * 1000) == number
+    assert to_unix_ms(due_at(number)) == number
 
 
 async def test_numbers_rise_from_one(queue: ArqQueue) -> None:
