@@ -1,0 +1,99 @@
+"""Clusters of real processes: one with the real model, one whose answers are scripted."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+from cluster_client import Client, client_of
+
+from deploy.bootstrap import MODEL, models_dir
+from deploy.local.cluster import Cluster
+from inference_worker.scripted_engine import open_scripted_engine, scripted_answer
+from replay.request import SamplingParams
+
+OURS = {"REPLAY_API_KEYS": "", "REPLAY_REDIS_URL": "", "REPLAY_MODELS": ""}
+"""What the person who runs the tests may have set for a cluster of their own."""
+
+FOLDER = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Everything here starts processes."""
+    for item in items:
+        if item.path.is_relative_to(FOLDER):
+            item.add_marker(pytest.mark.system)
+
+
+def made(state_dir: Path, *arguments: str, **environment: str) -> Cluster:
+    """A cluster of two nodes and a worker, not yet started."""
+    return Cluster(state_dir, *arguments, environment={**OURS, **environment})
+
+
+def scripted_cluster(state_dir: Path, **environment: str) -> Cluster:
+    """The same with scripted answers."""
+    return made(state_dir, "--engine", "scripted", **environment)
+
+
+@pytest.fixture(scope="session")
+def model_file() -> Path:
+    """The default model; without it the test is skipped, or fails where it must be there."""
+    file = models_dir() / f"{MODEL}.gguf"
+    if not file.is_file():
+        reason = f"no model at {file} (`make setup` obtains it)"
+        if os.environ.get("REPLAY_REQUIRE_MODEL") == "1":
+            pytest.fail(f"REPLAY_REQUIRE_MODEL=1, but {reason}", pytrace=False)
+        pytest.skip(reason)
+    return file
+
+
+@pytest.fixture(scope="session")
+def real_cluster(model_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Two nodes and a worker with the real model."""
+    folder = tmp_path_factory.mktemp("real")
+    with made(folder, "--engine", "llama", "--model", str(model_file)) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def shared_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Two nodes and a worker whose answers are scripted."""
+    with scripted_cluster(tmp_path_factory.mktemp("scripted")) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+async def real(real_cluster: Cluster) -> AsyncIterator[Client]:
+    """A client of the cluster with the real model, all of it well after what was killed."""
+    real_cluster.wait_ready()
+    async with client_of(real_cluster) as client:
+        yield client
+
+
+@pytest.fixture
+async def scripted(shared_cluster: Cluster) -> AsyncIterator[Client]:
+    """The same of the scripted cluster."""
+    shared_cluster.wait_ready()
+    async with client_of(shared_cluster) as client:
+        yield client
+
+
+@pytest.fixture
+def name() -> str:
+    """A conversation that no other test uses."""
+    return f"c-{secrets.token_hex(6)}"
+
+
+@pytest.fixture(scope="session")
+def answer_to() -> Callable[[str], str]:
+    """The whole scripted answer to some words, which must name their seed."""
+    engine = open_scripted_engine()
+
+    def answer(words: str) -> str:
+        prompt = engine.prompt_tokens([{"role": "user", "content": words}])
+        return scripted_answer(prompt, SamplingParams(seed=0))
+
+    return answer
