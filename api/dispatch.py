@@ -1,6 +1,6 @@
 """The queue plane as a node uses it: jobs, their order, and the wake-up. The only import of arq.
 
-What a job is called and where it stands is decided in ``replay.queue``, for nodes and workers alike.
+What a job is called and where it stands is decided in ``replay.queue``, for workers too.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from redis.asyncio import Redis
 
 from replay import keys
+from replay.records import known_fields
 from replay.redis_plane import translated
 
 HEARTBEAT_S = 1.0
@@ -34,6 +35,11 @@ class ModelRecord:
     slots_free: int = 0
     context_tokens: int = 0
     meta: dict[str, Any] | None = None
+
+    @classmethod
+    def from_dict(cls, raw: dict[str, Any]) -> ModelRecord:
+        """One model of a worker's record."""
+        return cls(**known_fields(cls, {**raw, "aliases": tuple(raw.get("aliases", ()))}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +62,8 @@ class WorkerRecord:
     def from_json(cls, text: str | bytes) -> WorkerRecord:
         """The inverse of ``to_json``; unknown fields are ignored."""
         raw = json.loads(text)
-        models = tuple(_known(ModelRecord, model) for model in raw.pop("models", ()))
-        worker: WorkerRecord = _known(cls, {**raw, "models": models})
-        return worker
+        models = tuple(ModelRecord.from_dict(model) for model in raw.pop("models", ()))
+        return cls(**known_fields(cls, {**raw, "models": models}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,15 +85,7 @@ class NodeRecord:
     @classmethod
     def from_json(cls, text: str | bytes) -> NodeRecord:
         """The inverse of ``to_json``; unknown fields are ignored."""
-        node: NodeRecord = _known(cls, json.loads(text))
-        return node
-
-
-def _known(cls: Any, raw: dict[str, Any]) -> Any:
-    fields = {key: value for key, value in raw.items() if key in cls.__dataclass_fields__}
-    if "aliases" in fields:
-        fields["aliases"] = tuple(fields["aliases"])
-    return cls(**fields)
+        return cls(**known_fields(cls, json.loads(text)))
 
 
 class Directory:

@@ -35,8 +35,11 @@ class Conversation:
 
     @property
     def base(self) -> str:
-        """The text before the first ``::``; with the tenant it decides the Redis slot."""
-        return self.id.split(SEPARATOR, 1)[0]
+        """The text before the first ``::``; with the tenant it decides the Redis slot.
+
+        Less its trailing colons: the session ``a:::m`` of the conversation ``a:`` must lie with it.
+        """
+        return self.id.split(SEPARATOR, 1)[0].rstrip(":")
 
     def path(self) -> str:
         """``tenant/conversation``, encoded: the member of the watch index."""
@@ -95,5 +98,5 @@ def candidates(name: str) -> list[str]:
     cut = name.rfind(SEPARATOR)
     while cut > 0:
         found.append(name[:cut])
-        cut = name.rfind(SEPARATOR, 0, cut)
+        cut = name.rfind(SEPARATOR, 0, cut + 1)  # separators may overlap
     return found

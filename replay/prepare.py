@@ -13,7 +13,7 @@ from base64 import b64decode, b64encode
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from replay.records import pack_prompt, unpack_prompt
+from replay.records import known_fields, pack_prompt, unpack_prompt
 
 QUESTION_TTL_S = 30
 """Nobody answers a question older than this; the list expires with it."""
@@ -82,7 +82,7 @@ class Answer:
         """The inverse of ``to_json``."""
         raw = json.loads(text)
         if "refused" in raw:
-            return cls(raw["id"], Refused(**raw["refused"]))
+            return cls(raw["id"], Refused(**known_fields(Refused, raw["refused"])))
         fields = raw["prepared"]
         fields["prompt"] = unpack_prompt(b64decode(fields["prompt"]))
-        return cls(raw["id"], Prepared(**fields))
+        return cls(raw["id"], Prepared(**known_fields(Prepared, fields)))

@@ -74,6 +74,11 @@ REASONS: Mapping[State, frozenset[Reason]] = {
 }
 
 
+def known_fields(cls: Any, raw: Mapping[str, Any]) -> dict[str, Any]:
+    """What this version's dataclass knows of what another version wrote."""
+    return {key: value for key, value in raw.items() if key in cls.__dataclass_fields__}
+
+
 @dataclass(frozen=True, slots=True)
 class Token:
     """A token as the log keeps it: its id, the choice (``n``) it belongs to, and its flags."""

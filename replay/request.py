@@ -10,6 +10,8 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from replay.records import known_fields
+
 Dialect = Literal["openai.chat"]
 
 SEED_MAX = 2**32 - 1
@@ -70,14 +72,9 @@ class GenerationRequest:
     @classmethod
     def from_json(cls, text: str | bytes) -> GenerationRequest:
         """The inverse of ``to_json``; fields that a newer version wrote are left out."""
-        raw = _known(cls, json.loads(text))
+        raw = known_fields(cls, json.loads(text))
         raw["messages"] = tuple(raw["messages"])
         raw["stop"] = tuple(raw.get("stop", ()))
-        raw["sampling"] = SamplingParams(**_known(SamplingParams, raw["sampling"]))
-        raw["render"] = RenderOptions(**_known(RenderOptions, raw.get("render", {})))
+        raw["sampling"] = SamplingParams(**known_fields(SamplingParams, raw["sampling"]))
+        raw["render"] = RenderOptions(**known_fields(RenderOptions, raw.get("render", {})))
         return cls(**raw)
-
-
-def _known(cls: type, raw: dict[str, Any]) -> dict[str, Any]:
-    """Drops the keys that this version does not know, so that N reads what N + 1 wrote."""
-    return {key: value for key, value in raw.items() if key in cls.__dataclass_fields__}  # type: ignore[attr-defined]

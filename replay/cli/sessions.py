@@ -236,7 +236,8 @@ def _confirm_evict(record: SessionRecord) -> None:
     )
     try:
         agreed = typer.confirm(question, err=True)
-    except typer.Abort:
+    except typer.Abort:  # no answer can come
+        note("")
         agreed = False
     if not agreed:
         complain("nothing was stopped; --evict wants a yes, or --yes")

@@ -170,7 +170,8 @@ class JsonPrinter:
 def chunk_line(chunk: Chunk, frames: list[bytes]) -> str:
     """Where a chunk lies, its size, and what it holds; comments are the log's own words. Pure."""
     comments = _comments(frames)
-    held = [f"{len(frames) - len(comments)} events"] if len(frames) > len(comments) else []
+    events = len(frames) - len(comments)
+    held = [f"{events} event{'s' if events > 1 else ''}"] if events else []
     held += [f"comment {formatting.printable(said)!r}" for said in comments]
     return f"{chunk.start:>10,}  chunk  {len(chunk.data):>7,} bytes  {', '.join(held)}".rstrip()
 
