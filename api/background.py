@@ -18,8 +18,8 @@ from replay.errors import LogUnavailable
 
 RETRY_MIN_S = 0.1
 RETRY_MAX_S = 2.0
-SETTLED_S = 5.0
-"""A loop that ran so long has recovered, and the next failure is told again."""
+SETTLED_S = 15.0
+"""A loop that ran so long has recovered (a timeout is shorter); its next failure is told again."""
 
 SLOW_CHECK_S = 1.0
 

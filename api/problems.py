@@ -136,6 +136,7 @@ class _Row:
     type: str
     more: Callable[[Any], Mapping[str, Any]] = lambda error: {}
     headers: Callable[[Any], Mapping[str, str]] = lambda error: {}
+    message: Callable[[Any], str] = str
 
 
 def _later(error: Any) -> dict[str, str]:
@@ -172,7 +173,14 @@ TABLE: Mapping[type[Exception], _Row] = {
     errors.StoppedMeanwhile: _Row(
         400, _INVALID, lambda error: {"state": "stopped", "reason": "client"}
     ),
-    errors.LogUnavailable: _Row(503, _UNAVAILABLE, lambda error: {"reason": "redis"}, _later),
+    errors.LogUnavailable: _Row(
+        503,
+        _UNAVAILABLE,
+        lambda error: {"reason": "redis"},
+        _later,
+        # What Redis's client says names hosts, which are no client's business.
+        lambda error: "the session log is unavailable, retry later",
+    ),
 }
 
 
@@ -183,7 +191,7 @@ def problem_of(error: Exception) -> Problem:
         return Problem(500, "internal error", "server_error")
     status = row.status if isinstance(row.status, int) else row.status(error)
     kind = row.type or frames.ERROR_TYPES[status]
-    return Problem(status, str(error), kind, row.more(error), row.headers(error))
+    return Problem(status, row.message(error), kind, row.more(error), row.headers(error))
 
 
 def problem_response(error: Exception) -> Response:

@@ -1,0 +1,66 @@
+"""The table of errors: complete, and in llama.cpp's words."""
+
+from __future__ import annotations
+
+import pytest
+
+from api import problems
+from api.problems import TABLE, SessionEnded, problem_of
+from replay import errors
+
+BASES = {errors.ReplayError, problems.ApiError}
+
+
+def subclasses(module: object, base: type[Exception]) -> set[type[Exception]]:
+    found = {value for value in vars(module).values() if isinstance(value, type)}
+    return {kind for kind in found if issubclass(kind, base)} - BASES
+
+
+def test_every_error_has_its_row() -> None:
+    ours = subclasses(problems, problems.ApiError) | subclasses(errors, errors.ReplayError)
+    assert set(TABLE) == ours
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "kind", "more"),
+    [
+        (errors.SessionNotFound("c", "expired"), 404, "not_found_error", {"reason": "expired"}),
+        (errors.SessionExpired("c", 7), 410, "invalid_request_error", {"epoch": 7}),
+        (errors.OffsetInvalid("x"), 400, "invalid_request_error", {}),
+        (errors.OffsetExpired(1, 5), 410, "invalid_request_error", {"first_offset": 5}),
+        (errors.OffsetBeyondEnd(9, 5), 416, "invalid_request_error", {"size": 5}),
+        (errors.EpochMismatch(1, 2), 409, "invalid_request_error", {"current_epoch": 2}),
+        (errors.LogUnavailable("x: 10.0.0.1"), 503, "unavailable_error", {"reason": "redis"}),
+        (problems.BodyTooLarge(5), 413, "invalid_request_error", {}),
+        (ZeroDivisionError("secret"), 500, "server_error", {}),
+    ],
+)
+def test_an_error_is_told_in_the_envelope(
+    error: Exception, status: int, kind: str, more: dict[str, object]
+) -> None:
+    body = problem_of(error).body()["error"]
+    assert list(body)[:3] == ["code", "message", "type"]
+    assert (body.pop("code"), body.pop("type")) == (status, kind)
+    message = body.pop("message")
+    assert message and "secret" not in message and "10.0.0.1" not in message
+    assert body == more
+
+
+@pytest.mark.parametrize(
+    ("state", "reason", "status"),
+    [
+        ("stopped", "client", 400),
+        ("stopped", "replaced", 400),
+        ("failed", "engine", 500),
+        ("failed", "queue", 503),
+        ("failed", "limit", 503),
+        ("lost", "orphan", 500),
+    ],
+)
+def test_how_a_session_ended_decides_the_status(state: str, reason: str, status: int) -> None:
+    problem = problem_of(
+        SessionEnded("why", state=state, reason=reason, headers={"X-Stream-State": state})
+    )
+    assert problem.status == status
+    assert problem.headers["X-Stream-State"] == state
+    assert ("Retry-After" in problem.headers) is (status == 503)
