@@ -27,9 +27,9 @@ from api.catalog import Catalog
 from api.config import ApiSettings
 from api.connection import Connections
 from api.dispatch import ArqQueue, JobQueue, position_of
+from api.inbox import Inbox
 from api.lasting import Application
 from api.node import Node, Presence
-from api.prepare import Inbox
 from api.problems import TABLE, NothingThere, problem_response
 from replay import frames
 from replay.cluster import Directory

@@ -11,7 +11,7 @@ from api.catalog import Catalog
 from api.config import ApiSettings
 from api.connection import Connections
 from api.dispatch import JobQueue
-from api.prepare import Preparer
+from api.inbox import Preparer
 from replay.log import Feed, Leases, SessionLog
 from replay.tailer import Tailer
 

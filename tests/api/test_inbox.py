@@ -11,7 +11,7 @@ import pytest
 from node_harness import eventually
 from redis.asyncio import Redis
 
-from api.prepare import Inbox
+from api.inbox import Inbox
 from replay import keys
 from replay.prepare import Answer, Prepared, Question, Refused
 from replay.redis_plane import connect
