@@ -10,10 +10,15 @@ import argparse
 import sys
 import time
 
-from tests.benchmarks import delivery, dispatch
+from tests.benchmarks import delivery, dispatch, first_token, replaying
 from tests.benchmarks.report import heading, table
 
-BENCHMARKS = {"dispatch": dispatch, "delivery": delivery}
+BENCHMARKS = {
+    "dispatch": dispatch,
+    "first-token": first_token,
+    "delivery": delivery,
+    "replay": replaying,
+}
 
 
 def main() -> int:

@@ -165,6 +165,6 @@ async def run(url: str) -> None:
 
 
 if __name__ == "__main__":
-    # A reader that has left is not noticed, and its task is alive at the end: uvicorn tells of each.
+    # Nobody looks whether readers have left; their tasks are alive at the end, and uvicorn tells.
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL + 1)
     uvloop.run(run(sys.argv[1]))
