@@ -145,16 +145,7 @@ async def _open_node(
         log, directory = RedisLog(log_redis), Directory(log_redis)
         catalog = Catalog(directory)
         inbox = Inbox(inbox_redis, node_id, settings.prepare_timeout_s)
-
-        def channels(on_message: OnMessage, on_reset: OnReset) -> Any:
-            subscription = Subscription(
-                settings.redis_url, on_message=on_message, on_reset=on_reset
-            )
-            return subscription.open()
-
-        tailer = await stack.enter_async_context(
-            Tailer(log, channels, waiting=lambda ref: keep_alive(ref, catalog, queue))
-        )
+        tailer = await stack.enter_async_context(_tailer(settings, log, catalog, queue))
         heartbeat = Heartbeat(directory, node_id, connections, presence)
         stack.push_async_callback(_leave, directory, node_id)
         sweeper = await stack.enter_async_context(_sweeper(settings, queue))
@@ -177,6 +168,14 @@ async def _open_node(
             connections=connections,
             presence=presence,
         )
+
+
+def _tailer(settings: ApiSettings, log: RedisLog, catalog: Catalog, queue: JobQueue) -> Tailer:
+    def channels(on_message: OnMessage, on_reset: OnReset) -> Any:
+        subscription = Subscription(settings.redis_url, on_message=on_message, on_reset=on_reset)
+        return subscription.open()
+
+    return Tailer(log, channels, waiting=lambda ref: keep_alive(ref, catalog, queue))
 
 
 async def keep_alive(ref: SessionRef, catalog: Catalog, queue: JobQueue) -> bytes:

@@ -209,11 +209,17 @@ class FirstBytes:
 
 @dataclass(slots=True)
 class Opening:
-    """What came before the status line: bytes, perhaps the end, and else what is awaited next."""
+    """What came before the status line: bytes, then perhaps the end, or what is awaited next."""
 
     held: list[Chunk]
-    state: State = State.RUNNING
-    next: asyncio.Task[Chunk | End] | End | None = None
+    end: End | None = None
+    coming: asyncio.Task[Chunk | End] | None = None
+
+    async def aclose(self) -> None:
+        """Ends what is awaited, where nobody awaits it any more."""
+        if self.coming is not None:
+            self.coming.cancel()
+            await asyncio.wait([self.coming])
 
 
 class GenerationResponse(ConnectedResponse):
@@ -242,36 +248,37 @@ class GenerationResponse(ConnectedResponse):
                 await abandon(self._node, head.ref)
 
     async def _stream(self, connection: Connection, tail: Tail) -> None:
-        opening = await self._opening(tail)
-        headers = self._named(opening.state, offset=0)
-        await connection.start(200, [*STREAM_HEADERS, *headers])
-        for chunk in opening.held:
-            await connection.body(chunk.data)
-        awaited = opening.next
-        item = await awaited if isinstance(awaited, asyncio.Task) else awaited
+        opening = Opening([])
+        try:
+            await self._await_answer(tail, opening)
+            headers = self._named(await self._state(opening), offset=0)
+            await connection.start(200, [*STREAM_HEADERS, *headers])
+            for chunk in opening.held:
+                await connection.body(chunk.data)
+            item = await opening.coming if opening.coming else opening.end
+        finally:
+            await opening.aclose()
         await pump(connection, tail, item)
         self._has_ended = True
 
-    async def _opening(self, tail: Tail) -> Opening:
-        """Everything up to the first byte that is no keep-alive, but not for too long."""
-        opening = Opening([])
+    async def _await_answer(self, tail: Tail, opening: Opening) -> None:
+        """Takes everything up to the first byte that is no keep-alive, but not for too long."""
         first = FirstBytes()
         loop = asyncio.get_running_loop()
         until = loop.time() + self._node.settings.status_timeout_s
         while not first.is_answer:
-            coming = asyncio.create_task(tail.next())
-            if not await _comes(coming, until - loop.time()):
-                opening.state = await self._state()
-                opening.next = coming
-                break
-            item = coming.result()
+            opening.coming = asyncio.create_task(tail.next())
+            # Not cancelled at the limit: what it reads must not be lost.
+            await asyncio.wait([opening.coming], timeout=max(0.0, until - loop.time()))
+            if not opening.coming.done():
+                return
+            item, opening.coming = opening.coming.result(), None
             if isinstance(item, End):
                 self._check(item, first.error)
-                opening.state, opening.next = item.state, item
-                break
+                opening.end = item
+                return
             first.feed(item.data)
             opening.held.append(item)
-        return opening
 
     async def _fold(self, connection: Connection, tail: Tail) -> None:
         fold = openai_chat.Fold()
@@ -293,7 +300,11 @@ class GenerationResponse(ConnectedResponse):
         headers = self._session.head.headers(end.state)
         raise SessionEnded(message, state=end.state, reason=end.reason, headers=headers)
 
-    async def _state(self) -> State:
+    async def _state(self, opening: Opening) -> State:
+        if opening.end is not None:
+            return opening.end.state
+        if opening.coming is None:
+            return State.RUNNING
         ref = self._session.head.ref
         pulse = await self._node.log.pulse(ref, silence_ms=-1, comment=b"")
         if pulse is None:
@@ -302,16 +313,6 @@ class GenerationResponse(ConnectedResponse):
 
     def _named(self, state: State, **more: object) -> list[tuple[bytes, bytes]]:
         return raw(self._session.head.headers(state, **more))
-
-
-async def _comes(coming: asyncio.Task[Chunk | End], within_s: float) -> bool:
-    """Whether the task is done in time. It goes on otherwise: what it reads must not be lost."""
-    try:
-        done, _ = await asyncio.wait([coming], timeout=max(0.0, within_s))
-    except asyncio.CancelledError:
-        coming.cancel()
-        raise
-    return bool(done)
 
 
 def _message_of(end: End) -> str:

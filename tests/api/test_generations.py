@@ -349,3 +349,12 @@ class TestFirstBytes:
         first.feed(frames.closing("openai.chat", State.LOST, "orphan"))
         assert not first.is_answer
         assert first.error == "the worker of this session died"
+
+
+async def test_a_client_that_leaves_before_the_first_byte_leaves_no_task() -> None:
+    async with served_node(status_timeout_s=0.01) as node:
+        async with node.posting(name="c") as response:
+            assert response.headers["x-stream-state"] == "queued"
+        await wait_until(lambda: len(node.app.state.connections) == 0)
+        waiting = {task.get_coro().__qualname__ for task in asyncio.all_tasks()}  # type: ignore[union-attr]
+        assert "Tail.next" not in waiting
