@@ -21,6 +21,7 @@ from node_harness import (
 
 from api.generations import FirstBytes
 from replay import frames
+from replay.errors import LogUnavailable
 from replay.prepare import Refused
 from replay.records import State
 
@@ -351,10 +352,14 @@ class TestFirstBytes:
         assert first.error == "the worker of this session died"
 
 
-async def test_a_client_that_leaves_before_the_first_byte_leaves_no_task() -> None:
-    async with served_node(status_timeout_s=0.01) as node:
-        async with node.posting(name="c") as response:
-            assert response.headers["x-stream-state"] == "queued"
-        await wait_until(lambda: len(node.app.state.connections) == 0)
+async def test_an_outage_before_the_status_line_leaves_no_task(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def away(*args: Any, **more: Any) -> None:
+        raise LogUnavailable("pulse")
+
+    async with memory_node(status_timeout_s=0.01) as node:
+        monkeypatch.setattr(node.log, "pulse", away)
+        assert (await node.post(name="c", stream=True)).status_code == 503
         waiting = {task.get_coro().__qualname__ for task in asyncio.all_tasks()}  # type: ignore[union-attr]
         assert "Tail.next" not in waiting
