@@ -204,7 +204,8 @@ class _Topic:
         self.ping_interval_s: float = SILENCE_S
         self.waits = True
         self._log = log
-        self._pages: dict[int, asyncio.Task[Page]] = {}
+        self._asked: dict[int, asyncio.Task[Page]] = {}
+        self._under_way: dict[int, asyncio.Task[Page]] = {}
 
     def hear(self, payload: bytes) -> None:
         """One published message: a chunk, the end, or the producer's release."""
@@ -242,19 +243,39 @@ class _Topic:
             tail.fall_behind()
 
     async def page(self, offset: int) -> Page:
-        """One page of history; readers that want the same at once share one request."""
-        task = self._pages.get(offset)
+        """One page of history, read after this call; readers who ask meanwhile share it.
+
+        A read under way is not shared: what this reader must not miss may have come since.
+        """
+        task = self._asked.get(offset)
         if task is None:
-            task = self._pages[offset] = asyncio.create_task(self._log.read(self.ref, offset))
-            task.add_done_callback(lambda _: self._pages.pop(offset, None))
+            task = asyncio.create_task(self._read(offset, self._under_way.get(offset)))
+            task.add_done_callback(_retrieved)
+            self._asked[offset] = task
         return await asyncio.shield(task)
+
+    async def _read(self, offset: int, before: asyncio.Task[Page] | None) -> Page:
+        if before is not None:
+            await asyncio.wait([before])
+        this = self._under_way[offset] = self._asked.pop(offset)
+        try:
+            return await self._log.read(self.ref, offset)
+        finally:
+            if self._under_way.get(offset) is this:
+                del self._under_way[offset]
 
     async def aclose(self) -> None:
         """Ends what the last reader left unfinished."""
-        pages = list(self._pages.values())
+        pages = [*self._asked.values(), *self._under_way.values()]
         for task in pages:
             task.cancel()
         await asyncio.gather(*pages, return_exceptions=True)
+
+
+def _retrieved(task: asyncio.Task[Page]) -> None:
+    """Whoever asked may be gone by now; an error is then nobody's."""
+    if not task.cancelled():
+        task.exception()
 
 
 class Tail:

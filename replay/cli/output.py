@@ -6,7 +6,6 @@ Cells are given to rich as plain text, never as markup: an id may look like ``[b
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from rich.text import Text
 from replay.cli.formatting import printable
 
 UNBOUNDED_COLUMNS = 10_000
-"""How wide a table may be that no terminal shows: nothing is cut for a pipe."""
+"""How wide a table may be; rich cuts what is wider."""
 
 STYLES = {
     "queued": "yellow",
@@ -44,27 +43,23 @@ def table(
     columns: Sequence[Column],
     rows: Sequence[Sequence[str]],
     *,
-    width: int | None,
+    has_colours: bool,
     has_titles: bool = True,
 ) -> str:
-    """Aligned columns, each line without trailing blanks. ``width``: a terminal's, None for a pipe.
-
-    Only a terminal gets colours, and cells cut to its width.
-    """
+    """Aligned columns, as wide as it takes: half an epoch or half a number helps nobody."""
     grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=has_titles)
     for column in columns:
         grid.add_column(
             column.title,
             justify="right" if column.is_number else "left",
             no_wrap=True,
-            overflow="ellipsis",
         )
     for row in rows:
         grid.add_row(*(Text(printable(cell), style=_style(cell)) for cell in row))
     console = Console(
-        width=width or UNBOUNDED_COLUMNS,
-        force_terminal=width is not None,
-        no_color=None if width else True,
+        width=UNBOUNDED_COLUMNS,
+        force_terminal=has_colours,
+        no_color=None if has_colours else True,  # None: as the environment wants it
         highlight=False,
     )
     with console.capture() as captured:
@@ -76,8 +71,7 @@ def write_table(
     columns: Sequence[Column], rows: Sequence[Sequence[str]], *, has_titles: bool = True
 ) -> None:
     """The table on stdout."""
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    write(table(columns, rows, width=width, has_titles=has_titles))
+    write(table(columns, rows, has_colours=sys.stdout.isatty(), has_titles=has_titles))
 
 
 def write_json(value: Any) -> None:
