@@ -21,7 +21,7 @@ from replay.identity import SessionRef
 from tests.benchmarks.companion import Companion
 from tests.benchmarks.http_socket import HttpSocket
 from tests.benchmarks.report import Row
-from tests.benchmarks.usage import connections_to, cpu_s, memory_bytes
+from tests.benchmarks.usage import connections_to, cpu_s, memory_bytes, user_s
 
 ROUND_S = 0.1
 """One event for each session in this time: ten a second, about what a person can read."""
@@ -68,6 +68,7 @@ class Waves:
     """What waves to one group came to; microseconds a delivered event, milliseconds of delay."""
 
     server_us: list[float] = field(default_factory=list)
+    user_us: list[float] = field(default_factory=list)
     redis_us: list[float] = field(default_factory=list)
     delay_p50_ms: list[float] = field(default_factory=list)
     delay_p99_ms: list[float] = field(default_factory=list)
@@ -113,6 +114,10 @@ def rows(sizes: Sizes, groups: dict[str, Waves], beside: Waves, burst_us: float)
         Row(f"uvicorn and bare pub/sub, {live}", bare.server_us, "µs/event", is_floor=True),
         Row(f"uvicorn woken by a timer, {live}", timed.server_us, "µs/event", is_floor=True),
         Row("uvicorn, sends in a row to one reader", [burst_us], "µs/event", is_floor=True),
+        Row(f"of it user time: node, {live}", node.user_us, "µs/event"),
+        Row(f"of it user time: node, {live}, {sizes.idle} idle", beside.user_us, "µs/event"),
+        Row("of it user time: bare pub/sub", bare.user_us, "µs/event", is_floor=True),
+        Row("of it user time: timer", timed.user_us, "µs/event", is_floor=True),
         Row(f"Redis, {live} (append and publish)", node.redis_us, "µs/event"),
         Row(f"Redis, {live}, {sizes.idle} idle", beside.redis_us, "µs/event"),
         Row(f"append to reader, p50, {live}", node.delay_p50_ms, "ms"),
@@ -184,13 +189,14 @@ def wave(rig: Rig, group: str, waves: Waves, sizes: Sizes) -> None:
     """One wave of events to a group, and what it cost its server and Redis."""
     server = rig.node_pid if group == "node" else rig.floors.pid
     rig.readers.ask("expect", group=group, events=sizes.live * sizes.rounds)
-    before_s, redis_before_s = cpu_s(server), cpu_s(rig.redis_pid)
+    before_s, user_before_s, redis_before_s = cpu_s(server), user_s(server), cpu_s(rig.redis_pid)
     if group == "timed":
         told = rig.floors.ask("emit", rounds=sizes.rounds, round_s=ROUND_S)
     else:
         told = rig.sessions.ask("emit", prefix=group, rounds=sizes.rounds, round_s=ROUND_S)
     counted = rig.readers.ask("counted", group=group)
     waves.server_us.append((cpu_s(server) - before_s) / counted["events"] * 1e6)
+    waves.user_us.append((user_s(server) - user_before_s) / counted["events"] * 1e6)
     waves.redis_us.append((cpu_s(rig.redis_pid) - redis_before_s) / counted["events"] * 1e6)
     waves.delay_p50_ms.append(counted["delay_p50_ms"])
     waves.delay_p99_ms.append(counted["delay_p99_ms"])

@@ -29,7 +29,7 @@ WARM_PROMPTS = 3
 class Sizes:
     """How many prompts both sides answer."""
 
-    prompts: int = 60
+    prompts: int = 50
 
 
 TINY = Sizes(prompts=4)
@@ -65,7 +65,7 @@ def measure(sizes: Sizes) -> list[Row]:
 
 def prompt(number: int) -> str:
     """Another one for each number, from its first word on."""
-    return f"{number + 1000} apples lie in a basket. Who ate the last one, and why?"
+    return f"{number + 1000} apples fell"
 
 
 def over_http(http: HttpSocket, text: str) -> float:

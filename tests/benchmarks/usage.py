@@ -12,8 +12,17 @@ UTIME, STIME = 11, 12
 
 def cpu_s(pid: int) -> float:
     """User and system seconds of all threads; steps of 10 ms."""
+    return sum(_times_s(pid))
+
+
+def user_s(pid: int) -> float:
+    """The user part of it: what the process itself computed."""
+    return _times_s(pid)[0]
+
+
+def _times_s(pid: int) -> tuple[float, float]:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[UTIME]) + int(fields[STIME])) / TICKS_PER_S
+    return int(fields[UTIME]) / TICKS_PER_S, int(fields[STIME]) / TICKS_PER_S
 
 
 def memory_bytes(pid: int) -> int:
