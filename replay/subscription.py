@@ -9,6 +9,7 @@ subscription is confirmed before ``subscribe`` returns, and every reconnection i
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Protocol, cast
@@ -50,6 +51,7 @@ class Subscription:
         self._on_message = on_message
         self._on_reset = on_reset
         self._confirmed: dict[str, asyncio.Future[None]] = {}
+        self._asked: Counter[str] = Counter()  # confirmations to come on this connection
         self._wire: _Wire | None = None
 
     @asynccontextmanager
@@ -70,7 +72,7 @@ class Subscription:
         if future is None:
             future = self._confirmed[channel] = asyncio.get_running_loop().create_future()
             if self._wire is not None:
-                self._wire.send("SUBSCRIBE", channel)
+                self._ask(self._wire, channel)
         try:
             async with asyncio.timeout(CONFIRM_TIMEOUT_S):
                 await asyncio.shield(future)
@@ -78,8 +80,17 @@ class Subscription:
             raise LogUnavailable("subscribe") from None
 
     def unsubscribe(self, channel: str) -> None:
-        if self._confirmed.pop(channel, None) is not None and self._wire is not None:
+        future = self._confirmed.pop(channel, None)
+        if future is None:
+            return
+        if not future.done():
+            future.set_result(None)  # whoever waits for all channels waits for this one no more
+        if self._wire is not None:
             self._wire.send("UNSUBSCRIBE", channel)
+
+    def _ask(self, wire: _Wire, channel: str) -> None:
+        self._asked[channel] += 1
+        wire.send("SUBSCRIBE", channel)
 
     async def _run(self) -> None:
         pause_s = RETRY_MIN_S
@@ -98,12 +109,13 @@ class Subscription:
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
             wire = await self._connect()
         try:
+            self._asked.clear()
             for credentials in self._credentials():
                 wire.send(*credentials)
             for channel, future in list(self._confirmed.items()):
                 if future.done():
                     self._confirmed[channel] = asyncio.get_running_loop().create_future()
-                wire.send("SUBSCRIBE", channel)
+                self._ask(wire, channel)
             self._wire = wire
             yield wire
         finally:
@@ -148,9 +160,17 @@ class Subscription:
         if kind == b"message":
             self._on_message(reply[1].decode(), reply[2])
         elif kind == b"subscribe":
-            future = self._confirmed.get(reply[1].decode())
-            if future is not None and not future.done():
-                future.set_result(None)
+            self._on_confirmed(reply[1].decode())
+
+    def _on_confirmed(self, channel: str) -> None:
+        """A channel that was left and asked for again is confirmed by the last answer alone."""
+        self._asked[channel] -= 1
+        if self._asked[channel] > 0:
+            return
+        del self._asked[channel]
+        future = self._confirmed.get(channel)
+        if future is not None and not future.done():
+            future.set_result(None)
 
 
 class _Wire(asyncio.Protocol):
