@@ -101,6 +101,16 @@ def note(text: str) -> None:
     sys.stderr.write(printable(text) + "\n")
 
 
+def agrees(question: str) -> bool:
+    """Asks on stderr, so that stdout stays clean, and takes only a yes for a yes."""
+    sys.stderr.write(f"{printable(question)} [y/N] ")
+    sys.stderr.flush()
+    answer = sys.stdin.readline()
+    if not answer.endswith("\n"):  # nobody there
+        sys.stderr.write("\n")
+    return answer.strip().lower() in ("y", "yes")
+
+
 def complain(text: str) -> None:
     """Why the command did not come to its end, in one line on stderr."""
     note(f"replayctl: {text}")

@@ -24,7 +24,7 @@ from replay.cli.options import (
     RedisUrl,
     Tenant,
 )
-from replay.cli.output import complain, note, write, write_fields, write_json, write_table
+from replay.cli.output import agrees, complain, note, write, write_fields, write_json, write_table
 from replay.errors import LogUnavailable, SessionNotFound
 from replay.inspection import Detail, Inspector, Query, QueueInspector
 from replay.log import Stopped
@@ -234,11 +234,6 @@ def _confirm_evict(record: SessionRecord) -> None:
         f"Evict {formatting.printable(record.conversation)} ({state}, epoch {record.epoch}, "
         f"{formatting.size(record.end)}) and all its earlier sessions?"
     )
-    try:
-        agreed = typer.confirm(question, err=True)
-    except typer.Abort:  # no answer can come
-        note("")
-        agreed = False
-    if not agreed:
+    if not agrees(question):
         complain("nothing was stopped; --evict wants a yes, or --yes")
         raise typer.Exit(access.ExitCode.USAGE)
