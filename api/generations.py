@@ -11,6 +11,7 @@ import asyncio
 import logging
 import secrets
 import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from fastapi import APIRouter, Request, Response
@@ -135,6 +136,9 @@ async def open_session(
     opened = await node.log.open(new, validated_ms=validated_ms, nonce=secrets.token_hex(8))
     head = SessionHead(opened.ref, new.completion_id, request.ping_interval_s)
     await _enqueue(node, opened, number)
+    if opened.replaced is not None:
+        with suppress(LogUnavailable):  # whoever takes the job finds that the session has ended
+            await node.queue.remove(opened.replaced, dispatch=opened.replaced_dispatch)
     return OpenSession(head, request, caller.name)
 
 

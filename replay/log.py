@@ -35,11 +35,12 @@ ROUTE_S = 30 * 24 * 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A session was opened. ``replaced_epoch`` is the session that it stopped, 0 for none."""
+    """A session was opened. ``replaced`` is the one that it stopped, with the number of its job."""
 
     ref: SessionRef
     created_ms: int
-    replaced_epoch: int
+    replaced: SessionRef | None = None
+    replaced_dispatch: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,7 +95,7 @@ class MemoryLog:
         route = self._routes.setdefault((tenant, conversation.id), _Route(conversation))
         if route.nonce == nonce:
             known = self._sessions[route.sessions[route.epoch]].record
-            return Opened(known.ref, known.created_ms, 0)
+            return Opened(known.ref, known.created_ms)
         for name in (conversation.id, new.name, conversation.id + SEPARATOR + new.model):
             stopped_at = self._stopped.get((tenant, name), -STOPPED_MS)
             if now - stopped_at < STOPPED_MS and stopped_at >= now - validated_ms:
@@ -112,16 +112,16 @@ class MemoryLog:
         route.epoch = route.current = epoch
         route.nonce = nonce
         route.sessions[epoch] = record.ref
-        return Opened(record.ref, now, replaced)
+        return Opened(record.ref, now, *replaced)
 
-    def _replace(self, route: _Route) -> int:
+    def _replace(self, route: _Route) -> tuple[SessionRef | None, int]:
         before = self._find(route.sessions.get(route.current))
         if before is None or before.record.state.is_final:
-            return 0
+            return None, 0
         self._end_outside(
             before, State.STOPPED, "replaced", frames.end_comment(State.STOPPED, "replaced")
         )
-        return route.current
+        return before.record.ref, before.record.dispatch
 
     async def append(self, appends: Sequence[Append]) -> list[AppendResult | Exception]:
         return [self._append(append) for append in appends]

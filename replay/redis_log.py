@@ -67,7 +67,7 @@ class RedisLog:
         markers = {keys.stopped(conversation, n) for n in (conversation.id, new.name, full)}
         retention_ms = round(new.retention_s * 1000)
         route_ms = retention_ms if new.owner else round(ROUTE_S * 1000)
-        replaced = frames.end_comment(State.STOPPED, "replaced")
+        closing = frames.end_comment(State.STOPPED, "replaced")
         reply = await self._plane.call(
             Call(
                 script("open"),
@@ -80,7 +80,7 @@ class RedisLog:
                     nonce,
                     _ms(LIVE_S),
                     max(route_ms, _ms(LIVE_S)),
-                    replaced,
+                    closing,
                     len(markers),
                     *sorted(markers),
                     *_flat(new.to_fields()),
@@ -90,7 +90,11 @@ class RedisLog:
         if reply[0] == b"stopped":
             raise StoppedMeanwhile(new.name)
         ref = SessionRef(conversation.tenant, conversation.id, new.model, int(reply[1]))
-        return Opened(ref, int(reply[2]), int(reply[3]))
+        epoch, model, dispatch = (value.decode() for value in reply[3:])
+        if not epoch:
+            return Opened(ref, int(reply[2]))
+        replaced = SessionRef(conversation.tenant, conversation.id, decode(model), int(epoch))
+        return Opened(ref, int(reply[2]), replaced, int(dispatch))
 
     async def append(self, appends: Sequence[Append]) -> list[AppendResult | Exception]:
         replies = await self._plane.call_all([_append_call(append) for append in appends])

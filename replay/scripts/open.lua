@@ -4,7 +4,7 @@
 -- KEYS  route, conversations
 -- ARGV  stem, conversation, model, validated_ms, nonce, live_ms, route_ms, closing bytes of the
 --       replaced session, number of stop markers, the markers' keys, then the record's fields
--- Returns {'opened', epoch, created_ms, replaced epoch or 0} or {'stopped'}.
+-- Returns {'opened', epoch, created_ms, epoch, model and dispatch of the replaced session or ''} or {'stopped'}.
 local route, conversations = KEYS[1], KEYS[2]
 local stem, conversation, model = ARGV[1], ARGV[2], ARGV[3]
 local validated, nonce, live, route_ms, closing = number(ARGV[4]), ARGV[5], ARGV[6], ARGV[7], ARGV[8]
@@ -12,20 +12,20 @@ local now = now_ms()
 
 local known = fields(route, 'epoch', 'current', 'model', 'nonce', 'created_ms')
 if known.nonce == nonce then  -- the reply was lost and the caller asks again
-  return { 'opened', known.epoch, known.created_ms, '0' }
+  return { 'opened', known.epoch, known.created_ms, '', '', '' }
 end
 local markers = number(ARGV[9])
 for i = 10, 9 + markers do
   if number(redis.call('GET', ARGV[i])) >= now - validated then return { 'stopped' } end
 end
 
-local replaced = '0'
+local replaced = { '', '', '' }
 if known.current ~= '' then
   local before = stem .. conversation .. '::' .. known.model .. ':' .. known.current
   local state = redis.call('HGET', before .. ':record', 'state')
   if state and not final(state) then
     close_from_outside(before, 'stopped', 'replaced', closing, now)
-    replaced = known.current
+    replaced = { known.current, known.model, redis.call('HGET', before .. ':record', 'dispatch') }
   end
 end
 
@@ -54,4 +54,4 @@ for i = 1, #all, 2 do
     redis.call('HDEL', route, all[i])
   end
 end
-return { 'opened', epoch, int(now), replaced }
+return { 'opened', epoch, int(now), unpack(replaced) }

@@ -240,10 +240,11 @@ async def test_a_stop_while_queued_ends_the_waiting_post(node: NodeHarness, stre
 async def test_a_newer_post_ends_the_waiting_one(node: NodeHarness) -> None:
     first = asyncio.create_task(node.post(name="c"))
     await wait_until(lambda: bool(node.queue.jobs))
+    dead = node.queue.jobs[0]
     second = asyncio.create_task(node.post(name="c"))
     error = error_of(await first)
     assert (error["code"], error["state"], error["reason"]) == (400, "stopped", "replaced")
-    node.queue.jobs.pop(0)
+    await wait_until(lambda: len(node.queue.jobs) == 1 and dead not in node.queue.jobs)
     await (await node.producer()).complete()
     assert (await second).status_code == 200
 

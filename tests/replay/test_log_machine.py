@@ -115,7 +115,7 @@ class LogMachine(RuleBasedStateMachine):
         if before is not None and before.end is None:
             before.body += REPLACED
             before.finish(State.STOPPED, "replaced")
-            assert opened.replaced_epoch == before.ref.epoch
+            assert opened.replaced == before.ref
         assert all(opened.ref.epoch > one.ref.epoch for one in self.sessions[name])
         self.sessions[name].append(ModelSession(opened.ref))
 
@@ -163,9 +163,7 @@ class LogMachine(RuleBasedStateMachine):
         session = self.current(name)
         if session is None or session.claim is None or session.end is not None:
             return
-        last = Append(
-            session.claim, len(session.body), data, state=State.COMPLETED, reason="stop"
-        )
+        last = Append(session.claim, len(session.body), data, state=State.COMPLETED, reason="stop")
         (result,) = self.run(self.log.append([last]))
         session.body += data
         assert result == AppendResult(AppendStatus.APPENDED, len(session.body))
