@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from types import TracebackType
 from typing import Any
 from urllib.parse import quote
@@ -29,8 +30,8 @@ STREAM = "/v1/stream"
 async def eventually(condition: Callable[[], Awaitable[Any]], limit_s: float = WAIT_S) -> Any:
     """The first true value that the condition comes to within ``limit_s``."""
     async with asyncio.timeout(limit_s):
-        while not (value := await condition()):
-            await asyncio.sleep(LOOK_S)  # what is waited for tells nobody
+        while not (value := await condition()):  # noqa: ASYNC110 - it tells nobody
+            await asyncio.sleep(LOOK_S)
     return value
 
 
@@ -163,22 +164,49 @@ class Client:
         self.cluster = cluster
         self.nodes = [httpx.AsyncClient(base_url=url, **more) for url in cluster.nodes]
         self.front = httpx.AsyncClient(base_url=cluster.front, **more)
+        self._names: set[str] = set()
+        self._killed: list[int] = []
 
     async def aclose(self) -> None:
-        """Hangs up everywhere."""
+        """Leaves the cluster as it was, also after a test that failed: idle, nobody dying."""
+        for pid in self._killed:
+            await self.gone(pid)
+        for name in self._names:
+            with suppress(httpx.HTTPError):
+                await self.front.delete(STREAM, params={"conv_id": name})
         for client in (*self.nodes, self.front):
             await client.aclose()
+
+    def kill(self, child: str, number: int = signal.SIGKILL) -> int:
+        """Sends a signal to a node or worker by its name; the pid that got it."""
+        pid = self.cluster.kill(child, number)
+        self._killed.append(pid)
+        return pid
+
+    async def gone(self, pid: int) -> None:
+        """Returns once the launcher has seen that a process is dead."""
+
+        async def seen() -> bool:
+            return pid not in self.cluster.pids.values()
+
+        await eventually(seen)
 
     async def post(
         self, name: str | None, words: str, *, node: int = 0, **body: Any
     ) -> httpx.Response:
         """Asks and waits for the whole answer; ``name`` None is a plain request."""
-        return await self.nodes[node].post(CHAT, **_asked(name, words, body))
+        return await self.nodes[node].post(CHAT, **self._asked(name, words, body))
 
     def posting(self, name: str | None, words: str, *, node: int = 0, **body: Any) -> Reader:
         """Asks for a stream, to be read in a block."""
-        asked = _asked(name, words, {"stream": True, **body})
+        asked = self._asked(name, words, {"stream": True, **body})
         return Reader(self.nodes[node], "POST", CHAT, **asked)
+
+    def _asked(self, name: str | None, words: str, body: dict[str, Any]) -> dict[str, Any]:
+        if name is not None:
+            self._names.add(name)
+        messages = [{"role": "user", "content": words}]
+        return {"headers": named(name), "json": {"messages": messages, "temperature": 0, **body}}
 
     async def read(self, name: str, *, node: int = 0, **query: Any) -> httpx.Response:
         """The session's bytes; ``from_`` is the offset."""
@@ -239,11 +267,11 @@ class Client:
         await self.idle()
         _, total = await self.slots()
         names = [f"full-{number}" for number in range(total)]
-        for name in names:
-            await self._leave(name, "[[tokens=100000 rate=20]]")
-        for name in names:
-            await self.reaches(name, "running")
         try:
+            for name in names:
+                await self._leave(name, "[[tokens=100000 rate=20]]")
+            for name in names:
+                await self.reaches(name, "running")
             yield names
         finally:
             for name in names:
@@ -280,11 +308,6 @@ def stream_addresses(name: str) -> Iterator[str]:
 def named(name: str | None) -> dict[bytes, bytes]:
     """The header that names a session."""
     return {} if name is None else {b"X-Conversation-Id": name.encode()}
-
-
-def _asked(name: str | None, words: str, body: dict[str, Any]) -> dict[str, Any]:
-    messages = [{"role": "user", "content": words}]
-    return {"headers": named(name), "json": {"messages": messages, "temperature": 0, **body}}
 
 
 def _addressed(name: str, query: dict[str, Any]) -> dict[str, Any]:

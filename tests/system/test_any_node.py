@@ -6,7 +6,7 @@ import asyncio
 from contextlib import AsyncExitStack
 
 import pytest
-from cluster_client import Client, eventually, events, text_of
+from cluster_client import Client, events, eventually, text_of
 
 pytestmark = pytest.mark.anyio
 

@@ -1,0 +1,79 @@
+"""A newer POST of a conversation takes the place of the one before, on any node."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from cluster_client import Client, end_of, text_of
+
+pytestmark = pytest.mark.anyio
+
+SLOW = "[[tokens=100000 rate=50]]"
+REPLACED = {"state": "stopped", "reason": "replaced"}
+
+
+async def test_a_newer_post_ends_the_older_and_no_reader_sees_a_byte_of_it(
+    real: Client, name: str
+) -> None:
+    async with real.posting(name, "Tell me about the sea.", ignore_eos=True) as post:
+        await post.has(2000)
+        async with real.reading(name, node=1) as reader:
+            await reader.has(2000)
+            second = await real.post(name, "Hello", node=1, stream=True, max_tokens=20)
+            log = await reader.whole()
+            assert await post.whole() == log
+            epoch = (await post.head()).headers["x-stream-epoch"]
+            assert (await reader.head()).headers["x-stream-epoch"] == epoch
+    assert end_of(log) == REPLACED
+    assert second.headers["x-completion-id"].encode() not in log
+    assert int(second.headers["x-stream-epoch"]) > int(epoch)
+    for node in range(2):
+        assert await real.log(name, node=node) == second.content
+        first = await real.read(name, node=node, epoch=epoch)
+        assert (first.status_code, first.content) == (200, log)
+    await real.idle()
+
+
+async def test_a_newer_post_ends_one_that_is_queued(scripted: Client, name: str) -> None:
+    async with scripted.full(), scripted.posting(name, SLOW) as first:
+        await scripted.reaches(name, "queued")
+        async with scripted.posting(name, SLOW, node=1) as second:
+            error = await first.refused(400)
+            assert (error["state"], error["reason"]) == ("stopped", "replaced")
+            [found] = await scripted.lookup(name)
+            assert (found["state"], found["queue_position"]) == ("queued", 0)
+            await scripted.stop(name)
+            await second.refused(400)
+
+
+async def test_of_many_posts_at_once_one_is_left(scripted: Client, name: str) -> None:
+    words = "[[tokens=30 rate=30]]"
+    answers = await asyncio.gather(
+        *(scripted.post(name, words, node=i % 2, stream=True) for i in range(8))
+    )
+    [found] = await scripted.lookup(name)
+    last = [one for one in answers if one.headers["x-stream-epoch"] == str(found["epoch"])]
+    others = [one for one in answers if one not in last]
+    assert [one.status_code for one in last] == [200]
+    assert last[0].content.endswith(b"data: [DONE]\n\n")
+    assert await scripted.log(name, node=1) == last[0].content
+    assert {one.headers["x-stream-epoch"] for one in others} == {
+        *(one.headers["x-stream-epoch"] for one in answers)
+    } - {str(found["epoch"])}
+    for one in others:
+        replaced = one.json()["error"] if one.status_code == 400 else end_of(one.content)
+        assert {key: replaced[key] for key in REPLACED} == REPLACED
+    await scripted.idle()
+
+
+async def test_models_share_the_conversation(scripted: Client, name: str) -> None:
+    [model] = (await scripted.nodes[0].get("/v1/models")).json()["data"]
+    async with scripted.posting(name, SLOW) as first:
+        await first.has(1)
+        second = await scripted.post(
+            f"{name}::{model['id']}", "[[tokens=3 rate=0]]", node=1, model=model["id"], stream=True
+        )
+        assert end_of(await first.whole()) == REPLACED
+    assert await scripted.log(name) == second.content
+    assert text_of(second.content)
