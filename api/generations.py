@@ -291,7 +291,7 @@ class GenerationResponse(ConnectedResponse):
         self._check(item, fold.error)
         body = frames.compact(fold.answer()).encode()
         headers = raw({"Content-Type": "application/json", "Content-Length": str(len(body))})
-        await connection.start(200, [*headers, *self._named(item.state)])
+        await connection.start(200, [*headers, *self._named(item.state, offset=0)])
         await connection.body(body)
         await connection.finish()
 

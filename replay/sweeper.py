@@ -6,7 +6,8 @@ session whose producer died, and a plain session whose node died.
 
 A lease is reaped by the *two looks* rule: one unbroken connection must have seen the same expired
 lease twice, half a lease apart. Else every outage of Redis longer than a lease would destroy all
-healthy work the moment Redis comes back (hazards 6.12).
+healthy work the moment Redis comes back (hazards 6.12). What is absent (a node's record, a worker
+for a model) must likewise have been absent all along one connection.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from replay import frames
+from replay.cluster import HEARTBEAT_TTL_S
 from replay.errors import LogUnavailable
 from replay.identity import SessionRef
 from replay.log import Due, Leases, Look
@@ -27,11 +29,16 @@ SWEEP_INTERVAL_S = 1.0
 SWEEP_SESSIONS_MAX = 1000
 """How many sessions one sweep looks at."""
 
+ABSENCES_MAX = 10_000
+
 LOOK_AGAIN_S = 2.0
 """When a healthy or waiting session is looked at next."""
 
 WITHOUT_WORKER_S = 300.0
 """How long a queued session may wait while no worker serves its model."""
+
+OWNER_ABSENT_S = HEARTBEAT_TTL_S / 2
+"""How long a node must have had no record before its plain sessions are ended."""
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +69,25 @@ def is_dead(
     ):
         return False, fresh
     return look.now_ms - first.seen_ms >= lease_ms // 2, first
+
+
+class Absences:
+    """What was looked for and not found, and since when, over one unbroken connection."""
+
+    def __init__(self) -> None:
+        self._first: dict[str, tuple[int, int]] = {}
+
+    def since_ms(self, what: str, *, found: bool, now_ms: int, connection: int) -> int:
+        """For how long ``what`` has been absent; -1 where it was found."""
+        if found:
+            self._first.pop(what, None)
+            return -1
+        first = self._first.get(what)
+        if len(self._first) > ABSENCES_MAX:
+            self._first.clear()  # whatever is still absent is noted again
+        if first is None or first[1] != connection:
+            first = self._first[what] = (now_ms, connection)
+        return now_ms - first[0]
 
 
 class SweptLog(Leases, Protocol):
@@ -106,6 +132,9 @@ class Sweeper:
         self._requeue = requeue
         self._has_job = has_job
         self._suspicions: dict[SessionRef, Suspicion] = {}
+        self._nodes = Absences()
+        self._workers = Absences()
+        self._connection = 0
 
     async def run(self) -> None:
         """Sweeps until it is cancelled; a log that is away is asked again."""
@@ -122,39 +151,68 @@ class Sweeper:
 
     async def sweep(self) -> None:
         """One look at everything that is due. Raises LogUnavailable."""
-        connection = await self._log.connection()
+        self._connection = await self._log.connection()
         due = await self._log.due(SWEEP_SESSIONS_MAX)
         for one in due:
-            await self._look(one, connection)
+            await self._look(one)
         seen = {one.conversation for one in due}
         self._suspicions = {
             ref: first for ref, first in self._suspicions.items() if ref.conversation in seen
         }
 
-    async def _look(self, due: Due, connection: int) -> None:
+    async def _look(self, due: Due) -> None:
         look = await self._log.look(due.conversation)
         if look is None or look.state.is_final:
             await self._log.again(due, None)
-        elif look.owner and not await self._neighbours.has_node(look.owner):
-            await self._end(look, State.STOPPED, "disconnected", despite_lease=True)
+        elif look.owner and (absent_ms := await self._without_node(look)) >= 0:
+            # Its score stays: the next sweep looks again.
+            if absent_ms >= OWNER_ABSENT_S * 1000:
+                await self._end(look, State.STOPPED, "disconnected", despite_lease=True)
         elif look.state is State.QUEUED:
             await self._queued(due, look)
         else:
-            await self._produced(due, look, connection)
+            await self._produced(due, look)
+
+    async def _without_node(self, look: Look) -> int:
+        found = await self._neighbours.has_node(look.owner)
+        return self._nodes.since_ms(
+            look.owner, found=found, now_ms=look.now_ms, connection=self._connection
+        )
+
+    async def _without_worker(self, look: Look) -> int:
+        model = look.ref.model
+        found = await self._neighbours.serves(model)
+        return self._workers.since_ms(
+            model, found=found, now_ms=look.now_ms, connection=self._connection
+        )
 
     async def _queued(self, due: Due, look: Look) -> None:
-        waited_s = (look.now_ms - look.created_ms) / 1000
-        if waited_s > WITHOUT_WORKER_S and not await self._neighbours.serves(look.ref.model):
+        if await self._without_worker(look) >= WITHOUT_WORKER_S * 1000:
             await self._end(look, State.FAILED, "limit")
             return
-        if not await self._has_job(look) and (dispatch := await self._log.redispatch(look)):
+        if not await self._is_queued(look) and (dispatch := await self._log.redispatch(look)):
             logger.info("queued again: %s", look.ref.path())
-            await self._requeue(look, dispatch)
+            await self._enqueue(look, dispatch)
         await self._log.again(due, LOOK_AGAIN_S)
 
-    async def _produced(self, due: Due, look: Look, connection: int) -> None:
+    async def _is_queued(self, look: Look) -> bool:
+        """Whether its job is there; a queue plane that is away is asked at the next look."""
+        try:
+            return await self._has_job(look)
+        except LogUnavailable as error:
+            logger.warning("the queue is away: %s", error)
+            return True
+
+    async def _enqueue(self, look: Look, dispatch: int) -> None:
+        """Puts the job in; where that fails, the next look finds that there is none."""
+        try:
+            await self._requeue(look, dispatch)
+        except LogUnavailable as error:
+            logger.warning("the queue is away: %s", error)
+
+    async def _produced(self, due: Due, look: Look) -> None:
         first = self._suspicions.pop(look.ref, None)
-        dead, suspicion = is_dead(look, first, connection=connection, lease_ms=self._lease_ms)
+        dead, suspicion = is_dead(look, first, connection=self._connection, lease_ms=self._lease_ms)
         if dead:
             await self._end(look, State.LOST, "orphan")
         elif suspicion is not None:
