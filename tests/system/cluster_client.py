@@ -18,7 +18,7 @@ import httpx
 
 from deploy.local.cluster import Cluster
 
-WAIT_S = 15.0
+WAIT_S = 30.0
 """Bound of every wait; a machine that is busy with other tests must not fail these."""
 
 LOOK_S = 0.02

@@ -75,7 +75,7 @@ async def test_an_id_that_nobody_may_have_is_refused(scripted: Client, value: by
     assert "X-Conversation-Id" in error_of(answer)["message"]
 
 
-@pytest.mark.parametrize("value", [b"a\x01b", b"a\x7fb", b"\x00"])
+@pytest.mark.parametrize("value", [b"a\x01b", b"a\x7fb"])
 async def test_a_control_character_does_not_pass_the_parser(scripted: Client, value: bytes) -> None:
     assert (await posted_as(scripted, value)).status_code == 400
 

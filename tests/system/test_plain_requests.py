@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 
 import pytest
 from cluster_client import Client
@@ -62,12 +63,15 @@ async def test_a_plain_prompt_is_not_even_read_on_once_its_client_left(
     await scripted.idle(CANCELLED_WITHIN_S)
 
 
-async def test_plain_requests_do_not_touch_each_other(scripted: Client, name: str) -> None:
-    words = [f"{name}-{i} [[tokens=20 rate=40]]" for i in range(6)]
+async def test_plain_requests_do_not_touch_each_other(
+    scripted: Client, name: str, answer_to: Callable[[str], str]
+) -> None:
+    words = [f"{name} [[tokens=60 rate=60 seed={seed}]]" for seed in range(6)]
     answers = await asyncio.gather(
         *(scripted.post(None, one, node=i % 2) for i, one in enumerate(words))
     )
-    texts = {one.json()["choices"][0]["message"]["content"] for one in answers}
-    assert len(texts) == len(words)
+    texts = [one.json()["choices"][0]["message"]["content"] for one in answers]
+    assert texts == [answer_to(one) for one in words]
+    assert len(set(texts)) == len(words)
     records = [asked_with(scripted.cluster, one) for one in words]
     assert {record.state for record in records if record is not None} == {"completed"}
