@@ -5,66 +5,65 @@ The engine is the scripted one: what is tested is what the SDK parses, not what 
 
 from __future__ import annotations
 
-import json
-import signal
-import subprocess
-import sys
-import time
+import asyncio
 from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import openai
 import pytest
+from openai.types.chat import ChatCompletionMessageParam
+
+from deploy.local.cluster import Cluster
 
 pytestmark = pytest.mark.system
 
-START_LIMIT_S = 60.0
-STOP_LIMIT_S = 10.0
-MESSAGES: list[openai.types.chat.ChatCompletionMessageParam] = [
-    {"role": "user", "content": "Why is the sky blue?"}
-]
+KEY = "sdk-key"
+AUTHORIZATION = {"Authorization": f"Bearer {KEY}"}
+SETTINGS = {"REPLAY_API_KEYS": KEY, "REPLAY_REDIS_URL": "", "REPLAY_MODELS": ""}
+
+
+def said(words: str) -> list[ChatCompletionMessageParam]:
+    """A conversation of one message."""
+    return [{"role": "user", "content": words}]
+
+
+MESSAGES = said("Why is the sky blue?")
+SLOW = said("[[tokens=4000 rate=50]]")
 
 
 @pytest.fixture(scope="module")
-def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
-    """The addresses of two nodes of a running cluster."""
-    state = tmp_path_factory.mktemp("cluster")
-    command = [sys.executable, "-m", "deploy.local", "--port", "0", "--engine", "scripted"]
-    with (
-        (state / "launcher.log").open("wb") as log,
-        subprocess.Popen([*command, "--state-dir", str(state)], stdout=log, stderr=log) as launcher,
-    ):
-        try:
-            yield _ready(state, launcher)
-        finally:
-            launcher.send_signal(signal.SIGINT)
-            launcher.wait(STOP_LIMIT_S)
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Two nodes and a worker, with an API key."""
+    folder = tmp_path_factory.mktemp("cluster")
+    with Cluster(folder, "--engine", "scripted", environment=SETTINGS) as running:
+        yield running
 
 
-def _ready(state: Path, launcher: subprocess.Popen[bytes]) -> list[str]:
-    until = time.monotonic() + START_LIMIT_S
-    while time.monotonic() < until and launcher.poll() is None:
-        file = state / "cluster.json"
-        cluster = json.loads(file.read_text()) if file.exists() else {}
-        if cluster.get("ready"):
-            return [node["url"] for node in cluster["nodes"]]
-        time.sleep(0.05)  # the launcher's file is all it says
-    raise AssertionError((state / "launcher.log").read_text())
+@pytest.fixture
+def nodes(cluster: Cluster) -> list[str]:
+    """The nodes' addresses, both well after what an earlier test killed."""
+    cluster.wait_ready()
+    return cluster.nodes
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def client(nodes: list[str]) -> Iterator[openai.OpenAI]:
     """The SDK on the first node; it repeats nothing, so that nothing is hidden."""
-    with openai.OpenAI(base_url=f"{nodes[0]}/v1", api_key="any", max_retries=0) as made:
+    with openai.OpenAI(base_url=f"{nodes[0]}/v1", api_key=KEY, max_retries=0) as made:
         yield made
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def model(client: openai.OpenAI) -> str:
     """The only model there is."""
     [only] = client.models.list()
     return only.id
+
+
+def read(node: str, name: str, offset: int = 0) -> httpx.Response:
+    """What a node replays."""
+    asked: dict[str, str | int] = {"conv_id": name, "from": offset}
+    return httpx.get(f"{node}/v1/stream", params=asked, headers=AUTHORIZATION)
 
 
 def test_an_answer_is_parsed_whole(client: openai.OpenAI, model: str) -> None:
@@ -73,7 +72,9 @@ def test_an_answer_is_parsed_whole(client: openai.OpenAI, model: str) -> None:
     assert (choice.index, choice.finish_reason) == (0, "length")
     assert choice.message.role == "assistant" and choice.message.content
     assert answer.usage is not None and answer.usage.completion_tokens == 8
+    assert answer.usage.total_tokens == answer.usage.prompt_tokens + 8
     assert answer.id.startswith("chatcmpl-") and answer.model == model
+    assert answer.object == "chat.completion"
 
 
 def test_a_stream_is_the_same_answer_in_pieces(client: openai.OpenAI, model: str) -> None:
@@ -96,19 +97,48 @@ def test_a_stream_is_the_same_answer_in_pieces(client: openai.OpenAI, model: str
     assert len({(chunk.id, chunk.created) for chunk in chunks}) == 1
 
 
+def test_without_being_asked_a_stream_has_no_usage(client: openai.OpenAI, model: str) -> None:
+    stream = client.chat.completions.create(
+        model=model, messages=MESSAGES, max_tokens=3, stream=True
+    )
+    assert [chunk.usage for chunk in stream if chunk.usage or not chunk.choices] == []
+
+
 def test_a_stream_that_the_sdk_read_can_be_replayed_elsewhere(
     client: openai.OpenAI, model: str, nodes: list[str]
 ) -> None:
-    name = {"X-Conversation-Id": f"sdk::{model}"}
     with client.chat.completions.with_streaming_response.create(
-        model=model, messages=MESSAGES, max_tokens=8, stream=True, extra_headers=name
+        model=model,
+        messages=MESSAGES,
+        max_tokens=8,
+        stream=True,
+        extra_headers={"X-Conversation-Id": f"sdk::{model}"},
     ) as response:
         body = b"".join(response.iter_bytes())
     assert body.endswith(b"data: [DONE]\n\n")
     for offset in (0, 1, len(body) // 2, len(body)):
-        asked = {"conv_id": "sdk", "from": offset}
-        replayed = httpx.get(f"{nodes[1]}/v1/stream", params=asked)
+        replayed = read(nodes[1], "sdk", offset)
         assert (replayed.status_code, replayed.content) == (200, body[offset:])
+
+
+def test_a_whole_answer_with_the_header_is_the_same_and_can_be_read(
+    client: openai.OpenAI, model: str, nodes: list[str]
+) -> None:
+    plain = client.chat.completions.create(model=model, messages=MESSAGES, max_tokens=8, seed=1)
+    named = client.chat.completions.create(
+        model=model,
+        messages=MESSAGES,
+        max_tokens=8,
+        seed=1,
+        extra_headers={"X-Conversation-Id": "whole"},
+    )
+    assert named.choices == plain.choices
+    assert named.id.encode() in read(nodes[1], "whole").content
+
+
+def test_the_models_are_listed(client: openai.OpenAI) -> None:
+    [only] = client.models.list()
+    assert only.object == "model" and only.id and only.created > 0
 
 
 def test_mistakes_are_the_sdks_own_errors(client: openai.OpenAI, model: str) -> None:
@@ -116,6 +146,8 @@ def test_mistakes_are_the_sdks_own_errors(client: openai.OpenAI, model: str) -> 
         client.chat.completions.create(model=model, messages=MESSAGES, max_tokens=-5)
     with pytest.raises(openai.BadRequestError, match="not found"):
         client.chat.completions.create(model="other", messages=MESSAGES)
+    with pytest.raises(openai.BadRequestError, match="'n': not supported yet"):
+        client.chat.completions.create(model=model, messages=MESSAGES, n=2)
     with pytest.raises(openai.BadRequestError, match="'tools': not supported yet"):
         client.chat.completions.create(
             model=model,
@@ -124,21 +156,97 @@ def test_mistakes_are_the_sdks_own_errors(client: openai.OpenAI, model: str) -> 
         )
 
 
+def test_a_prompt_beyond_the_context_tells_both_numbers(client: openai.OpenAI, model: str) -> None:
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.chat.completions.create(model=model, messages=said("x" * 9000), stream=True)
+    assert isinstance(refused.value.body, dict)
+    assert refused.value.type == "exceed_context_size_error"
+    assert refused.value.body["n_prompt_tokens"] > refused.value.body["n_ctx"] == 8192
+
+
+def test_a_wrong_key_is_an_authentication_error(nodes: list[str]) -> None:
+    with (
+        openai.OpenAI(base_url=f"{nodes[1]}/v1", api_key="other", max_retries=0) as stranger,
+        pytest.raises(openai.AuthenticationError, match="Invalid API Key"),
+    ):
+        stranger.models.list()
+
+
+def test_what_is_not_there_is_a_not_found_error(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError):
+        client.models.retrieve("other")
+    with pytest.raises(openai.NotFoundError):
+        client.embeddings.create(model="any", input="any")
+
+
+def test_a_failure_before_the_first_token_is_a_server_error(
+    client: openai.OpenAI, model: str
+) -> None:
+    for stream in (True, False):
+        with pytest.raises(openai.InternalServerError, match="token 0"):
+            client.chat.completions.create(
+                model=model, messages=said("[[fail_at=0]]"), stream=stream
+            )
+
+
+def test_a_failure_in_the_middle_is_raised_after_what_was_said(
+    client: openai.OpenAI, model: str
+) -> None:
+    stream = client.chat.completions.create(
+        model=model, messages=said("[[fail_at=20 rate=0]]"), stream=True
+    )
+    seen = 0
+    with pytest.raises(openai.APIError, match="token 20"):
+        for _ in stream:
+            seen += 1
+    assert seen > 1
+
+
+def test_a_node_that_dies_is_never_taken_for_the_end(
+    client: openai.OpenAI, model: str, cluster: Cluster
+) -> None:
+    stream = client.chat.completions.create(model=model, messages=SLOW, stream=True)
+    next(stream)
+    killed = cluster.kill("api-1")
+    with pytest.raises((openai.APIError, httpx.TransportError)):
+        list(stream)
+    cluster.wait_for(lambda state: state["nodes"][0]["pid"] != killed)
+
+
 def test_a_stop_elsewhere_ends_the_sdks_stream(
     client: openai.OpenAI, model: str, nodes: list[str]
 ) -> None:
     stream = client.chat.completions.create(
         model=model,
-        messages=MESSAGES,
-        max_tokens=4000,
+        messages=SLOW,
         stream=True,
         extra_headers={"X-Conversation-Id": "to-stop"},
     )
-    seen = 0
-    for _ in stream:
-        seen += 1
-        if seen == 3:
-            stopped = httpx.delete(f"{nodes[1]}/v1/stream", params={"conv_id": "to-stop"})
-            assert stopped.status_code == 204
-    assert 3 <= seen < 4000
-    assert httpx.get(f"{nodes[0]}/v1/stream?conv_id=to-stop").status_code == 404
+    for _ in range(3):
+        next(stream)
+    stopped = httpx.delete(
+        f"{nodes[1]}/v1/stream", params={"conv_id": "to-stop"}, headers=AUTHORIZATION
+    )
+    assert stopped.status_code == 204
+    assert len(list(stream)) < 1000
+    assert read(nodes[0], "to-stop").status_code == 404
+
+
+def test_leaving_the_stream_is_no_error(client: openai.OpenAI, model: str) -> None:
+    with client.chat.completions.create(model=model, messages=SLOW, stream=True) as stream:
+        next(stream)
+    assert client.chat.completions.create(model=model, messages=MESSAGES, max_tokens=1).choices
+
+
+@pytest.mark.anyio
+async def test_the_asynchronous_sdk_reads_several_at_once(nodes: list[str], model: str) -> None:
+    async with openai.AsyncOpenAI(base_url=f"{nodes[1]}/v1", api_key=KEY) as client:
+
+        async def answer(number: int) -> str:
+            stream = await client.chat.completions.create(
+                model=model, messages=said(f"[[tokens=80 rate=0 seed={number}]]"), stream=True
+            )
+            return "".join([one.choices[0].delta.content or "" async for one in stream])
+
+        answers = await asyncio.gather(*map(answer, range(4)))
+    assert len(set(answers)) == 4
