@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from redis import Redis
 
 from deploy.local.cluster import Cluster
 
+from .frail import Frail
 from .stored import heartbeat
 from .wire import Node, until
 
@@ -41,13 +42,6 @@ def made(state_dir: Path, *arguments: str, **environment: str) -> Cluster:
     return Cluster(
         state_dir, "--engine", "scripted", *arguments, environment={**OURS, **environment}
     )
-
-
-@contextmanager
-def connected(url: str) -> Iterator[Redis]:
-    """A client for a block."""
-    with Redis.from_url(url) as client:
-        yield client
 
 
 @pytest.fixture(scope="session")
@@ -93,14 +87,33 @@ def db(own_cluster: Cluster | None) -> Iterator[Redis]:
     url = own_cluster.redis_url if own_cluster else REDIS_URL
     if not url:
         pytest.skip("REPLAY_PROTOCOL_REDIS_URL does not name the cluster's Redis")
-    with connected(url) as client:
+    with Redis.from_url(url) as client:
         yield client
 
 
+@pytest.fixture(scope="package")
+def frail_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Frail]:
+    """The cluster that is broken."""
+    if URLS:
+        pytest.skip("REPLAY_PROTOCOL_URLS: what runs elsewhere is not broken")
+    with Frail(tmp_path_factory.mktemp("frail"), OURS).running() as frail:
+        yield frail
+
+
 @pytest.fixture
-def name() -> str:
-    """A conversation that no other test uses."""
-    return f"c-{secrets.token_hex(6)}"
+def frail(frail_cluster: Frail) -> Frail:
+    """The same, well again."""
+    return frail_cluster.well()
+
+
+@pytest.fixture
+def name(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A conversation that no other test uses; what the test leaves running is stopped."""
+    frail = "frail" in request.fixturenames
+    nodes = request.getfixturevalue("frail").nodes if frail else request.getfixturevalue("nodes")
+    made = f"c-{secrets.token_hex(6)}"
+    yield made
+    nodes[1].stop(made)
 
 
 @pytest.fixture

@@ -138,9 +138,10 @@ class Stored:
 
     @property
     def end(self) -> dict[str, Any] | None:
-        """The end entry."""
+        """The end entry, its size as a number."""
         last = self.redis.xrange(self.keys.stream, END_ID, END_ID)
-        return json.loads(last[0][1][b"end"]) if last else None
+        found = json.loads(last[0][1][b"end"]) if last else None
+        return {**found, "size": int(found["size"])} if found else None
 
     def reaches(self, *states: str) -> dict[str, str]:
         """The record, once the session is in one of these states."""

@@ -16,6 +16,7 @@ from redis import Redis
 from inference_worker.scripted_engine import open_scripted_engine, scripted_answer
 from replay.request import SamplingParams
 
+from .frail import Frail
 from .stored import asked_with, stored
 from .wire import (
     CHAT,
@@ -142,6 +143,26 @@ def test_a_client_that_leaves_a_plain_request_in_the_queue_stops_it(
     until(lambda: not db.zcard(session.keys.queue))
 
 
+@pytest.mark.clause("POST-2")
+def test_the_death_of_its_node_stops_a_plain_request(frail: Frail, name: str) -> None:
+    with frail.nodes[0].posting(None, f"{LONG} {name}", model="one") as post:
+        post.first(1)
+        session = asked_with(frail.db, name)
+        frail.kill("api-1")
+        assert session.reaches("stopped")["reason"] == "disconnected"
+
+
+@pytest.mark.clause("POST-3")
+def test_a_new_post_replaces_the_session_of_another_model(frail: Frail, name: str) -> None:
+    node, other = frail.nodes
+    with node.posting(f"{name}::one", LONG, model="one") as first:
+        first.first(1)
+        answer = other.post(f"{name}::two", SHORT, model="two", stream=True).content
+        assert first.whole().endswith(end_comment("stopped", "replaced"))
+    assert [one["model"] for one in node.lookup(name)] == ["two"]
+    assert node.read(name).content == answer
+
+
 @pytest.mark.clause("POST-3")
 def test_a_name_less_its_model_is_the_conversation(
     node: Node, other: Node, name: str, model: str
@@ -248,6 +269,16 @@ def test_keep_alives_do_not_bring_the_status_line(node: Node, other: Node, name:
             assert not post.answers()
         assert post.whole().startswith(b":")
         assert (post.status, post.headers["x-stream-state"]) == (200, "running")
+
+
+@pytest.mark.clause("POST-7")
+def test_the_status_line_waits_only_so_long_for_the_answer(frail: Frail, name: str) -> None:
+    node, other = frail.nodes
+    with node.posting(name, "[[prefill_s=60]]", model="one") as post:
+        assert post.status == 200
+        assert other.found(name)["total_bytes"] == 0
+        other.stop(name)
+        assert post.whole() == end_comment("stopped", "client")
 
 
 @pytest.mark.clause("POST-7")
