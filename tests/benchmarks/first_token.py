@@ -8,6 +8,7 @@ so that no cache can answer it.
 from __future__ import annotations
 
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -16,12 +17,15 @@ from deploy.bootstrap import MODEL, models_dir
 from deploy.local.cluster import Cluster
 from tests.benchmarks.companion import Companion
 from tests.benchmarks.http_socket import HttpSocket
-from tests.benchmarks.report import Row
+from tests.benchmarks.report import Row, quantile
 
 CONTENT = b'"content":"'
 """Stands in the first frame with text; the role's frame has null there."""
 
 MAX_TOKENS = 2
+TIME_MAX_S = 45.0
+"""On a busy machine fewer prompts are asked, rather than for longer."""
+
 WARM_PROMPTS = 3
 
 
@@ -45,7 +49,10 @@ def measure(sizes: Sizes) -> list[Row]:
         Companion("bare_engine", str(model)) as engine,
     ):
         http = HttpSocket(cluster.nodes[0])
+        until_s = time.monotonic() + TIME_MAX_S
         for number in range(-WARM_PROMPTS, sizes.prompts):
+            if time.monotonic() > until_s:
+                break
             told = engine.ask("first_token", text=prompt(number), max_tokens=MAX_TOKENS)
             took_s = over_http(http, prompt(number))
             if number >= 0:
@@ -60,7 +67,13 @@ def measure(sizes: Sizes) -> list[Row]:
         Row("first token of the bare engine", bare_ms, "ms", is_floor=True, note=note),
         Row("what the cluster adds, pair by pair", added_ms, "ms"),
         Row("difference of the medians", [median(cluster_ms) - median(bare_ms)], "ms"),
+        Row("difference of the quickest tenths", [quickest(cluster_ms) - quickest(bare_ms)], "ms"),
     ]
+
+
+def quickest(values: list[float]) -> float:
+    """What a tenth of the values do not exceed: those that nobody else's work disturbed."""
+    return quantile(values, 0.1)
 
 
 def prompt(number: int) -> str:
