@@ -1,0 +1,84 @@
+"""Engines are opened as the settings say; llama.cpp is touched only where it is wanted."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+from inference_worker.config import WorkerSettings
+from inference_worker.engine import EngineFailed
+from inference_worker.models import open_engine
+
+LLAMA = "inference_worker.llama_engine"
+
+
+def ignore(name: str, progress: float) -> None:
+    """Nobody asks for the progress."""
+
+
+@pytest.fixture
+def fake_llama(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, Any]]:
+    """Stands in for the adapter; keeps what it was asked to open."""
+    opened: list[tuple[Any, Any]] = []
+    module = ModuleType(LLAMA)
+    module.LlamaSettings = lambda **fields: SimpleNamespace(**fields)  # type: ignore[attr-defined]
+
+    def open_llama_engine(settings: Any, *, on_progress: Any) -> str:
+        opened.append((settings, on_progress))
+        return "engine"
+
+    module.open_llama_engine = open_llama_engine  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, LLAMA, module)
+    return opened
+
+
+def test_a_scripted_engine_needs_no_llama(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, LLAMA, None)  # type: ignore[arg-type]  # an import fails
+    settings = WorkerSettings(engine="scripted", slots=3, context_tokens=100)
+    engine = open_engine(settings, "m", Path("x"), ignore)
+    try:
+        model = engine.model
+        assert (model.name, model.slots, model.context_tokens) == ("m", 3, 100)
+        assert engine.free_slots == 3
+    finally:
+        engine.close()
+
+
+def test_a_model_is_opened_with_the_workers_settings(
+    fake_llama: list[tuple[Any, Any]], tmp_path: Path
+) -> None:
+    file = tmp_path / "m.gguf"
+    file.write_bytes(b"GGUF")
+    told: list[tuple[str, float]] = []
+    settings = WorkerSettings(
+        engine="llama",
+        slots=2,
+        threads=3,
+        gpu_layers=4,
+        context_tokens=512,
+        prefill_chunk_tokens=64,
+    )
+    engine: Any = open_engine(settings, "m", file, lambda name, part: told.append((name, part)))
+    assert engine == "engine"
+    ((asked, on_progress),) = fake_llama
+    assert vars(asked) == {
+        "path": file,
+        "name": "m",
+        "slots": 2,
+        "context_tokens": 512,
+        "threads": 3,
+        "prefill_chunk_tokens": 64,
+        "gpu_layers": 4,
+    }
+    on_progress(0.5)
+    assert told == [("m", 0.5)]
+
+
+@pytest.mark.usefixtures("fake_llama")
+def test_a_file_that_is_not_there_is_the_operators_error(tmp_path: Path) -> None:
+    with pytest.raises(EngineFailed):
+        open_engine(WorkerSettings(engine="llama"), "m", tmp_path / "none.gguf", ignore)
