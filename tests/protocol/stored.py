@@ -40,7 +40,7 @@ class Keys:
     @property
     def stem(self) -> str:
         """With the hash tag."""
-        base = self.conversation.split("::")[0]
+        base = self.conversation.split("::")[0].rstrip(":")
         return f"rc:{{{encoded(self.tenant)}:{encoded(base)}}}:"
 
     @property

@@ -47,7 +47,7 @@ def tenants(keyed: Cluster) -> Iterator[tuple[Node, Node]]:
         yield first, second
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def stranger(keyed: Cluster) -> Iterator[Node]:
     """Who has no key."""
     node = Node(keyed.nodes[0])
