@@ -271,8 +271,10 @@ async def test_a_job_that_another_worker_is_starting_holds_up_nobody_else(redis_
         await slow.until(lambda: slow.at_once)
         await quick.put(2)
         quick.dispatch.wake("m")
-        await quick.until(lambda: quick.started == [2], 2.0)
-        slow.hold.set()
+        try:
+            await quick.until(lambda: quick.started == [2], 2.0)
+        finally:
+            slow.hold.set()
         await slow.until(lambda: slow.started == [1])
 
 

@@ -1,0 +1,474 @@
+"""One session at its worker: claimed once, produced exactly, let go of whatever happens."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from cluster import text_of
+from log_contract import body, new_session
+
+from inference_worker import generate, producer
+from inference_worker.engine import (
+    EngineFailed,
+    Finish,
+    FinishReason,
+    NoFreeSlot,
+    OnSteps,
+    SequenceSpec,
+    Step,
+    Timings,
+)
+from inference_worker.generate import Sessions
+from inference_worker.producer import Producer
+from replay import keys
+from replay.errors import LogUnavailable
+from replay.identity import SessionRef
+from replay.log import AppendResult, Claim, ClaimResult, ClaimStatus
+from replay.memory_log import MemoryLog
+from replay.records import End, SessionRecord, State
+from replay.request import GenerationRequest, RenderOptions, SamplingParams
+
+pytestmark = pytest.mark.anyio
+LIMIT_S = 5.0
+TIMINGS = Timings(prompt_n=3, prompt_ms=1.0, predicted_n=1, predicted_ms=1.0)
+
+
+class FaultyLog(MemoryLog):
+    """Refuses as often as it is told to, and keeps what it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.refuses: dict[str, int] = {}
+        self.nonces: list[str] = []
+        self.renewed: list[list[SessionRef]] = []
+
+    def _refuse(self, operation: str) -> None:
+        if self.refuses.get(operation, 0) > 0:
+            self.refuses[operation] -= 1
+            raise LogUnavailable(operation)
+
+    async def claim(self, ref: SessionRef, **more: Any) -> ClaimResult:
+        self.nonces.append(more["nonce"])
+        self._refuse("claim")
+        result = await super().claim(ref, **more)
+        self._refuse("claim's reply")
+        return result
+
+    async def record(self, ref: SessionRef) -> SessionRecord | None:
+        self._refuse("record")
+        return await super().record(ref)
+
+    async def append(self, appends: Sequence[Any]) -> list[AppendResult | Exception]:
+        self._refuse("append")
+        return await super().append(appends)
+
+    async def renew(self, claims: Sequence[Claim], lease_s: float) -> list[ClaimStatus | Exception]:
+        self._refuse("renew")
+        self.renewed.append([claim.ref for claim in claims])
+        return await super().renew(claims, lease_s)
+
+
+class Script:
+    """An engine that does what the test says, on the test's own thread."""
+
+    def __init__(self) -> None:
+        self.model = SimpleNamespace(name="m")
+        self.free_slots = 8
+        self.submitted: list[SequenceSpec] = []
+        self.stopped: list[str] = []
+        self.error: Exception | None = None
+        self.on_steps: OnSteps = lambda steps: None
+
+    def submit(self, spec: SequenceSpec) -> None:
+        if self.error is not None:
+            raise self.error
+        self.submitted.append(spec)
+
+    def stop(self, sequence_id: str) -> None:
+        self.stopped.append(sequence_id)
+
+    def step(self, ref: SessionRef, text: str, *tokens: int) -> None:
+        self.on_steps([Step(ref.path(), tokens, text, timings=TIMINGS)])
+
+    def finish(
+        self, ref: SessionRef, reason: FinishReason, text: str = "", *tokens: int, error: str = ""
+    ) -> None:
+        finish = Finish(reason, error=error)
+        self.on_steps([Step(ref.path(), tokens, text, finish, timings=TIMINGS)])
+
+
+class Desk:
+    """The sessions of a worker, and all that they need."""
+
+    def __init__(self) -> None:
+        self.log = FaultyLog()
+        self.engine: Any = Script()
+        self.producer = Producer(self.log, window_bytes=1 << 20)
+        self.released: list[SessionRef] = []
+        self.release_fails = 0
+        self.slots_freed = 0
+        self.sessions = Sessions(self.log, self.producer, self._release, worker="w", lease_s=60)
+        self.sessions.on_slot_free = self._freed
+        self.engine.on_steps = self.sessions.steps_of(asyncio.get_running_loop())
+        self.opened = 0
+
+    async def _release(self, ref: SessionRef) -> None:
+        if self.release_fails:
+            self.release_fails -= 1
+            raise LogUnavailable("release")
+        self.released.append(ref)
+
+    def _freed(self) -> None:
+        self.slots_freed += 1
+
+    async def open(self, name: str = "c", **more: Any) -> SessionRef:
+        request = GenerationRequest(
+            "openai.chat",
+            "m",
+            (),
+            SamplingParams(seed=7),
+            stop=("END",),
+            max_tokens=9,
+            render=RenderOptions(include_usage=True),
+        )
+        fields = {"request": request.to_json(), "ping_interval_s": -1, **more}
+        self.opened += 1
+        opened = await self.log.open(
+            new_session(name, **fields), validated_ms=-1, nonce=str(self.opened)
+        )
+        return opened.ref
+
+    async def start(self, name: str = "c", **more: Any) -> SessionRef:
+        ref = await self.open(name, **more)
+        await self.sessions.start(self.engine, ref)
+        return ref
+
+    async def end(self, ref: SessionRef) -> End:
+        async with asyncio.timeout(LIMIT_S):
+            while True:
+                page = await self.log.read(ref, 0)
+                if page.end is not None:
+                    return page.end
+                await asyncio.sleep(0.001)  # the log tells nobody here
+
+    async def stored(self, ref: SessionRef) -> None:
+        """Until the log has bytes and the producer knows it."""
+        async with asyncio.timeout(LIMIT_S):
+            while True:
+                is_pending = any(outlet.pending for outlet in self.producer._outlets)
+                if await body(self.log, ref) and not is_pending:
+                    return
+                await asyncio.sleep(0.001)  # the log tells nobody here
+
+    async def until(self, condition: Callable[[], Any]) -> None:
+        async with asyncio.timeout(LIMIT_S):
+            while True:
+                if condition():
+                    return
+                await asyncio.sleep(0.001)  # a task tells nobody
+
+
+@asynccontextmanager
+async def desks() -> AsyncIterator[Desk]:
+    one = Desk()
+    tasks = [
+        asyncio.create_task(one.producer.run()),
+        asyncio.create_task(one.sessions.tell_releases()),
+    ]
+    try:
+        yield one
+        assert not any(task.done() for task in tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@pytest.fixture
+async def desk() -> AsyncIterator[Desk]:
+    async with desks() as one:
+        yield one
+
+
+@pytest.fixture(autouse=True)
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(generate, "CLAIM_RETRY_S", 0.001)
+    monkeypatch.setattr(producer, "RETRY_MIN_S", 0.001)
+
+
+async def test_a_session_goes_from_the_record_to_the_engine_and_from_there_to_the_log(
+    desk: Desk,
+) -> None:
+    ref = await desk.start()
+    assert desk.engine.submitted == [
+        SequenceSpec(ref.path(), (1, 70000, 3), SamplingParams(seed=7), stop=("END",), max_tokens=9)
+    ]
+    desk.engine.step(ref, "Hel", 5)
+    desk.engine.step(ref, "", 6)
+    desk.engine.step(ref, "lo", 7)
+    desk.engine.finish(ref, FinishReason.STOP, "!", 8)
+    assert (await desk.end(ref)).reason == "stop"
+    whole = await body(desk.log, ref)
+    assert text_of(whole) == "Hello!"
+    assert whole.endswith(b"data: [DONE]\n\n")
+    assert b'"completion_tokens":4,"prompt_tokens":3' in whole
+    record = await desk.log.record(ref)
+    assert record is not None
+    assert (record.state, record.worker, record.token_count) == (State.COMPLETED, "w", 4)
+    await desk.until(lambda: desk.released == [ref])
+    assert (len(desk.sessions), desk.slots_freed) == (0, 1)
+
+
+async def test_an_answer_that_is_cut_short_says_length(desk: Desk) -> None:
+    ref = await desk.start()
+    desk.engine.finish(ref, FinishReason.LENGTH, "x", 5)
+    assert await desk.end(ref) == End(State.COMPLETED, "length", len(await body(desk.log, ref)))
+
+
+@pytest.mark.parametrize("operation", ["claim", "claim's reply"])
+async def test_a_claim_is_asked_again_under_the_same_nonce(desk: Desk, operation: str) -> None:
+    """A lost reply would else make the session held by ourselves."""
+    desk.log.refuses[operation] = 3
+    ref = await desk.start()
+    assert len(desk.log.nonces) == 4
+    assert len(set(desk.log.nonces)) == 1
+    assert [spec.id for spec in desk.engine.submitted] == [ref.path()]
+    record = await desk.log.record(ref)
+    assert record is not None
+    assert record.attempt == 1
+
+
+async def test_every_claim_has_a_nonce_of_its_own(desk: Desk) -> None:
+    for name in ("a", "b"):
+        await desk.start(name)
+    assert len(set(desk.log.nonces)) == 2
+
+
+async def test_a_log_that_stays_away_loses_the_job_and_takes_no_slot(desk: Desk) -> None:
+    desk.log.refuses["claim"] = 1000
+    ref = await desk.start()
+    assert len(desk.log.nonces) == generate.CLAIM_TRIES
+    assert (desk.engine.submitted, len(desk.sessions)) == ([], 0)
+    desk.log.refuses.clear()
+    record = await desk.log.record(ref)
+    assert record is not None
+    assert record.state is State.QUEUED  # so that the sweeper can queue it again
+
+
+async def test_a_record_that_cannot_be_read_at_once_costs_no_claimed_session(desk: Desk) -> None:
+    desk.log.refuses["record"] = 1
+    ref = await desk.open()
+    try:
+        await desk.sessions.start(desk.engine, ref)
+    except LogUnavailable:
+        pytest.fail("claimed, and left to its lease")
+    assert [spec.id for spec in desk.engine.submitted] == [ref.path()]
+
+
+@pytest.mark.parametrize("why", ["held", "stopped", "replaced", "gone"])
+async def test_a_session_that_cannot_be_claimed_takes_no_slot(desk: Desk, why: str) -> None:
+    ref = await desk.open()
+    if why == "held":
+        await desk.log.claim(ref, worker="other", nonce="x", lease_s=60)
+    elif why == "stopped":
+        await desk.log.stop("t", "c", epoch=None, keep=True, reason="client")
+    elif why == "replaced":
+        await desk.open()
+    else:
+        ref = SessionRef("t", "never", "m", 1)
+    before = await body(desk.log, ref)
+    await desk.sessions.start(desk.engine, ref)
+    assert (desk.engine.submitted, len(desk.sessions), desk.producer._outlets) == ([], 0, set())
+    assert await body(desk.log, ref) == before
+    assert (desk.released, desk.slots_freed) == ([], 0)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"dialect": "unknown"},
+        {"request": "{}"},
+        {"request": "no json"},
+        {"request": "[]"},
+        {"request": '{"dialect":"openai.chat","model":"m","messages":[],"sampling":{}}'},
+    ],
+    ids=["dialect", "empty request", "no request", "another request", "no seed"],
+)
+async def test_what_cannot_be_understood_ends_as_failed_engine(
+    desk: Desk, fields: dict[str, str]
+) -> None:
+    ref = await desk.open(**fields)
+    await desk.sessions.start(desk.engine, ref)
+    assert (await desk.end(ref)).state is State.FAILED
+    whole = await body(desk.log, ref)
+    assert whole.startswith(b'data: {"error":{"code":500,')
+    assert whole.endswith(b': end {"state":"failed","reason":"engine"}\n\n')
+    await desk.until(lambda: desk.producer._outlets == set())
+    assert len(desk.sessions) == 0
+
+
+@pytest.mark.parametrize(
+    "error", [NoFreeSlot(8), EngineFailed("its thread died"), ValueError("has not finished")]
+)
+async def test_an_engine_that_refuses_ends_the_session_and_frees_its_slot(
+    desk: Desk, error: Exception
+) -> None:
+    desk.engine.error = error
+    ref = await desk.start()
+    assert (await desk.end(ref)).reason == "engine"
+    assert str(error).encode() in await body(desk.log, ref)
+    await desk.until(lambda: desk.released == [ref])
+    assert (len(desk.sessions), desk.slots_freed) == (0, 1)
+
+
+async def test_an_engine_that_fails_in_the_middle_keeps_what_was_said(desk: Desk) -> None:
+    ref = await desk.start()
+    desk.engine.step(ref, "said", 5)
+    desk.engine.finish(ref, FinishReason.FAILED, error="what broke")
+    assert (await desk.end(ref)).reason == "engine"
+    whole = await body(desk.log, ref)
+    assert text_of(whole) == "said"
+    assert b"what broke" in whole
+    assert b"[DONE]" not in whole
+
+
+async def test_a_stop_ends_the_sequence_once_and_adds_no_byte(desk: Desk) -> None:
+    ref = await desk.start()
+    desk.engine.step(ref, "said", 5)
+    await desk.stored(ref)
+    await desk.log.stop("t", "c", epoch=None, keep=True, reason="client")
+    whole = await body(desk.log, ref)
+    for _ in range(3):
+        desk.sessions.stop(keys.session(ref))
+    desk.sessions.stop("rc:{t:no}:never::m:1")
+    assert desk.engine.stopped == [ref.path()]
+    desk.engine.step(ref, " one more", 6)
+    assert desk.released == []  # the slot is not free before the engine says so
+    desk.engine.finish(ref, FinishReason.STOPPED)
+    await desk.until(lambda: desk.released == [ref])
+    assert await body(desk.log, ref) == whole
+    assert (len(desk.sessions), desk.slots_freed) == (0, 1)
+
+
+@pytest.mark.parametrize("ping_interval_s", [15, -1])
+async def test_a_session_that_was_stopped_is_forgotten_with_all_its_bytes(
+    desk: Desk, ping_interval_s: int
+) -> None:
+    """Everything was stored, so no append will ever tell the producer that it is over."""
+    ref = await desk.start(ping_interval_s=ping_interval_s)
+    desk.engine.step(ref, "said", 5)
+    await desk.stored(ref)
+    await desk.log.stop("t", "c", epoch=None, keep=True, reason="client")
+    desk.sessions.stop(keys.session(ref))
+    desk.engine.finish(ref, FinishReason.STOPPED)
+    await desk.until(lambda: desk.released == [ref])
+    for _ in range(10):
+        desk.producer.wake()
+        await asyncio.sleep(0)
+    assert desk.producer._outlets == set()
+
+
+async def test_an_append_that_is_refused_stops_the_sequence(desk: Desk) -> None:
+    ref = await desk.start()
+    await desk.log.stop("t", "c", epoch=None, keep=True, reason="client")  # nobody tells us
+    desk.engine.step(ref, "too late", 5)
+    await desk.until(lambda: desk.engine.stopped == [ref.path()])
+    desk.engine.finish(ref, FinishReason.STOP)
+    await desk.until(lambda: desk.released == [ref])
+    assert b"too late" not in await body(desk.log, ref)
+
+
+async def test_a_renewal_that_is_refused_stops_the_sequence(desk: Desk) -> None:
+    desk.sessions._lease_s = 0.003
+    keeping = asyncio.ensure_future(desk.sessions.keep_leases())
+    try:
+        ref, other = await desk.start(), await desk.start("d")
+        await desk.until(lambda: [ref, other] in desk.log.renewed)
+        await desk.log.stop("t", "c", epoch=None, keep=True, reason="client")
+        await desk.until(lambda: desk.engine.stopped == [ref.path()])
+        desk.log.refuses["renew"] = 3
+        await desk.until(lambda: not desk.log.refuses["renew"])
+        count = len(desk.log.renewed)
+        await desk.until(lambda: len(desk.log.renewed) > count)
+        assert desk.engine.stopped == [ref.path()]  # an outage stops nobody
+    finally:
+        keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
+
+
+async def test_steps_of_a_session_that_is_over_are_left_out(desk: Desk) -> None:
+    ref = await desk.start()
+    desk.engine.finish(ref, FinishReason.STOP, "all", 5)
+    desk.engine.step(ref, "ghost", 6)
+    desk.engine.step(SessionRef("t", "never", "m", 1), "ghost", 6)
+    await desk.end(ref)
+    assert text_of(await body(desk.log, ref)) == "all"
+
+
+async def test_a_log_that_is_away_in_the_middle_costs_no_byte(desk: Desk) -> None:
+    ref = await desk.start()
+    for number in range(10):
+        if number in (2, 6):
+            desk.log.refuses["append"] = 4
+        desk.engine.step(ref, str(number), number)
+        await asyncio.sleep(0)
+    desk.engine.finish(ref, FinishReason.STOP)
+    await desk.end(ref)
+    assert text_of(await body(desk.log, ref)) == "0123456789"
+
+
+async def test_a_release_that_cannot_be_told_ends_no_worker(desk: Desk) -> None:
+    desk.release_fails = 1
+    first, second = await desk.start("a"), await desk.start("b")
+    desk.engine.finish(first, FinishReason.STOP)
+    desk.engine.finish(second, FinishReason.STOP)
+    await desk.until(lambda: desk.released == [second])
+
+
+async def test_a_drain_waits_for_sessions_that_finish(desk: Desk) -> None:
+    ref = await desk.start()
+    draining = asyncio.ensure_future(desk.sessions.drain(LIMIT_S))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not draining.done()
+    desk.engine.finish(ref, FinishReason.STOP)
+    await draining
+    assert (await desk.end(ref)).state is State.COMPLETED
+
+
+async def test_what_a_drain_cannot_wait_for_ends_as_lost_in_the_log(desk: Desk) -> None:
+    ref = await desk.start()
+    desk.engine.step(ref, "said", 5)
+    await desk.sessions.drain(0.01)
+    assert desk.engine.stopped == [ref.path()]
+    assert (await desk.end(ref)).reason == "orphan"
+    whole = await body(desk.log, ref)
+    assert text_of(whole) == "said"
+    assert whole.endswith(b': end {"state":"lost","reason":"orphan"}\n\n')
+
+
+async def test_a_drain_stores_what_has_just_been_finished(desk: Desk) -> None:
+    """The engine is done, the log is slow: the bytes are not left behind."""
+    ref = await desk.start()
+    desk.log.refuses["append"] = 5
+    desk.engine.finish(ref, FinishReason.STOP, "all", 5)
+    await desk.until(lambda: len(desk.sessions) == 0)
+    await desk.sessions.drain(LIMIT_S)
+    assert (await desk.log.read(ref, 0)).end is not None
+
+
+async def test_a_drain_of_nothing_is_over_at_once(desk: Desk) -> None:
+    async with asyncio.timeout(0.5):
+        await desk.sessions.drain(LIMIT_S)
+
+
+def test_steps_that_come_after_the_loop_has_ended_are_dropped() -> None:
+    async def steps() -> OnSteps:
+        return Desk().sessions.steps_of(asyncio.get_running_loop())
+
+    asyncio.run(steps())([Step("x")])
