@@ -24,7 +24,16 @@ from .wire import Node, until
 
 URLS = [url for url in os.environ.get("REPLAY_PROTOCOL_URLS", "").split(",") if url]
 REDIS_URL = os.environ.get("REPLAY_PROTOCOL_REDIS_URL", "")
-OURS = {"REPLAY_API_KEYS": "", "REPLAY_REDIS_URL": "", "REPLAY_MODELS": "", "REPLAY_ENGINE": ""}
+OURS = dict.fromkeys(
+    [
+        "REPLAY_API_KEYS",
+        "REPLAY_REDIS_URL",
+        "REPLAY_QUEUE_REDIS_URL",
+        "REPLAY_MODELS",
+        "REPLAY_ENGINE",
+    ],
+    "",
+)
 """What the person who runs the tests may have set for a cluster of their own."""
 
 FOLDER = Path(__file__).parent
