@@ -17,6 +17,7 @@ async def test_a_stop_at_the_other_node_ends_a_real_answer(real: Client, name: s
     async with real.posting(name, "Tell me about the sea.", ignore_eos=True) as post:
         await post.has(2000)
         async with real.reading(name, node=1) as reader:
+            await reader.has(1)
             stopped = await real.stop(name, node=1)
             assert stopped.status_code == 204
             log = await post.whole()
