@@ -395,7 +395,6 @@ async def test_a_reader_is_given_no_page_that_was_read_before_it_came(hub: Hub) 
         hub.log.replies.clear()
         early = asyncio.ensure_future(first.next())
         await tried(lambda: hub.log.reads)
-        await hub.put(b"")
         await close(hub.log, hub.claim, 0)  # heard by the first alone
         async with hub.tailer.tail(hub.ref, 0) as second:
             late = asyncio.ensure_future(ended(second))
