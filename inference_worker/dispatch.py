@@ -20,13 +20,16 @@ from redis.exceptions import RedisError
 from inference_worker.engine import Engine
 from replay import keys
 from replay.errors import LogUnavailable
-from replay.identity import SessionRef
+from replay.identity import SessionRef, encode
 from replay.log import Look
 from replay.queue import JOB, JOB_TTL_S, QUEUE_TTL_S, due_at, job_id
 from replay.redis_plane import pool
 
 POLL_INTERVAL_S = 0.5
 JOB_LIMIT_S = 5
+PLACES_LOOKED_AT = 64
+"""How many entries that others are starting one poll looks past."""
+
 RETRY_S = 0.5
 
 if TYPE_CHECKING:
@@ -74,27 +77,40 @@ class Dispatch:
         model = engine.model.name
         wake = self._wakes.setdefault(model, asyncio.Event())
         worker = self._worker(engine)
-        while True:
-            try:
-                picked = await self._poll(worker, engine)
-            except (RedisError, OSError) as error:
-                logger.warning("queue of %s: %s", model, error)
-                await asyncio.sleep(RETRY_S)
-                continue
-            if not picked:
-                await _first(wake.wait(), POLL_INTERVAL_S)
-                wake.clear()
+        try:
+            while True:
+                try:
+                    picked = await self._poll(worker, engine)
+                except (RedisError, OSError) as error:
+                    logger.warning("queue of %s: %s", model, error)
+                    await asyncio.sleep(RETRY_S)
+                    continue
+                if not picked:
+                    await _first(wake.wait(), POLL_INTERVAL_S)
+                    wake.clear()
+        finally:
+            if tasks := list(worker.tasks.values()):
+                # A start that is under way becomes a session, which the drain must see.
+                await asyncio.wait(tasks, timeout=JOB_LIMIT_S)
 
     async def _poll(self, worker: Worker, engine: Engine) -> bool:
-        """One poll; whether a job was picked, and so another may be waiting."""
+        """Picks the first job that nobody else is starting; whether there was one.
+
+        An entry stays in the queue while somebody starts it, and for a while after a worker has
+        died doing so; it must not hide those behind it.
+        """
         worker.allow_pick_jobs = self.picks and engine.free_slots > 0
-        # arq offers no poll on demand but this; its main loop would add its interval to every
-        # dispatch, and ends for good on the first error.
-        await worker._poll_iteration()
-        tasks = list(worker.tasks.values())
-        if tasks:
-            await asyncio.wait(tasks)
-        return bool(tasks)
+        for place in range(PLACES_LOOKED_AT):
+            worker._queue_read_offset = place
+            # arq offers no poll on demand but this; its main loop would add its interval to every
+            # dispatch, and ends for good on the first error.
+            await worker._poll_iteration()
+            if tasks := list(worker.tasks.values()):
+                await asyncio.wait(tasks)
+                return True
+            if not worker.allow_pick_jobs or await self._pool.zcard(worker.queue_name) <= place + 1:
+                break
+        return False
 
     def _worker(self, engine: Engine) -> Worker:
         async def generate(context: dict[Any, Any], path: str) -> None:
@@ -103,7 +119,7 @@ class Dispatch:
             except LogUnavailable as error:  # the sweeper queues the session again
                 logger.warning("not started: %s: %s", path, error)
 
-        return Worker(
+        worker = Worker(
             functions=[func(cast("WorkerCoroutine", generate), name=JOB)],
             queue_name=keys.queue(engine.model.name),
             redis_pool=self._pool,
@@ -116,20 +132,27 @@ class Dispatch:
             job_serializer=_dumps,
             job_deserializer=json.loads,
         )
+        worker.in_progress_timeout_s = JOB_LIMIT_S  # arq adds 10 s: so long would a death hide it
+        return worker
 
     async def requeue(self, look: Look, dispatch: int) -> None:
+        """``enqueue``, for a sweeper."""
+        await self.enqueue(look.ref, look.queue_number, dispatch)
+
+    async def enqueue(self, ref: SessionRef, queue_number: int, dispatch: int) -> None:
         """Puts a session into its queue again, at its old place. Raises LogUnavailable."""
-        queue = keys.queue(look.ref.model)
+        queue = keys.queue(ref.model)
         try:
             await self._pool.enqueue_job(
                 JOB,
-                look.ref.path(),
-                _job_id=job_id(look.ref, dispatch),
+                ref.path(),
+                _job_id=job_id(ref, dispatch),
                 _queue_name=queue,
-                _defer_until=due_at(look.queue_number),
+                _defer_until=due_at(queue_number),
                 _expires=JOB_TTL_S,
             )
             await self._pool.expire(queue, QUEUE_TTL_S)
+            await self._pool.publish(keys.wake(), encode(ref.model))
         except (RedisError, OSError) as error:
             raise LogUnavailable(f"enqueue: {error}") from error
 

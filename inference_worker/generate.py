@@ -1,5 +1,9 @@
 """The life of one session at its worker: claim, generate, render, store, let go.
 
+A session that another worker began is gone on with: the tokens in the log are fed again, and
+replayed through the renderer, which brings it to where the log ends; from there on everything is as
+in a first attempt. Nothing is appended before the takeover is on disk, beside the prefill.
+
 The engine's steps arrive on its thread and are handed to the event loop once per step, for all
 sessions together. Whatever ends a session from outside (a stop, a newer POST, another attempt)
 stops its sequence; the slot is free when the engine says so, and only then the release is told.
@@ -10,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 from uuid import uuid4
@@ -24,11 +29,12 @@ from inference_worker.engine import (
 )
 from inference_worker.producer import Outlet, Producer
 from inference_worker.rendering import Renderer, renderer_of
-from replay import frames, keys
+from inference_worker.text import TextAssembler
+from replay import keys
 from replay.errors import LogUnavailable
 from replay.identity import SessionRef
-from replay.log import AppendStatus, Claim, ClaimStatus, Leases, SessionLog
-from replay.records import Reason, SessionRecord, State, Token
+from replay.log import PROGRESS_TOKENS, AppendStatus, Claim, ClaimStatus, Leases, SessionLog
+from replay.records import Reason, SessionRecord, State, Token, unpack_tokens
 from replay.request import GenerationRequest
 
 CLAIM_TRIES = 20
@@ -37,7 +43,15 @@ CLAIM_RETRY_S = 0.1
 
 logger = logging.getLogger(__name__)
 
+STOP_S = 0.5
+"""How long a worker that ends waits for its engine; a prompt chunk may take longer."""
+
+HAND_OVER_S = 1.0
+"""How long it then takes to store what it has and to give up its sessions."""
+
 Release = Callable[[SessionRef], Awaitable[None]]
+Requeue = Callable[[SessionRef, int, int], Awaitable[None]]
+"""Puts a session into its queue: its queue number, and the number of this dispatch."""
 
 
 class ClaimableLog(SessionLog, Leases, Protocol):
@@ -52,7 +66,14 @@ class Session:
     engine: Engine
     renderer: Renderer
     outlet: Outlet
+    record: SessionRecord
     lost: AppendStatus | None = None
+
+    @property
+    def is_suspect(self) -> bool:
+        """Whether a worker died with it, and it has not shown since that it is harmless."""
+        added = self.outlet.token_count - self.record.claimed_tokens
+        return self.record.deaths > 0 and added < PROGRESS_TOKENS
 
 
 class Sessions:
@@ -75,9 +96,11 @@ class Sessions:
         self._running: dict[str, Session] = {}
         self._by_key: dict[str, str] = {}
         self._releases: asyncio.Queue[SessionRef] = asyncio.Queue()
+        self._takeovers: asyncio.Queue[Claim] = asyncio.Queue()
         self._idle = asyncio.Event()
         self._idle.set()
         self.on_slot_free: Callable[[], None] = lambda: None
+        self.requeue: Requeue = _nowhere
 
     def __len__(self) -> int:
         return len(self._running)
@@ -88,38 +111,55 @@ class Sessions:
 
     async def start(self, engine: Engine, ref: SessionRef) -> None:
         """Claims a session and submits it. Whatever is wrong ends the session, not the worker."""
-        claim = await self._claim(ref)
-        record = await self._log.record(ref) if claim else None
-        if claim is None or record is None:
+        claimed = await self._claimed(ref)
+        if claimed is None:
             return
+        claim, record, tokens = claimed
         outlet = Outlet(claim, record, on_lost=lambda status: self._lose(ref, status))
         self._producer.add(outlet)
         try:
             request = GenerationRequest.from_json(record.request)
             renderer = renderer_of(record, request)
-            self._enter(ref, Session(claim, engine, renderer, outlet))
-            engine.submit(_sequence(ref, record, request))
-        except (EngineError, KeyError, TypeError, ValueError) as error:
+            _replay(renderer, engine, tokens, request.stop)
+            self._enter(ref, Session(claim, engine, renderer, outlet, record))
+            engine.submit(_sequence(ref, record, request, tokens))
+        except (AttributeError, EngineError, KeyError, TypeError, ValueError) as error:
             logger.exception("cannot generate %s", ref.path())
             outlet.fail("engine", str(error))
             self._leave(ref.path())
             self._producer.wake()
+        if not outlet.is_settled:
+            logger.info("attempt %d from token %d: %s", claim.attempt, len(tokens), ref.path())
+            self._takeovers.put_nowait(claim)
 
-    async def _claim(self, ref: SessionRef) -> Claim | None:
+    async def _claimed(self, ref: SessionRef) -> tuple[Claim, SessionRecord, list[Token]] | None:
+        """The claim, and what the log knows of the session; None where it is not ours."""
         nonce = uuid4().hex
         for _ in range(CLAIM_TRIES):
             try:
-                result = await self._log.claim(
-                    ref, worker=self._worker, nonce=nonce, lease_s=self._lease_s
-                )
+                claim = await self._claim(ref, nonce)
+                record = await self._log.record(ref) if claim else None
+                if claim is None or record is None or record.state.is_final:
+                    return None
+                tokens = unpack_tokens(await self._log.tokens(ref))
+                return claim, record, tokens[: record.token_count]
             except LogUnavailable as error:
                 logger.warning("claiming again: %s", error)
                 await asyncio.sleep(CLAIM_RETRY_S)
-                continue
-            if result.status is not ClaimStatus.CLAIMED:
-                logger.info("not claimed (%s): %s", result.status, ref.path())
-            return result.claim
         return None
+
+    async def _claim(self, ref: SessionRef, nonce: str) -> Claim | None:
+        result = await self._log.claim(
+            ref,
+            worker=self._worker,
+            nonce=nonce,
+            lease_s=self._lease_s,
+            # One at a time: a neighbour of the next death must not be blamed for it.
+            suspect=not any(one.is_suspect for one in self._running.values()),
+        )
+        if result.status is not ClaimStatus.CLAIMED:
+            logger.info("not claimed (%s): %s", result.status, ref.path())
+        return result.claim
 
     def stop(self, session_key: str) -> None:
         """A session was ended from outside: its sequence stops within one token."""
@@ -131,7 +171,7 @@ class Sessions:
         """Renews the leases until it is cancelled; a lost one stops its sequence."""
         while True:
             await asyncio.sleep(self._lease_s / 3)
-            claims = [session.claim for session in self._running.values()]
+            claims = self._producer.claims()
             try:
                 statuses = await self._log.renew(claims, self._lease_s)
             except LogUnavailable as error:
@@ -140,6 +180,32 @@ class Sessions:
             for claim, status in zip(claims, statuses, strict=True):
                 if isinstance(status, ClaimStatus) and status is not ClaimStatus.RENEWED:
                     self._lose(claim.ref, AppendStatus(status))
+
+    async def settle_takeovers(self) -> None:
+        """Lets the sessions that were taken over write once that is on disk, until cancelled."""
+        while True:
+            claims = [await self._takeovers.get()]
+            while not self._takeovers.empty():
+                claims.append(self._takeovers.get_nowait())
+            try:
+                statuses = await self._log.settle(claims, self._lease_s)
+            except LogUnavailable as error:
+                logger.warning("takeovers are not settled: %s", error)
+                await asyncio.sleep(CLAIM_RETRY_S)
+                for claim in claims:
+                    self._takeovers.put_nowait(claim)
+                continue
+            for claim, status in zip(claims, statuses, strict=True):
+                self._settled(claim, status)
+
+    def _settled(self, claim: Claim, status: ClaimStatus | Exception) -> None:
+        if isinstance(status, Exception):
+            self._takeovers.put_nowait(claim)
+        elif status is not ClaimStatus.RENEWED:
+            self._lose(claim.ref, AppendStatus(status))
+        elif (outlet := self._producer.outlet_of(claim)) is not None:
+            outlet.is_settled = True
+            self._producer.wake()
 
     async def tell_releases(self) -> None:
         """Tells whoever waits for a stop that the session is let go, until it is cancelled."""
@@ -151,19 +217,31 @@ class Sessions:
                 logger.warning("a release is not told: %s", error)
 
     async def drain(self, limit_s: float) -> None:
-        """Waits for the sessions to finish; what is left is ended as lost, and stored."""
-        try:
+        """Waits for the sessions to finish; what is left is handed over to another worker."""
+        with suppress(TimeoutError):
             async with asyncio.timeout(limit_s):
                 await self._idle.wait()
-        except TimeoutError:
-            left = list(self._running.values())
-            for session in left:
-                closing = frames.closing(session.outlet.dialect, State.LOST, Reason.ORPHAN)
-                session.outlet.close(closing, (), State.LOST, Reason.ORPHAN)
-                session.engine.stop(session.claim.ref.path())
-            self._producer.wake()
-            async with asyncio.timeout(1.0):
-                await asyncio.gather(*(session.outlet.closed.wait() for session in left))
+        left = list(self._running.values())
+        for session in left:
+            session.engine.stop(session.claim.ref.path())
+        with suppress(TimeoutError):
+            async with asyncio.timeout(STOP_S):
+                await self._idle.wait()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(HAND_OVER_S):
+                await self._producer.flushed()
+                for session in left:
+                    await self._hand_over(session)
+
+    async def _hand_over(self, session: Session) -> None:
+        if session.lost is not None or session.outlet.closing is not None:
+            return
+        requeued = await self._log.hand_over(session.claim)
+        if requeued.dispatch:
+            logger.info("handed over: %s", session.claim.ref.path())
+            self._producer.drop(session.outlet)
+            record = session.record
+            await self.requeue(record.ref, record.queue_number, requeued.dispatch)
 
     def _take(self, steps: Sequence[Step]) -> None:
         for step in steps:
@@ -217,6 +295,8 @@ class Sessions:
         if session is None:
             return
         del self._by_key[keys.session(session.claim.ref)]
+        if session.lost is not None:
+            self._producer.drop(session.outlet)
         if not self._running:
             self._idle.set()
         self._releases.put_nowait(session.claim.ref)
@@ -232,14 +312,30 @@ def _call_soon(
         loop.call_soon_threadsafe(take, steps)
 
 
-def _sequence(ref: SessionRef, record: SessionRecord, request: GenerationRequest) -> SequenceSpec:
+def _replay(
+    renderer: Renderer, engine: Engine, tokens: Sequence[Token], stop: tuple[str, ...]
+) -> None:
+    """Brings the renderer to where the log ends; what it renders stands there already."""
+    text = TextAssembler(stop)
+    for count, token in enumerate(tokens, 1):
+        renderer.step(text.feed(engine.piece(token.id)), tokens=count, timings=None)
+
+
+def _sequence(
+    ref: SessionRef, record: SessionRecord, request: GenerationRequest, tokens: Sequence[Token]
+) -> SequenceSpec:
     return SequenceSpec(
         id=ref.path(),
         prompt=record.prompt,
         sampling=request.sampling,
+        sampled=tuple(token.id for token in tokens),
         stop=request.stop,
         max_tokens=request.max_tokens,
     )
+
+
+async def _nowhere(ref: SessionRef, queue_number: int, dispatch: int) -> None:
+    """Nobody enqueues: a sweeper finds the session without a job."""
 
 
 def _reason(finish: Finish) -> str:

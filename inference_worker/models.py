@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from inference_worker.config import WorkerSettings
-from inference_worker.engine import Engine, file_sha256
+from inference_worker.engine import Engine, EngineFailed, file_sha256
 from inference_worker.scripted_engine import open_scripted_engine
 
 OnProgress = Callable[[str, float], None]
@@ -22,7 +22,10 @@ def open_engine(settings: WorkerSettings, name: str, path: Path, on_progress: On
     # Imported here: a scripted worker needs no llama.cpp on its machine.
     from inference_worker.llama_engine import LlamaSettings, open_llama_engine
 
-    file_sha256(path)  # remembered: every prompt is answered with it
+    try:
+        file_sha256(path)  # remembered: every prompt is answered with it
+    except OSError as error:
+        raise EngineFailed(f"the model {name} cannot be read: {error}") from error
     return open_llama_engine(
         LlamaSettings(
             path=path,

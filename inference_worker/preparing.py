@@ -53,8 +53,12 @@ class Preparing:
             popped = await self._redis.blpop(lists, WAIT_S)
         if popped is None:
             return
-        question = Question.from_json(popped[1])
-        engine = self._engines[question.model]
+        try:
+            question = Question.from_json(popped[1])
+            engine = self._engines[question.model]
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            logger.warning("a question that cannot be read: %r", error)
+            return
         result = await asyncio.to_thread(prepared, engine, question, self._chunk_tokens)
         inbox = keys.inbox(question.node)
         async with translated("prepare"), self._redis.pipeline(transaction=False) as pipeline:

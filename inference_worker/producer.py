@@ -16,7 +16,7 @@ import logging
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from redis.exceptions import OutOfMemoryError
 
@@ -71,6 +71,8 @@ class Outlet:
         self, claim: Claim, record: SessionRecord, *, on_lost: Callable[[AppendStatus], None]
     ) -> None:
         self.claim = claim
+        self.is_settled = claim.attempt == 1
+        """Whether the claim is on disk. A takeover that Redis forgets must not have written."""
         self.end = record.end
         self.token_count = record.token_count
         self.on_lost = on_lost
@@ -81,12 +83,15 @@ class Outlet:
         self._ping_interval_s = record.ping_interval_s
         self._units: list[Unit] = []
         self._sent = 0
+        self._forgotten: set[int] = set()
 
     @property
     def pending(self) -> bool:
         """Whether something is to be flushed."""
-        return not self.closed.is_set() and (
-            self._sent < len(self._units) or self.closing is not None
+        return (
+            self.is_settled
+            and not self.closed.is_set()
+            and (self._sent < len(self._units) or self.closing is not None)
         )
 
     @property
@@ -153,14 +158,26 @@ class Outlet:
         unsent = self._units[self._sent :]
         if unsent:
             self.end, self.token_count = unsent[0].start, unsent[0].first_token
+            self._forgotten.update(unit.end for unit in unsent)  # a reply may have been lost
             del self._units[self._sent :]
 
     def go_on_at(self, end: int) -> bool:
         """The log's end is ``end``: whether that is one of our borders, to go on from."""
         index = bisect_left(self._units, end, key=lambda unit: unit.start)
         known = self.end if index == len(self._units) else self._units[index].start
+        if known != end and end in self._forgotten:
+            self._move(end)
+            return True
         self._sent = index
         return known == end
+
+    def _move(self, end: int) -> None:
+        """What is not stored yet (the closing frames) goes to where the log turned out to end."""
+        unsent, self.end = self._units[self._sent :], end
+        del self._units[self._sent :]
+        for unit in unsent:
+            self._units.append(replace(unit, start=self.end))
+            self.end += len(unit.data)
 
 
 class Producer:
@@ -171,15 +188,36 @@ class Producer:
         self._window_bytes = window_bytes
         self._outlets: set[Outlet] = set()
         self._dirty = asyncio.Event()
+        self._was_flushed = asyncio.Event()
 
     def add(self, outlet: Outlet) -> None:
         """Takes an outlet until it is closed."""
         self._outlets.add(outlet)
         self._dirty.set()
 
+    def drop(self, outlet: Outlet) -> None:
+        """Forgets an outlet whose session is no longer ours."""
+        self._outlets.discard(outlet)
+        outlet.closed.set()
+
+    def claims(self) -> list[Claim]:
+        """The claims of all outlets: what is not stored yet is still to be protected."""
+        return [outlet.claim for outlet in self._outlets]
+
+    def outlet_of(self, claim: Claim) -> Outlet | None:
+        """The outlet of this claim, unless it is closed."""
+        return next((one for one in self._outlets if one.claim == claim), None)
+
     def wake(self) -> None:
         """Something was put: flush as soon as the flush before is over."""
         self._dirty.set()
+
+    async def flushed(self) -> None:
+        """Returns once the log has everything that was put."""
+        while any(outlet.pending for outlet in self._outlets):
+            self._was_flushed.clear()
+            self.wake()
+            await self._was_flushed.wait()
 
     async def run(self) -> None:
         """Flushes until it is cancelled."""
@@ -208,6 +246,7 @@ class Producer:
                 failed = self._refused(outlet, result) or failed
             else:
                 self._answered(outlet, append, taken, result)
+        self._was_flushed.set()
         if failed is not None:
             raise failed
 
@@ -215,13 +254,13 @@ class Producer:
         if result.status is AppendStatus.APPENDED:
             outlet.stored(taken)
             if append.state is not None:
-                self._drop(outlet)
+                self.drop(outlet)
             elif outlet.pending:
                 self._dirty.set()
         elif result.status is AppendStatus.AT and outlet.go_on_at(result.end):
             self._dirty.set()
         else:
-            self._drop(outlet)
+            self.drop(outlet)
             outlet.on_lost(result.status)
 
     def _refused(self, outlet: Outlet, error: Exception) -> LogUnavailable | None:
@@ -242,10 +281,6 @@ class Producer:
                 outlet.discard_unsent()
                 outlet.fail("storage")
                 outlet.on_lost(AppendStatus.GONE)
-
-    def _drop(self, outlet: Outlet) -> None:
-        self._outlets.discard(outlet)
-        outlet.closed.set()
 
     async def _wait(self) -> None:
         """Until something was put, or a keep-alive comment is due (which is then put)."""

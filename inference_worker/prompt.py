@@ -52,17 +52,24 @@ class ChatTemplate:
         extra: Mapping[str, Any] | None = None,
     ) -> str:
         """The prompt's text. Raises PromptInvalid where the template or a limit refuses."""
-        variables = {
-            **self._tokens,
-            "messages": [_plain(message) for message in messages],
-            "add_generation_prompt": add_generation_prompt,
-            "tools": None,
-            "range": _range_with_budget(RENDER_ITERATIONS_MAX),
-            **(extra or {}),
-        }
         try:
+            variables = {
+                **self._tokens,
+                "messages": [_plain(message) for message in messages],
+                "add_generation_prompt": add_generation_prompt,
+                "tools": None,
+                "range": _range_with_budget(RENDER_ITERATIONS_MAX),
+                **(extra or {}),
+            }
             return "".join(_limited(self._template.generate(variables)))
-        except (TemplateError, TypeError, ValueError, KeyError, ArithmeticError) as error:
+        except (
+            TemplateError,
+            AttributeError,
+            TypeError,
+            ValueError,
+            KeyError,
+            ArithmeticError,
+        ) as error:
             # The sandbox lets Python's own errors through: a template that adds a list to a string.
             raise PromptInvalid(f"the chat template refuses these messages: {error}") from error
 

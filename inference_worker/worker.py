@@ -1,8 +1,8 @@
 """The worker process: what it consists of, and in which order it starts and ends.
 
 Everything started here is a task of one group; the leases are kept until the last session has let
-go. On SIGTERM it takes no new session, lets the running ones finish within the drain time, and
-leaves.
+go. On SIGTERM it takes no new session, lets the running ones finish within the drain time, hands
+over the rest, and leaves.
 """
 
 from __future__ import annotations
@@ -96,6 +96,7 @@ class Worker:
         stack.push_async_callback(pool.aclose)
         dispatch = Dispatch(pool, self._sessions.start)
         self._sessions.on_slot_free = dispatch.wake_all
+        self._sessions.requeue = dispatch.enqueue
         sweeper = Sweeper(
             RedisLog(self._sweep_redis),
             self._directory,
@@ -121,6 +122,7 @@ class Worker:
                 group.create_task(self._producer.run(), name="producer"),
                 group.create_task(self._sessions.keep_leases(), name="leases"),
                 group.create_task(self._sessions.tell_releases(), name="releases"),
+                group.create_task(self._sessions.settle_takeovers(), name="takeovers"),
             ]
             taking = [
                 group.create_task(_subscribed(control, keys.control(encode(settings.id)))),
@@ -139,7 +141,7 @@ class Worker:
             for task in taking:
                 task.cancel()
             await asyncio.gather(*taking, return_exceptions=True)
-            with suppress(TimeoutError):
+            with suppress(LogUnavailable):
                 await self._sessions.drain(settings.drain_s)
             for task in lasting:
                 task.cancel()

@@ -29,6 +29,12 @@ PAGE_ENTRIES_MAX = 256
 LIVE_S = 24 * 3600.0
 """How long a session's keys live without a sign of life; a guard, the reaper is far faster."""
 
+PROGRESS_TOKENS = 256
+"""An attempt that added so many tokens did not kill its worker: the suspicion is cleared."""
+
+ATTEMPTS_MAX = 5
+"""How often a session is taken over at most."""
+
 ROUTE_S = 30 * 24 * 3600.0
 """How long a conversation's last epoch is remembered."""
 
@@ -139,6 +145,18 @@ class Stopped:
 
 
 @dataclass(frozen=True, slots=True)
+class Ask:
+    """Asks a session how it is; ``comment`` is appended where it waits and was silent so long.
+
+    ``silence_ms`` -1 appends nothing.
+    """
+
+    ref: SessionRef
+    silence_ms: int = -1
+    comment: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
 class Pulse:
     """How a silent session is. Times are milliseconds of the log's clock."""
 
@@ -161,6 +179,18 @@ class Look:
     dispatch: int
     owner: str
     dialect: str
+    token_count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Requeued:
+    """What giving up a claim came to: the number of the next dispatch, 0 where nothing was done.
+
+    ``is_poison``: the session has killed its workers and is to be ended.
+    """
+
+    dispatch: int = 0
+    is_poison: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +223,10 @@ class SessionLog(Protocol):
         """
         ...
 
+    async def tokens(self, ref: SessionRef) -> bytes:
+        """The token string of a session, see ``records.unpack_tokens``."""
+        ...
+
     async def record(self, ref: SessionRef) -> SessionRecord | None:
         """The whole session record, or None."""
         ...
@@ -223,9 +257,12 @@ class Leases(Protocol):
     """Who produces a session, until when; and the watch over sessions that nobody ends."""
 
     async def claim(
-        self, ref: SessionRef, *, worker: str, nonce: str, lease_s: float
+        self, ref: SessionRef, *, worker: str, nonce: str, lease_s: float, suspect: bool = True
     ) -> ClaimResult:
-        """Makes the worker the producer where no lease stands. Idempotent by ``nonce``."""
+        """Makes the worker the producer where no lease stands. Idempotent by ``nonce``.
+
+        Without ``suspect`` a session that workers died with is HELD.
+        """
         ...
 
     async def renew(self, claims: Sequence[Claim], lease_s: float) -> list[ClaimStatus | Exception]:
@@ -257,6 +294,23 @@ class Leases(Protocol):
         """
         ...
 
+    async def requeue(self, look: Look) -> Requeued:
+        """Makes a session claimable again whose lease is still the expired one that was seen."""
+        ...
+
+    async def hand_over(self, claim: Claim) -> Requeued:
+        """Gives up a claim, so that another worker goes on; what was produced must be stored."""
+        ...
+
+    async def settle(
+        self, claims: Sequence[Claim], lease_s: float
+    ) -> list[ClaimStatus | Exception]:
+        """Renews the claims, and returns once that is on disk, as far as the log keeps a disk.
+
+        A takeover that Redis forgets would let two producers write: nothing is appended before.
+        """
+        ...
+
     async def redispatch(self, look: Look) -> int:
         """Counts another dispatch of a queued session; 0 where another was faster."""
         ...
@@ -266,8 +320,9 @@ class Feed(Protocol):
     """Live bytes: what a hub needs beside ``SessionLog.read``."""
 
     async def pulse(self, ref: SessionRef, *, silence_ms: int, comment: bytes) -> Pulse | None:
-        """How the session is; appends ``comment`` where it is queued and was silent so long.
+        """How the session is, see ``Ask``; None where it is gone."""
+        ...
 
-        None where the session is gone. ``silence_ms`` -1 appends nothing.
-        """
+    async def pulses(self, asks: Sequence[Ask]) -> list[Pulse | Exception | None]:
+        """How several sessions are, in one round trip."""
         ...

@@ -21,10 +21,13 @@ from replay.errors import (
 )
 from replay.identity import SEPARATOR, Conversation, SessionRef, candidates
 from replay.log import (
+    ATTEMPTS_MAX,
     PAGE_ENTRIES_MAX,
+    PROGRESS_TOKENS,
     Append,
     AppendResult,
     AppendStatus,
+    Ask,
     Claim,
     ClaimResult,
     ClaimStatus,
@@ -33,6 +36,7 @@ from replay.log import (
     Opened,
     Page,
     Pulse,
+    Requeued,
     Stopped,
 )
 from replay.records import (
@@ -296,8 +300,14 @@ class MemoryLog:
         record = session.record
         return Pulse(record.state, record.end, record.last_ms, now)
 
+    async def pulses(self, asks: Sequence[Ask]) -> list[Pulse | Exception | None]:
+        return [
+            await self.pulse(ask.ref, silence_ms=ask.silence_ms, comment=ask.comment)
+            for ask in asks
+        ]
+
     async def claim(
-        self, ref: SessionRef, *, worker: str, nonce: str, lease_s: float
+        self, ref: SessionRef, *, worker: str, nonce: str, lease_s: float, suspect: bool = True
     ) -> ClaimResult:
         session = self._find(ref)
         if session is None:
@@ -306,7 +316,7 @@ class MemoryLog:
         if record.state.is_final:
             return ClaimResult(ClaimStatus.ENDED)
         if record.nonce != nonce:
-            if record.lease_until_ms > now:
+            if record.lease_until_ms > now or (record.deaths and not suspect):
                 return ClaimResult(ClaimStatus.HELD)
             record = replace(
                 record,
@@ -315,6 +325,7 @@ class MemoryLog:
                 nonce=nonce,
                 worker=worker,
                 lease_until_ms=now + round(lease_s * 1000),
+                claimed_tokens=record.token_count,
             )
             session.record = record
         return ClaimResult(ClaimStatus.CLAIMED, Claim(ref, worker, record.attempt, nonce))
@@ -331,7 +342,8 @@ class MemoryLog:
             return ClaimStatus.ENDED
         if (record.attempt, record.nonce) != (claim.attempt, claim.nonce):
             return ClaimStatus.FENCED
-        session.record = replace(record, lease_until_ms=self._now() + round(lease_s * 1000))
+        until = self._now() + round(lease_s * 1000)
+        session.record = replace(record, state=State.RUNNING, lease_until_ms=until)
         return ClaimStatus.RENEWED
 
     async def watch(self, conversation: Conversation, delay_s: float) -> None:
@@ -358,6 +370,7 @@ class MemoryLog:
             dispatch=record.dispatch,
             owner=record.owner,
             dialect=record.dialect,
+            token_count=record.token_count,
         )
 
     async def again(self, due: Due, delay_s: float | None) -> None:
@@ -379,6 +392,44 @@ class MemoryLog:
             return False
         self._end_outside(session, state, reason, closing)
         return True
+
+    async def requeue(self, look: Look) -> Requeued:
+        session = self._find(look.ref)
+        if session is None or session.record.state is not State.RUNNING:
+            return Requeued()
+        record = session.record
+        if record.lease_until_ms != look.lease_until_ms or record.lease_until_ms > self._now():
+            return Requeued()
+        progress = record.token_count - record.claimed_tokens >= PROGRESS_TOKENS
+        deaths = 1 if progress else record.deaths + 1
+        if deaths >= 2 or record.attempt >= ATTEMPTS_MAX:
+            return Requeued(is_poison=True)
+        return self._give_up(session, deaths)
+
+    async def hand_over(self, claim: Claim) -> Requeued:
+        session = self._find(claim.ref)
+        if session is None or session.record.state is not State.RUNNING:
+            return Requeued()
+        if (session.record.attempt, session.record.nonce) != (claim.attempt, claim.nonce):
+            return Requeued()
+        return self._give_up(session, session.record.deaths)
+
+    def _give_up(self, session: _Session, deaths: int) -> Requeued:
+        dispatch = session.record.dispatch + 1
+        session.record = replace(
+            session.record,
+            state=State.QUEUED,
+            lease_until_ms=0,
+            worker="",
+            deaths=deaths,
+            dispatch=dispatch,
+        )
+        return Requeued(dispatch)
+
+    async def settle(
+        self, claims: Sequence[Claim], lease_s: float
+    ) -> list[ClaimStatus | Exception]:
+        return await self.renew(claims, lease_s)
 
     async def redispatch(self, look: Look) -> int:
         session = self._find(look.ref)

@@ -165,8 +165,9 @@ class SessionRecord:
     """A session as Redis holds it. Times are milliseconds of Redis's clock, 0 where not yet.
 
     ``end`` is the log's end in bytes, ``token_count`` how many tokens stand in the token string,
-    ``dispatch`` how often the session was put into the queue, ``doubt`` the offset above which
-    bytes may have been delivered that Redis has lost (-1: none).
+    ``claimed_tokens`` how many there were at the last claim, ``deaths`` how many workers in a row
+    died with the session, ``dispatch`` how often it was put into the queue, ``doubt`` the offset
+    above which bytes may have been delivered that Redis has lost (-1: none).
     """
 
     tenant: str
@@ -200,6 +201,8 @@ class SessionRecord:
     retention_ms: int = 0
     queue_number: int = 0
     dispatch: int = 0
+    deaths: int = 0
+    claimed_tokens: int = 0
     idempotency_key: str = ""
     traceparent: str = ""
     run_id: str = ""

@@ -21,12 +21,15 @@ from replay.errors import (
 )
 from replay.identity import SEPARATOR, Conversation, SessionRef, candidates, decode, encode
 from replay.log import (
+    ATTEMPTS_MAX,
     LIVE_S,
     PAGE_ENTRIES_MAX,
+    PROGRESS_TOKENS,
     ROUTE_S,
     Append,
     AppendResult,
     AppendStatus,
+    Ask,
     Claim,
     ClaimResult,
     ClaimStatus,
@@ -35,6 +38,7 @@ from replay.log import (
     Opened,
     Page,
     Pulse,
+    Requeued,
     Stopped,
 )
 from replay.records import (
@@ -245,18 +249,16 @@ class RedisLog:
         return bool(named is not None and named.decode("utf-8", "replace") == name)
 
     async def pulse(self, ref: SessionRef, *, silence_ms: int, comment: bytes) -> Pulse | None:
-        reply = await self._plane.call(
-            Call(script("pulse"), (keys.record(ref),), (keys.session(ref), silence_ms, comment))
-        )
-        if reply[0] == b"gone":
-            return None
-        state, end, last_ms, now_ms = (value.decode() for value in reply)
-        return Pulse(State(state), int(end), int(last_ms), int(now_ms))
+        return _pulse(await self._plane.call(_pulse_call(Ask(ref, silence_ms, comment))))
+
+    async def pulses(self, asks: Sequence[Ask]) -> list[Pulse | Exception | None]:
+        replies = await self._plane.call_all([_pulse_call(ask) for ask in asks])
+        return [reply if isinstance(reply, Exception) else _pulse(reply) for reply in replies]
 
     async def claim(
-        self, ref: SessionRef, *, worker: str, nonce: str, lease_s: float
+        self, ref: SessionRef, *, worker: str, nonce: str, lease_s: float, suspect: bool = True
     ) -> ClaimResult:
-        args = (encode(worker), nonce, _ms(lease_s), _ms(LIVE_S))
+        args = (encode(worker), nonce, _ms(lease_s), _ms(LIVE_S), "1" if suspect else "")
         reply = await self._plane.call(Call(script("claim"), (keys.record(ref),), args))
         status = ClaimStatus(reply[0].decode())
         if status is not ClaimStatus.CLAIMED:
@@ -264,26 +266,8 @@ class RedisLog:
         return ClaimResult(status, Claim(ref, worker, int(reply[1]), nonce))
 
     async def renew(self, claims: Sequence[Claim], lease_s: float) -> list[ClaimStatus | Exception]:
-        replies = await self._plane.call_all(
-            [
-                Call(
-                    script("renew"),
-                    (keys.record(claim.ref),),
-                    (
-                        keys.session(claim.ref),
-                        claim.attempt,
-                        claim.nonce,
-                        _ms(lease_s),
-                        _ms(LIVE_S),
-                    ),
-                )
-                for claim in claims
-            ]
-        )
-        return [
-            reply if isinstance(reply, Exception) else ClaimStatus(reply[0].decode())
-            for reply in replies
-        ]
+        replies = await self._plane.call_all([_renew_call(claim, lease_s) for claim in claims])
+        return [_claim_status(reply) for reply in replies]
 
     async def watch(self, conversation: Conversation, delay_s: float) -> None:
         await self._plane.call(_watch_call(conversation, _ms(delay_s), ""))
@@ -311,7 +295,7 @@ class RedisLog:
         reply = await self._plane.call(Call(script("look"), (keys.route(conversation),), args))
         if reply[0] == b"none":
             return None
-        epoch, model, state, lease, now, created, number, dispatch, owner, dialect = (
+        epoch, model, state, lease, now, created, number, dispatch, owner, dialect, tokens = (
             value.decode() for value in reply
         )
         ref = SessionRef(conversation.tenant, conversation.id, decode(model), int(epoch))
@@ -325,6 +309,7 @@ class RedisLog:
             dispatch=int(dispatch),
             owner=owner,
             dialect=dialect,
+            token_count=int(tokens),
         )
 
     async def again(self, due: Due, delay_s: float | None) -> None:
@@ -337,6 +322,25 @@ class RedisLog:
         lease = "" if despite_lease else look.lease_until_ms
         args = (keys.session(look.ref), lease, state, reason, closing)
         return bool(await self._plane.call(Call(script("reap"), (keys.record(look.ref),), args)))
+
+    async def requeue(self, look: Look) -> Requeued:
+        return await self._requeue(look.ref, str(look.lease_until_ms), 0, "")
+
+    async def hand_over(self, claim: Claim) -> Requeued:
+        return await self._requeue(claim.ref, "", claim.attempt, claim.nonce)
+
+    async def _requeue(self, ref: SessionRef, lease: str, attempt: int, nonce: str) -> Requeued:
+        args = (lease, attempt, nonce, PROGRESS_TOKENS, ATTEMPTS_MAX)
+        reply = await self._plane.call(Call(script("requeue"), (keys.record(ref),), args))
+        dispatch = int(reply[1]) if reply[0] == b"queued" else 0
+        return Requeued(dispatch, is_poison=reply[0] == b"poison")
+
+    async def settle(
+        self, claims: Sequence[Claim], lease_s: float
+    ) -> list[ClaimStatus | Exception]:
+        calls = [_renew_call(claim, lease_s) for claim in claims]
+        await self._plane.call_durably(calls)
+        return await self.renew(claims, lease_s)
 
     async def redispatch(self, look: Look) -> int:
         call = Call(script("redispatch"), (keys.record(look.ref),), (look.dispatch,))
@@ -398,6 +402,28 @@ def _append_result(reply: Any) -> AppendResult | Exception:
     status = AppendStatus(reply[0].decode())
     has_end = status in (AppendStatus.APPENDED, AppendStatus.AT)
     return AppendResult(status, int(reply[1]) if has_end else 0)
+
+
+def _pulse_call(ask: Ask) -> Call:
+    args = (keys.session(ask.ref), ask.silence_ms, ask.comment)
+    return Call(script("pulse"), (keys.record(ask.ref),), args)
+
+
+def _pulse(reply: Sequence[Any]) -> Pulse | None:
+    if reply[0] == b"gone":
+        return None
+    state, end, last_ms, now_ms = (value.decode() for value in reply)
+    return Pulse(State(state), int(end), int(last_ms), int(now_ms))
+
+
+def _renew_call(claim: Claim, lease_s: float) -> Call:
+    token = (claim.attempt, claim.nonce)
+    args = (keys.session(claim.ref), *token, _ms(lease_s), _ms(LIVE_S))
+    return Call(script("renew"), (keys.record(claim.ref),), args)
+
+
+def _claim_status(reply: Any) -> ClaimStatus | Exception:
+    return reply if isinstance(reply, Exception) else ClaimStatus(reply[0].decode())
 
 
 def _stop_call(conversation: Conversation, epoch: int | None, keep: bool, reason: str) -> Call:

@@ -25,6 +25,8 @@ from replay.redis_scripts import Call
 
 SOCKET_TIMEOUT_S = 5.0
 CONNECT_TIMEOUT_S = 2.0
+FSYNC_S = 2.0
+"""How much later than its write ``appendfsync everysec`` may reach the disk."""
 
 
 class _Attentive(AbstractConnection):
@@ -138,6 +140,22 @@ class Plane:
                 ):
                     replies[i] = reply
         return [_translate(reply, calls[0].script.name) for reply in replies]
+
+    async def call_durably(self, calls: Sequence[Call]) -> None:
+        """Script calls, and returns once what they wrote is on the server's disk.
+
+        A server without WAITAOF (Redis before 7.2) is given as long as ``appendfsync everysec``
+        may take. One without an append-only file keeps nothing, so there is nothing to wait for.
+        """
+        async with translated("settle"), self._redis.pipeline(transaction=False) as pipeline:
+            for call in calls:
+                pipeline.execute_command(*call.command())
+            pipeline.execute_command("WAITAOF", 1, 0, round(1000 * FSYNC_S))
+            *_, told = await pipeline.execute(raise_on_error=False)
+            if isinstance(told, ResponseError) and "unknown command" in str(told):
+                policy = await self._redis.config_get("append*")
+                if policy.get("appendonly") == b"yes" and policy.get("appendfsync") != b"always":
+                    await asyncio.sleep(FSYNC_S)
 
     async def _pipeline(self, calls: Sequence[Call]) -> list[Any]:
         async with self._redis.pipeline(transaction=False) as pipeline:

@@ -2,7 +2,8 @@
 
 Every node and every worker runs one over the watch index. What it finds is suspicion; the record
 is truth. Three things go wrong and are found here: a queued session whose arq job was lost, a
-session whose producer died, and a plain session whose node died.
+session whose producer died (it is queued again, and another worker goes on), and a plain session
+whose node died.
 
 A lease is reaped by the *two looks* rule: one unbroken connection must have seen the same expired
 lease twice, half a lease apart. Else every outage of Redis longer than a lease would destroy all
@@ -188,7 +189,8 @@ class Sweeper:
 
     async def _queued(self, due: Due, look: Look) -> None:
         if await self._without_worker(look) >= WITHOUT_WORKER_S * 1000:
-            await self._end(look, State.FAILED, "limit")
+            state, reason = (State.LOST, "orphan") if look.token_count else (State.FAILED, "limit")
+            await self._end(look, state, reason)
             return
         if not await self._is_queued(look) and (dispatch := await self._log.redispatch(look)):
             logger.info("queued again: %s", look.ref.path())
@@ -214,11 +216,21 @@ class Sweeper:
         first = self._suspicions.pop(look.ref, None)
         dead, suspicion = is_dead(look, first, connection=self._connection, lease_ms=self._lease_ms)
         if dead:
-            await self._end(look, State.LOST, "orphan")
+            await self._take_from(due, look)
         elif suspicion is not None:
             # Its score stays: every sweeper must see an expired lease twice for itself.
             self._suspicions[look.ref] = suspicion
         else:
+            await self._log.again(due, LOOK_AGAIN_S)
+
+    async def _take_from(self, due: Due, look: Look) -> None:
+        """The producer is dead: another worker goes on where the log ends."""
+        requeued = await self._log.requeue(look)
+        if requeued.is_poison:
+            await self._end(look, State.FAILED, "poison")
+        elif requeued.dispatch:
+            logger.warning("its worker died, queued again: %s", look.ref.path())
+            await self._enqueue(look, requeued.dispatch)
             await self._log.again(due, LOOK_AGAIN_S)
 
     async def _end(

@@ -14,8 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from types import TracebackType
 from typing import Protocol
@@ -23,7 +22,15 @@ from typing import Protocol
 from replay import frames, keys
 from replay.errors import LogUnavailable, OffsetBeyondEnd, SessionNotFound
 from replay.identity import SessionRef
-from replay.log import PAGE_ENTRIES_MAX, Feed, Page, Pulse, SessionLog
+from replay.log import (
+    CHUNK_BYTES_MAX,
+    PAGE_ENTRIES_MAX,
+    Ask,
+    Feed,
+    Page,
+    Pulse,
+    SessionLog,
+)
 from replay.records import Chunk, End, State
 from replay.subscription import Channels, OnMessage, OnReset
 
@@ -76,8 +83,11 @@ class Tailer:
         channels: OpenChannels,
         *,
         waiting: Callable[[SessionRef], Awaitable[bytes]] = nothing_to_say,
+        joins_history: bool = False,
     ) -> None:
+        """``joins_history``: stored entries come in few large chunks, not one by one."""
         self._log = log
+        self._joins_history = joins_history
         self._open_channels = channels
         self._waiting = waiting
         self._topics: dict[str, _Topic] = {}
@@ -118,7 +128,7 @@ class Tailer:
             topic.ping_interval_s = ping_interval_s
             if offset > 0:
                 await self._check(ref, offset)
-            tail = Tail(topic, offset)
+            tail = Tail(topic, offset, joins_history=self._joins_history)
             topic.tails.add(tail)
             try:
                 yield tail
@@ -172,18 +182,24 @@ class Tailer:
             silent = [topic for topic in self._topics.values() if topic.silent_at(now)]
             for first in range(0, len(silent), PULSES_AT_ONCE):
                 group = silent[first : first + PULSES_AT_ONCE]
-                results = await asyncio.gather(*map(self._pulse, group), return_exceptions=True)
-                for result in results:
-                    if isinstance(result, Exception) and not isinstance(result, LogUnavailable):
-                        logger.error("pulse failed", exc_info=result)
+                try:
+                    await self._pulse(group)
+                except LogUnavailable:
+                    break  # the next tick asks again
 
-    async def _pulse(self, topic: _Topic) -> None:
-        topic.heard = time.monotonic()
-        silence_ms, comment = -1, b""
-        if topic.waits and topic.ping_interval_s >= 0:
-            silence_ms = max(0, round(topic.ping_interval_s * 1000) - 100)
-            comment = await self._waiting(topic.ref)
-        topic.take(await self._log.pulse(topic.ref, silence_ms=silence_ms, comment=comment))
+    async def _pulse(self, group: Sequence[_Topic]) -> None:
+        asks = await asyncio.gather(*map(self._ask, group))
+        for topic in group:
+            topic.heard = time.monotonic()
+        for topic, pulse in zip(group, await self._log.pulses(asks), strict=True):
+            if not isinstance(pulse, Exception):
+                topic.take(pulse)
+
+    async def _ask(self, topic: _Topic) -> Ask:
+        if not topic.waits or topic.ping_interval_s < 0:
+            return Ask(topic.ref)
+        silence_ms = max(0, round(topic.ping_interval_s * 1000) - 100)
+        return Ask(topic.ref, silence_ms, await self._waiting(topic.ref))
 
 
 async def _ended(task: asyncio.Task[None]) -> None:
@@ -272,6 +288,22 @@ class _Topic:
         await asyncio.gather(*pages, return_exceptions=True)
 
 
+def joined(chunks: Sequence[Chunk]) -> list[Chunk]:
+    """The same bytes in fewer chunks, none above CHUNK_BYTES_MAX but by an entry's own size."""
+    whole: list[Chunk] = []
+    parts: list[bytes] = []
+    size = 0
+    for chunk in chunks:
+        if parts and size + len(chunk.data) > CHUNK_BYTES_MAX:
+            whole.append(Chunk(chunk.start, b"".join(parts)))
+            parts, size = [], 0
+        parts.append(chunk.data)
+        size += len(chunk.data)
+    if parts:
+        whole.append(Chunk(chunks[-1].end, b"".join(parts)))
+    return whole
+
+
 def _retrieved(task: asyncio.Task[Page]) -> None:
     """Whoever asked may be gone by now; an error is then nobody's."""
     if not task.cancelled():
@@ -286,24 +318,29 @@ class Tail:
 
     __slots__ = (
         "_behind",
+        "_joins_history",
+        "_loop",
         "_lost",
         "_pieces",
         "_queued_bytes",
         "_stored",
         "_topic",
-        "_wake",
+        "_waiter",
         "position",
     )
 
-    def __init__(self, topic: _Topic, offset: int) -> None:
+    def __init__(self, topic: _Topic, offset: int, *, joins_history: bool = False) -> None:
         self.position = offset
+        self._joins_history = joins_history
         self._topic = topic
-        self._stored: deque[Chunk | End] = deque()
-        self._pieces: deque[tuple[int, bytes] | End] = deque()
+        # Short lists: ten thousand readers have them, and an empty deque takes 760 bytes.
+        self._stored: list[Chunk | End] = []
+        self._pieces: list[tuple[int, bytes] | End] = []
         self._queued_bytes = 0
         self._behind = True
         self._lost: Exception | None = None
-        self._wake = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._waiter: asyncio.Future[None] | None = None
 
     def offer(self, start: int, data: bytes) -> None:
         """Live bytes; beyond the limit the queue is dropped and read from the history later."""
@@ -312,24 +349,28 @@ class Tail:
             self.fall_behind()
             return
         self._pieces.append((start, data))
-        self._wake.set()
+        self._wake()
 
     def offer_end(self, end: End) -> None:
         """The live end."""
         self._pieces.append(end)
-        self._wake.set()
+        self._wake()
 
     def fall_behind(self) -> None:
         """Back to the history; what is queued stands there too."""
         self._pieces.clear()
         self._queued_bytes = 0
         self._behind = True
-        self._wake.set()
+        self._wake()
 
     def lose(self, error: Exception) -> None:
         """Nothing more will come; the reader gets ``error``."""
         self._lost = error
-        self._wake.set()
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     async def next(self) -> Chunk | End:
         """The next bytes, or the end; after the end nothing may be asked.
@@ -338,7 +379,7 @@ class Tail:
         """
         while True:
             if self._stored:
-                return self._deliver(self._stored.popleft())
+                return self._deliver(self._stored.pop(0))
             if self._lost is not None:
                 raise self._lost
             if self._behind:
@@ -347,8 +388,9 @@ class Tail:
             if (item := self._live()) is not None:
                 return self._deliver(item)
             if not self._behind:
-                self._wake.clear()
-                await self._wake.wait()
+                # An Event would ask for the running loop, which is a system call on Python 3.11.
+                self._waiter = self._loop.create_future()
+                await self._waiter
 
     async def __aiter__(self) -> AsyncIterator[Chunk | End]:
         while True:
@@ -366,7 +408,7 @@ class Tail:
         # Cleared first: what happens during the read (a gap, a reset) must send us back again.
         self._behind = False
         page = await self._topic.page(self.position)
-        self._stored.extend(page.chunks)
+        self._stored.extend(joined(page.chunks) if self._joins_history else page.chunks)
         if page.end is not None:
             self._stored.append(page.end)
         elif len(page.chunks) >= PAGE_ENTRIES_MAX:
@@ -374,7 +416,7 @@ class Tail:
 
     def _live(self) -> Chunk | End | None:
         while self._pieces:
-            piece = self._pieces.popleft()
+            piece = self._pieces.pop(0)
             if isinstance(piece, End):
                 if piece.size > self.position:
                     self._behind = True

@@ -1,9 +1,9 @@
-"""What all tests share: one Redis for the run, emptied for each test, and checked for keys without a TTL."""
+"""What all tests share: one Redis for the run, emptied for each, and no key without a TTL."""
 
 from __future__ import annotations
 
-import asyncio
 import subprocess
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -31,16 +31,17 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     port = any_free("127.0.0.1")
     command = [find_program().path, "--port", str(port), "--dir", str(folder), "--save", ""]
     with (folder / "log").open("wb") as log, subprocess.Popen(command, stdout=log) as server:
-        asyncio.run(_answering(port))
+        _wait_for(port)
         yield f"redis://127.0.0.1:{port}"
         server.terminate()
         server.wait(START_LIMIT_S)
 
 
-async def _answering(port: int) -> None:
-    async with asyncio.timeout(START_LIMIT_S):
-        while not answers(port):
-            await asyncio.sleep(0.01)  # a server that starts tells nobody
+def _wait_for(port: int) -> None:
+    until = time.monotonic() + START_LIMIT_S
+    while not answers(port):
+        assert time.monotonic() < until, "the Redis of the tests does not start"
+        time.sleep(0.01)  # a server that starts tells nobody
 
 
 @pytest.fixture

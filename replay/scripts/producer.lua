@@ -2,11 +2,11 @@
 
 -- Whether this producer may not write: its answer, else nil and the log's end.
 local function refusal(record, attempt, nonce)
-  if redis.call('EXISTS', record) == 0 then return { 'gone' } end
-  local is = fields(record, 'attempt', 'nonce', 'state', 'reason', 'end')
-  if final(is.state) then return { 'ended', is.state, is.reason } end
-  if is.attempt ~= attempt or is.nonce ~= nonce then return { 'fenced' } end
-  return nil, number(is['end'])
+  local is = redis.call('HMGET', record, 'attempt', 'nonce', 'state', 'end', 'reason')
+  if not is[3] then return { 'gone' } end
+  if final(is[3]) then return { 'ended', is[3], is[5] } end
+  if is[1] ~= attempt or is[2] ~= nonce then return { 'fenced' } end
+  return nil, number(is[4])
 end
 
 -- Tokens may come without bytes (half a code point, a held-back stop string), never the reverse order.
@@ -22,11 +22,15 @@ local function write(session, at, data, first_token, tokens, window)
   if #tokens > 0 then
     redis.call('SETRANGE', session .. ':tokens', int(8 * first_token), tokens)
     if first_token == 0 then redis.call('PEXPIRE', session .. ':tokens', redis.call('PTTL', record)) end
-    redis.call('HSET', record, 'token_count', int(first_token + #tokens / 8))
   end
   if at == 0 and #data > 0 then
     redis.call('PEXPIRE', session .. ':stream', redis.call('PTTL', record))
   end
-  redis.call('HSET', record, 'end', int(at + #data), 'last_ms', int(now_ms()))
-  return { 'appended', int(at + #data) }
+  local stop = int(at + #data)
+  if #tokens > 0 then
+    redis.call('HSET', record, 'end', stop, 'last_ms', int(now_ms()), 'token_count', int(first_token + #tokens / 8))
+  else
+    redis.call('HSET', record, 'end', stop, 'last_ms', int(now_ms()))
+  end
+  return { 'appended', stop }
 end

@@ -6,18 +6,22 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import islice
 from typing import Any
 from uuid import uuid4
 
 from inference_worker.config import WorkerSettings
 from inference_worker.dispatch import Dispatch, Pool, open_pool
+from inference_worker.rendering import renderer_of
+from inference_worker.scripted_engine import open_scripted_engine, scripted_tokens
+from inference_worker.text import TextAssembler
 from inference_worker.worker import Worker
 from replay import keys
 from replay.cluster import Directory
 from replay.identity import Conversation, SessionRef
-from replay.log import Look
+from replay.log import Append, AppendResult, Claim, Look
 from replay.prepare import Answer, Prepared, Question, Refused
-from replay.records import Chunk, End, NewSession, State
+from replay.records import Chunk, End, NewSession, State, Token
 from replay.redis_log import RedisLog
 from replay.redis_plane import connect
 from replay.request import GenerationRequest, RenderOptions, SamplingParams
@@ -106,6 +110,24 @@ class Cluster:
                 else:
                     return body, item
         raise AssertionError("a tail ends with an end")
+
+    async def begun(self, claim: Claim, count: int) -> bytes:
+        """Appends the answer's first tokens as a worker that then died would have."""
+        record = await self.log.record(claim.ref)
+        assert record is not None
+        request = GenerationRequest.from_json(record.request)
+        engine = open_scripted_engine()
+        renderer, text = renderer_of(record, request), TextAssembler(request.stop)
+        body = b""
+        ids = list(islice(scripted_tokens(record.prompt, request.sampling), count))
+        for index, token in enumerate(ids):
+            data = renderer.step(text.feed(engine.piece(token)), tokens=index + 1, timings=None)
+            (result,) = await self.log.append(
+                [Append(claim, len(body), data, first_token=index, tokens=[Token(token)])]
+            )
+            assert isinstance(result, AppendResult), result
+            body += data
+        return body
 
     async def loaded(self) -> None:
         """Waits until a worker has loaded its models."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from cluster import text_of
-from log_contract import body, new_session
+from log_contract import body, claimed, new_session
 
 from inference_worker import generate, producer
 from inference_worker.engine import (
@@ -441,15 +441,16 @@ async def test_a_drain_waits_for_sessions_that_finish(desk: Desk) -> None:
     assert (await desk.end(ref)).state is State.COMPLETED
 
 
-async def test_what_a_drain_cannot_wait_for_ends_as_lost_in_the_log(desk: Desk) -> None:
+async def test_what_a_drain_cannot_wait_for_is_handed_over(desk: Desk) -> None:
     ref = await desk.start()
     desk.engine.step(ref, "said", 5)
     await desk.sessions.drain(0.01)
     assert desk.engine.stopped == [ref.path()]
-    assert (await desk.end(ref)).reason == "orphan"
-    whole = await body(desk.log, ref)
-    assert text_of(whole) == "said"
-    assert whole.endswith(b': end {"state":"lost","reason":"orphan"}\n\n')
+    record = await desk.log.record(ref)
+    assert record is not None
+    assert (record.state, record.dispatch, record.deaths) == (State.QUEUED, 2, 0)
+    assert text_of(await body(desk.log, ref)) == "said"
+    assert (await claimed(desk.log, ref, nonce="the next")).attempt == 2
 
 
 async def test_a_drain_stores_what_has_just_been_finished(desk: Desk) -> None:

@@ -9,21 +9,24 @@ from cluster import LIMIT_S, Cluster, frames_of, running, text_of
 
 from inference_worker.scripted_engine import scripted_answer
 from replay import keys
-from replay.log import ClaimStatus
+from replay.identity import SessionRef
 from replay.prepare import Refused
-from replay.records import End, State, unpack_tokens
+from replay.records import End, SessionRecord, State, unpack_tokens
 from replay.request import SamplingParams
 
 pytestmark = pytest.mark.anyio
+ASK_S = 0.01
 FAST = "[[tokens=40 rate=0]]"
 ENDLESS = "[[tokens=100000 rate=200]]"
 
 
-async def _record(cluster: Cluster, ref, state: State):  # type: ignore[no-untyped-def]
-    async with asyncio.timeout(LIMIT_S):
-        while (record := await cluster.log.record(ref)).state is not state:
-            await asyncio.sleep(0.01)  # the state is seen by asking
-    return record
+async def _record(cluster: Cluster, ref: SessionRef, state: State) -> SessionRecord:
+    for _ in range(round(LIMIT_S / ASK_S)):
+        record = await cluster.log.record(ref)
+        if record is not None and record.state is state:
+            return record
+        await asyncio.sleep(ASK_S)
+    raise AssertionError(f"{ref} did not become {state}")
 
 
 async def test_a_session_is_generated_and_stored_with_its_tokens(redis_url: str) -> None:
@@ -119,14 +122,40 @@ async def test_a_queued_session_without_a_job_is_queued_again(redis_url: str) ->
         assert record.dispatch == 2
 
 
-async def test_a_session_whose_producer_died_is_reaped_as_lost(redis_url: str) -> None:
+async def test_a_session_whose_producer_died_is_gone_on_with(redis_url: str) -> None:
     async with running(redis_url, lease_s=0.3) as cluster:
-        ref = await cluster.post("c", FAST, enqueue=False)
-        claim = await cluster.log.claim(ref, worker="dead", nonce="x", lease_s=0.3)
-        assert claim.status is ClaimStatus.CLAIMED
+        whole, _ = await cluster.read(await cluster.post("whole", FAST))
+        for kept in (0, 1, 7, 20, 39, 40):
+            ref = await cluster.post("c", FAST, enqueue=False)
+            dead = await cluster.log.claim(ref, worker="dead", nonce="x", lease_s=0.3)
+            assert dead.claim is not None
+            begun = await cluster.begun(dead.claim, kept)
+            body, end = await cluster.read(ref)
+            assert end.state is State.COMPLETED
+            assert body.startswith(begun)
+            assert text_of(body) == text_of(whole)
+            assert [frame["object"] for frame in frames_of(body)] == [
+                frame["object"] for frame in frames_of(whole)
+            ]
+            assert frames_of(body)[-1]["usage"] == frames_of(whole)[-1]["usage"]
+            record = await cluster.log.record(ref)
+            assert record is not None
+            assert (record.attempt, record.token_count) == (2, 40)
+
+
+async def test_a_worker_that_ends_hands_its_sessions_over(redis_url: str) -> None:
+    slow = "[[tokens=60 rate=40]]"
+    async with running(redis_url, worker="w1") as cluster:
+        ref = await cluster.post("c", slow)
+        await _record(cluster, ref, State.RUNNING)
+    async with running(redis_url, worker="w2") as cluster:
+        record = await cluster.log.record(ref)
+        assert record is not None
+        assert record.deaths == 0
         body, end = await cluster.read(ref)
-        assert (end.state, end.reason) == (State.LOST, "orphan")
-        assert frames_of(body)[-1]["error"]["code"] == 500
+        assert end.state is State.COMPLETED
+        assert text_of(body) == scripted_answer(record.prompt, SamplingParams(seed=1))
+        assert frames_of(body)[-1]["usage"]["completion_tokens"] == 60
 
 
 async def test_a_worker_that_was_fenced_stops_its_sequence(redis_url: str) -> None:

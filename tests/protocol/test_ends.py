@@ -13,7 +13,7 @@ from replay.records import FINAL_STATES, Reason
 
 from .frail import Frail
 from .stored import Plant, planted, stored
-from .wire import DONE, Node, end_comment, events, frames
+from .wire import DONE, Node, end_comment, events, frames, text_of
 
 PROTOCOL = Path(__file__).parents[2] / "PROTOCOL.md"
 LONG = "[[tokens=100000 rate=50]]"
@@ -115,18 +115,35 @@ def test_a_failed_log_ends_with_the_error_then_the_comment(node: Node, name: str
     assert log.count(ERROR) == 1 and b"[DONE]" not in log
 
 
-@pytest.mark.clause("END-2")
 @pytest.mark.clause("REC-2")
-def test_a_session_whose_worker_died_is_lost_with_an_error(frail: Frail, name: str) -> None:
+@pytest.mark.clause("REC-5")
+def test_a_session_whose_worker_died_is_gone_on_with(frail: Frail, name: str) -> None:
     node, other = frail.nodes
-    with node.posting(name, LONG, model="one") as post:
+    prompt = "[[tokens=60 rate=30 seed=7]]"
+    node.post(name + "-whole", prompt, model="one")
+    whole = node.read(name + "-whole").content
+    with node.posting(name, prompt, model="one") as post:
         post.first(1)
         session = stored(frail.db, name)
         frail.kill("worker-1")
-        lease_until_ms = int(session.fields["lease_until_ms"])
         log = post.whole()
-    assert "error" in events(log)[-1] and b"[DONE]" not in log
-    assert log.endswith(end_comment("lost", "orphan"))
-    assert int(session.fields["ended_ms"]) > lease_until_ms
-    assert other.found(name)["state"] == "lost"
+    assert log.endswith(b"data: [DONE]\n\n")
+    assert text_of(events(log)) == text_of(events(whole))
+    assert (session.fields["attempt"], session.fields["token_count"]) == ("2", "60")
     assert other.read(name).content == log
+
+
+@pytest.mark.clause("REC-6")
+def test_what_kills_two_workers_ends_as_poison_and_its_neighbour_goes_on(
+    frail: Frail, name: str
+) -> None:
+    node, other = frail.nodes
+    with node.posting(name + "-neighbour", "[[tokens=400 rate=50 seed=7]]", model="one") as good:
+        good.first(1)
+        with node.posting(name, "[[tokens=40 rate=50 die_at=5]]", model="one") as post:
+            log = post.whole()
+        assert log.endswith(end_comment("failed", "poison"))
+        assert log.count(ERROR) == 1 and b"[DONE]" not in log
+        assert stored(frail.db, name).fields["attempt"] == "2"
+        assert good.whole().endswith(DONE)
+    assert other.found(name)["reason"] == "poison"

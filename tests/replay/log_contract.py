@@ -28,6 +28,7 @@ from replay.log import (
     ClaimStatus,
     Opened,
     Page,
+    Requeued,
 )
 from replay.records import End, NewSession, State, Token, unpack_tokens
 from replay.tailer import Tailer
@@ -432,6 +433,57 @@ class LogContract:
         assert (await harness.log.read(ref, 2)).end == End(State.LOST, "orphan", 9)
         assert await body(harness.log, ref) == b"ab: end\n\n"
 
+    async def test_only_the_lease_that_was_seen_is_given_up(self, harness: Harness) -> None:
+        ref, claim = await produced(harness.log)
+        await append(harness.log, claim, 0, b"ab", tokens=[Token(1)])
+        seen = await harness.log.look(ref.conversation)
+        assert await harness.log.requeue(seen) == Requeued()  # the lease stands
+        await harness.expire_lease(ref)
+        assert await harness.log.requeue(seen) == Requeued()  # not the lease that was seen
+        seen = await harness.log.look(ref.conversation)
+        assert await harness.log.requeue(seen) == Requeued(2)
+        assert await harness.log.requeue(seen) == Requeued()
+        record = await harness.log.record(ref)
+        assert (record.state, record.deaths, record.attempt) == (State.QUEUED, 1, 1)
+        cautious = await harness.log.claim(ref, worker="w", nonce="x", lease_s=1, suspect=False)
+        assert cautious.status is ClaimStatus.HELD
+        assert (await claimed(harness.log, ref, nonce="second")).attempt == 2
+        assert (await harness.log.record(ref)).claimed_tokens == 1
+
+    async def test_a_producer_that_was_merely_slow_renews_and_goes_on(
+        self, harness: Harness
+    ) -> None:
+        ref, claim = await produced(harness.log)
+        await harness.expire_lease(ref)
+        await harness.log.requeue(await harness.log.look(ref.conversation))
+        assert await harness.log.renew([claim], LEASE_S) == [ClaimStatus.RENEWED]
+        late = await harness.log.claim(ref, worker="w2", nonce="late", lease_s=LEASE_S)
+        assert late.status is ClaimStatus.HELD
+        assert (await append(harness.log, claim, 0, b"x")).status is AppendStatus.APPENDED
+
+    async def test_who_hands_over_is_not_blamed(self, harness: Harness) -> None:
+        ref, claim = await produced(harness.log)
+        assert await harness.log.settle([claim], LEASE_S) == [ClaimStatus.RENEWED]
+        assert await harness.log.hand_over(claim) == Requeued(2)
+        assert await harness.log.hand_over(claim) == Requeued()
+        second = await claimed(harness.log, ref, nonce="second")
+        assert (second.attempt, (await harness.log.record(ref)).deaths) == (2, 0)
+        assert await harness.log.hand_over(claim) == Requeued()
+        assert await harness.log.settle([claim, second], LEASE_S) == [
+            ClaimStatus.FENCED,
+            ClaimStatus.RENEWED,
+        ]
+
+    async def test_what_kills_two_workers_is_poison(self, harness: Harness) -> None:
+        ref, _ = await produced(harness.log)
+        await harness.expire_lease(ref)
+        await harness.log.requeue(await harness.log.look(ref.conversation))
+        await claimed(harness.log, ref, nonce="second")
+        await harness.expire_lease(ref)
+        seen = await harness.log.look(ref.conversation)
+        assert await harness.log.requeue(seen) == Requeued(is_poison=True)
+        assert (await harness.log.record(ref)).state is State.RUNNING
+
     async def test_a_dispatch_is_counted_once(self, harness: Harness) -> None:
         ref = (await opened(harness.log)).ref
         look = await harness.log.look(ref.conversation)
@@ -441,18 +493,24 @@ class LogContract:
     async def test_a_tail_joins_history_and_live_without_a_seam(self, harness: Harness) -> None:
         ref, claim = await produced(harness.log)
         await append(harness.log, claim, 0, b"stored ")
-        async with Tailer(harness.log, harness.channels) as tailer, asyncio.timeout(LIMIT_S):
-            async with tailer.tail(ref, 3) as tail:
-                heard = [(await tail.next())]
-                await append(harness.log, claim, 7, b"live ")
-                await close(harness.log, claim, 12, b"last")
-                heard += [item async for item in tail]
+        async with (
+            asyncio.timeout(LIMIT_S),
+            Tailer(harness.log, harness.channels) as tailer,
+            tailer.tail(ref, 3) as tail,
+        ):
+            heard = [(await tail.next())]
+            await append(harness.log, claim, 7, b"live ")
+            await close(harness.log, claim, 12, b"last")
+            heard += [item async for item in tail]
         assert b"".join(item.data for item in heard[:-1]) == b"red live last"
         assert heard[-1] == End(State.COMPLETED, "stop", 16)
 
     async def test_a_tail_ends_at_once_on_a_finished_session(self, harness: Harness) -> None:
         ref, claim = await produced(harness.log)
         await close(harness.log, claim, 0, b"done")
-        async with Tailer(harness.log, harness.channels) as tailer, asyncio.timeout(LIMIT_S):
-            async with tailer.tail(ref, 4) as tail:
-                assert [item async for item in tail] == [End(State.COMPLETED, "stop", 4)]
+        async with (
+            asyncio.timeout(LIMIT_S),
+            Tailer(harness.log, harness.channels) as tailer,
+            tailer.tail(ref, 4) as tail,
+        ):
+            assert [item async for item in tail] == [End(State.COMPLETED, "stop", 4)]

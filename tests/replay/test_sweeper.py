@@ -15,9 +15,9 @@ from redis.asyncio import Redis
 from replay import keys, sweeper
 from replay.errors import LogUnavailable
 from replay.identity import Conversation, SessionRef
-from replay.log import Due, Look
+from replay.log import ATTEMPTS_MAX, PROGRESS_TOKENS, Due, Look
 from replay.memory_log import MemoryLog
-from replay.records import State
+from replay.records import State, Token
 from replay.redis_log import RedisLog
 from replay.redis_plane import connect
 from replay.sweeper import WITHOUT_WORKER_S, Suspicion, Sweeper, is_dead
@@ -188,7 +188,9 @@ async def watched(world: World) -> list[Due]:
     return found
 
 
-async def test_a_dead_worker_is_reaped_after_two_looks(world: World) -> None:
+async def test_the_session_of_a_dead_worker_is_queued_again_after_two_looks(
+    world: World,
+) -> None:
     ref = await world.opened()
     claim = await claimed(world.log, ref, lease_s=LEASE_S)
     await append(world.log, claim, 0, b"said")
@@ -198,9 +200,39 @@ async def test_a_dead_worker_is_reaped_after_two_looks(world: World) -> None:
         assert (await world.state(ref))[0] is state
     world.log.pass_s(0.2)
     await world.sweep()
-    assert await world.state(ref) == (State.LOST, "orphan")
-    assert (await body(world.log, ref)).startswith(b"said" + b'data: {"error":')
-    assert (await body(world.log, ref)).endswith(b': end {"state":"lost","reason":"orphan"}\n\n')
+    assert await world.state(ref) == (State.QUEUED, "")
+    assert world.queued == [(ref, 2)]
+    assert await body(world.log, ref) == b"said"
+    again = await claimed(world.log, ref, nonce="another worker's")
+    assert again.attempt == 2
+
+
+async def test_a_session_that_killed_two_workers_ends_as_poison(world: World) -> None:
+    ref = await world.opened()
+    for attempt in (1, 2):
+        claim = await claimed(world.log, ref, lease_s=LEASE_S, nonce=f"n{attempt}")
+        assert claim.attempt == attempt
+        world.log.pass_s(LEASE_S)
+        await world.sweep()
+        world.log.pass_s(HALF_MS / 1000)
+        await world.sweep()
+    assert await world.state(ref) == (State.FAILED, "poison")
+    assert (await body(world.log, ref)).endswith(b': end {"state":"failed","reason":"poison"}\n\n')
+
+
+async def test_progress_clears_the_suspicion_but_not_for_ever(world: World) -> None:
+    ref = await world.opened()
+    for attempt in range(1, ATTEMPTS_MAX + 1):
+        claim = await claimed(world.log, ref, lease_s=LEASE_S, nonce=f"n{attempt}")
+        record = await world.log.record(ref)
+        tokens = [Token(1)] * PROGRESS_TOKENS
+        await append(world.log, claim, 0, b"", first_token=record.token_count, tokens=tokens)
+        assert await world.state(ref) == (State.RUNNING, "")
+        world.log.pass_s(LEASE_S)
+        await world.sweep()
+        world.log.pass_s(HALF_MS / 1000)
+        await world.sweep()
+    assert await world.state(ref) == (State.FAILED, "poison")
 
 
 async def test_an_expired_lease_is_looked_at_again_at_the_next_sweep(world: World) -> None:
@@ -214,7 +246,7 @@ async def test_an_expired_lease_is_looked_at_again_at_the_next_sweep(world: Worl
         sweeps += 1
         world.log.pass_s(sweeper.SWEEP_INTERVAL_S)
         assert sweeps <= 1 + LEASE_S / 2 / sweeper.SWEEP_INTERVAL_S
-    assert await world.state(ref) == (State.LOST, "orphan")
+    assert await world.state(ref) == (State.QUEUED, "")
 
 
 async def test_a_renewal_between_the_looks_clears_the_suspicion(world: World) -> None:
@@ -398,8 +430,8 @@ async def test_a_worker_that_is_away_for_a_moment_ends_no_session_that_waited_lo
     assert await world.state(ref) == (State.QUEUED, "")
 
 
-async def test_a_queue_that_is_away_keeps_no_orphan_alive(world: World) -> None:
-    """The queue may be another Redis; the sessions of the log are ended without it."""
+async def test_a_queue_that_is_away_keeps_no_orphan_from_being_freed(world: World) -> None:
+    """The queue may be another Redis; orphans are freed without it, and queued later."""
     await world.opened("queued", job=False)
     ref = await world.opened("orphan")
     await claimed(world.log, ref, lease_s=LEASE_S)
@@ -409,7 +441,11 @@ async def test_a_queue_that_is_away_keeps_no_orphan_alive(world: World) -> None:
         with suppress(LogUnavailable):
             await world.sweep()
         world.log.pass_s(1)
-    assert await world.state(ref) == (State.LOST, "orphan")
+    assert await world.state(ref) == (State.QUEUED, "")
+    world.queue_away = False
+    world.log.pass_s(sweeper.LOOK_AGAIN_S)
+    await world.sweep()
+    assert ref in [queued for queued, _ in world.queued]
 
 
 async def test_a_session_whose_new_job_could_not_be_queued_is_queued_later(world: World) -> None:
@@ -489,7 +525,7 @@ async def test_a_session_that_two_have_looked_at_is_queued_once(redis: Redis) ->
     assert world.queued == [(ref, 2)]
 
 
-async def test_two_racing_sweepers_end_an_orphan_once(redis_url: str, redis: Redis) -> None:
+async def test_racing_sweepers_free_an_orphan_once(redis_url: str, redis: Redis) -> None:
     world = World(RedisLog(redis))
     ref = await world.opened()
     await claimed(world.log, ref, lease_s=60)
@@ -503,8 +539,11 @@ async def test_two_racing_sweepers_end_an_orphan_once(redis_url: str, redis: Red
         await asyncio.gather(*(one.sweep() for one in sweepers))
     for one in clients:
         await one.aclose()
-    assert (await body(world.log, ref)).count(b": end ") == 1
-    assert await world.state(ref) == (State.LOST, "orphan")
+    # Who looks between the freeing and the enqueueing finds no job, and counts on.
+    assert (ref, 2) in world.queued
+    assert len(set(world.queued)) == len(world.queued)
+    assert (await world.log.record(ref)).deaths == 1
+    assert await world.state(ref) == (State.QUEUED, "")
 
 
 async def test_a_broken_connection_has_another_number(redis_url: str, redis: Redis) -> None:

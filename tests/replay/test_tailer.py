@@ -32,7 +32,7 @@ class SlowLog(MemoryLog):
     def __init__(self) -> None:
         super().__init__()
         self.reads: list[int] = []
-        self.pulses = 0
+        self.pulse_count = 0
         self.replies = asyncio.Event()
         self.replies.set()
         self.away = False
@@ -46,7 +46,7 @@ class SlowLog(MemoryLog):
         return page
 
     async def pulse(self, ref: SessionRef, *, silence_ms: int, comment: bytes) -> Pulse | None:
-        self.pulses += 1
+        self.pulse_count += 1
         return await super().pulse(ref, silence_ms=silence_ms, comment=comment)
 
     def forget(self, ref: SessionRef) -> None:
@@ -505,11 +505,11 @@ async def test_the_pulse_tells_that_a_session_is_gone(hub: Hub) -> None:
 @pytest.mark.usefixtures("quick_pulse")
 async def test_a_session_without_readers_is_never_asked_about(hub: Hub) -> None:
     async with hub.tailer.tail(hub.ref, 0, ping_interval_s=0.02):
-        await tried_timed(lambda: hub.log.pulses >= 2)
-    asked = hub.log.pulses
+        await tried_timed(lambda: hub.log.pulse_count >= 2)
+    asked = hub.log.pulse_count
     other, _ = await produced(hub.log, "other")
     async with hub.tailer.tail(other, 0, ping_interval_s=0.02):
-        await tried_timed(lambda: hub.log.pulses >= asked + 2)
+        await tried_timed(lambda: hub.log.pulse_count >= asked + 2)
     assert hub.tailer._topics == {}
 
 
@@ -537,7 +537,7 @@ async def test_only_a_waiting_session_is_kept_alive_by_its_readers() -> None:
             assert await heard(tail, 12) == b": queued 3\n\n"
             await claimed(hub.log, waiting)
             asked_once = len(asked)
-            await tried_timed(lambda: hub.log.pulses > 6)
+            await tried_timed(lambda: hub.log.pulse_count > 6)
             await silent(running)
         assert asked.count(hub.ref) <= 1  # before the first answer nobody knows that it runs
         assert len(asked) <= asked_once + 1
@@ -559,7 +559,7 @@ async def test_a_session_that_wants_no_keep_alives_gets_none() -> None:
         async with hub.tailer.tail(waiting, 0, ping_interval_s=-1):
             (topic,) = hub.tailer._topics.values()
             topic.heard -= tailer.SILENCE_S + 1
-            await tried_timed(lambda: hub.log.pulses)
+            await tried_timed(lambda: hub.log.pulse_count)
         assert (await hub.log.read(waiting, 0)).chunks == []
 
 
@@ -582,13 +582,13 @@ async def test_idle_readers_of_other_sessions_cost_nothing_per_event(
         tail = await stack.enter_async_context(hub.tailer.tail(hub.ref, 0))
         await hub.put(b"x")
         await heard(tail, 1)
-        reads, pulses = len(hub.log.reads), hub.log.pulses
+        reads, pulses = len(hub.log.reads), hub.log.pulse_count
         calls["offer"] = 0
         for _ in range(20):
             await hub.put(b"x")
             await heard(tail, 1)
         assert hub.tailer.readers == 501
-        assert (calls["offer"], len(hub.log.reads), hub.log.pulses) == (20, reads, pulses)
+        assert (calls["offer"], len(hub.log.reads), hub.log.pulse_count) == (20, reads, pulses)
 
 
 async def _gone(task: asyncio.Task[Any]) -> None:

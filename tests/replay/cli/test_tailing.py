@@ -122,15 +122,15 @@ async def test_looking_at_a_waiting_session_writes_nothing_into_its_log(
     await redis.hset(keys.record(record.ref), "last_ms", 1)  # a keep-alive is long overdue
     monkeypatch.setattr("replay.tailer.SILENCE_S", 0.1)
     pulsed = asyncio.Event()
-    pulse = RedisLog.pulse
+    pulses = RedisLog.pulses
 
     async def seen(self: RedisLog, *args: object, **more: object) -> object:
-        told = await pulse(self, *args, **more)  # type: ignore[arg-type]
+        told = await pulses(self, *args, **more)  # type: ignore[arg-type]
         loop.call_soon_threadsafe(pulsed.set)
         return told
 
     loop = asyncio.get_running_loop()
-    monkeypatch.setattr(RedisLog, "pulse", seen)
+    monkeypatch.setattr(RedisLog, "pulses", seen)
     tail = asyncio.create_task(
         asyncio.to_thread(replayctl, redis_url, "sessions", "tail", "c", "--json")
     )

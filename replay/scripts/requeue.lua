@@ -1,0 +1,24 @@
+#!lua flags=allow-oom
+-- Makes a session whose producer is gone claimable again; its job is the caller's to enqueue.
+--
+-- KEYS  record
+-- ARGV  lease_until_ms as seen ('' where the producer itself hands over), attempt, nonce,
+--       tokens that clear a suspicion, attempts at most
+-- Returns {'queued', dispatch}, {'poison'} (it killed its workers; end it) or {'no'}.
+--
+-- Only the claim raises the attempt, so a producer that was merely slow renews and goes on. A death is
+-- counted against the session, a hand-over is not; many new tokens show that the session is not to blame.
+local record, now = KEYS[1], now_ms()
+local is = fields(record, 'state', 'lease_until_ms', 'attempt', 'nonce', 'token_count', 'claimed_tokens', 'deaths')
+if is.state ~= 'running' then return { 'no' } end
+local deaths = number(is.deaths)
+if ARGV[1] ~= '' then
+  if is.lease_until_ms ~= ARGV[1] or number(is.lease_until_ms) > now then return { 'no' } end
+  if number(is.token_count) - number(is.claimed_tokens) >= number(ARGV[4]) then deaths = 0 end
+  deaths = deaths + 1
+  if deaths >= 2 or number(is.attempt) >= number(ARGV[5]) then return { 'poison' } end
+elseif is.attempt ~= ARGV[2] or is.nonce ~= ARGV[3] then
+  return { 'no' }
+end
+redis.call('HSET', record, 'state', 'queued', 'lease_until_ms', '0', 'worker', '', 'deaths', int(deaths))
+return { 'queued', redis.call('HINCRBY', record, 'dispatch', 1) }
