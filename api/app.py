@@ -175,7 +175,12 @@ def _tailer(settings: ApiSettings, log: RedisLog, catalog: Catalog, queue: JobQu
         subscription = Subscription(settings.redis_url, on_message=on_message, on_reset=on_reset)
         return subscription.open()
 
-    return Tailer(log, channels, waiting=lambda ref: keep_alive(ref, catalog, queue))
+    return Tailer(
+        log,
+        channels,
+        waiting=lambda ref: keep_alive(ref, catalog, queue),
+        joins_history=True,
+    )
 
 
 async def keep_alive(ref: SessionRef, catalog: Catalog, queue: JobQueue) -> bytes:

@@ -7,6 +7,7 @@ Nothing here knows what is sent.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
@@ -108,7 +109,7 @@ class Connection:
         await self._send_timed({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _send_timed(self, message: Message) -> None:
-        self.sending_since = asyncio.get_running_loop().time()
+        self.sending_since = time.monotonic()
         try:
             await self._send(message)
         finally:
@@ -145,7 +146,7 @@ class Connections:
 
     def cut_slow(self, timeout_s: float) -> int:
         """Cuts those whose client has taken nothing for so long; returns how many."""
-        before = asyncio.get_running_loop().time() - timeout_s
+        before = time.monotonic() - timeout_s
         slow = [one for one in self._open if 0 < one.sending_since < before]
         for connection in slow:
             connection.cut()

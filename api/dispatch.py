@@ -11,10 +11,11 @@ from typing import Any, Protocol
 
 from arq.connections import ArqRedis
 from arq.constants import job_key_prefix
+from arq.jobs import serialize_job
 
 from replay import keys
 from replay.identity import SessionRef, encode
-from replay.queue import JOB, JOB_TTL_S, QUEUE_TTL_S, due_at, job_id
+from replay.queue import JOB, JOB_TTL_S, QUEUE_TTL_S, job_id
 from replay.redis_plane import pool, translated
 
 DISPATCHES_LOOKED_AT = 3
@@ -80,19 +81,16 @@ class ArqQueue:
         return int(number)
 
     async def enqueue(self, ref: SessionRef, *, dispatch: int, number: int) -> None:
-        async with translated("enqueue"):
-            await self._arq.enqueue_job(
-                JOB,
-                ref.path(),
-                _job_id=job_id(ref, dispatch),
-                _queue_name=keys.queue(ref.model),
-                _defer_until=due_at(number),
-                _expires=JOB_TTL_S,
-            )
-            async with self._arq.pipeline(transaction=False) as pipeline:
-                pipeline.publish(keys.wake(), encode(ref.model))
-                pipeline.expire(keys.queue(ref.model), QUEUE_TTL_S)
-                await pipeline.execute()
+        # What arq's enqueue_job writes, in one trip instead of three: it first looks whether the
+        # job is there, and ours may be written twice.
+        job = job_id(ref, dispatch)
+        text = serialize_job(JOB, (ref.path(),), {}, None, 0, serializer=_to_json)
+        async with translated("enqueue"), self._arq.pipeline(transaction=True) as pipeline:
+            pipeline.psetex(job_key_prefix + job, JOB_TTL_S * 1000, text)
+            pipeline.zadd(keys.queue(ref.model), {job: number}, nx=True)
+            pipeline.expire(keys.queue(ref.model), QUEUE_TTL_S)
+            pipeline.publish(keys.wake(), encode(ref.model))
+            await pipeline.execute()
 
     async def remove(self, ref: SessionRef, *, dispatch: int) -> None:
         job = job_id(ref, dispatch)

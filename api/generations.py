@@ -129,9 +129,10 @@ async def open_session(
     Raises StoppedMeanwhile, LogUnavailable, SessionEnded where the queue plane is away.
     """
     conversation = caller.conversation(model)
-    number = await node.queue.next_number()
+    number, _ = await asyncio.gather(
+        node.queue.next_number(), node.log.watch(conversation, WATCH_DELAY_S)
+    )
     new = _new_session(node, caller, conversation, request, prepared, number)
-    await node.log.watch(conversation, WATCH_DELAY_S)
     validated_ms = int((time.monotonic() - caller.arrived_s) * 1000)
     opened = await node.log.open(new, validated_ms=validated_ms, nonce=secrets.token_hex(8))
     head = SessionHead(opened.ref, new.completion_id, request.ping_interval_s)

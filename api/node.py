@@ -46,7 +46,7 @@ class Node:
     presence: Presence = field(default_factory=Presence)
 
 
-def node_of(request: Request) -> Node:
+async def node_of(request: Request) -> Node:
     """The node that serves this request."""
     node: Node = request.app.state.node
     return node

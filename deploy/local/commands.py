@@ -5,6 +5,7 @@ Pure: it reads no environment and starts nothing. A test puts other commands in 
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -75,6 +76,16 @@ def node_command(options: Options, number: int, redis_url: str) -> Command:
     )
 
 
+def engine_threads(options: Options) -> int:
+    """Threads of one worker's engine: the cores less one, shared out.
+
+    One core is left to Redis, nodes and page: llama.cpp's threads wait for each other by spinning,
+    so one that has to share its core slows all.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(1, ((cores or 1) - 1) // max(1, options.workers))
+
+
 def worker_command(options: Options, number: int, redis_url: str) -> Command:
     """Inference worker `number`, counted from 1."""
     name = f"worker-{number}"
@@ -87,6 +98,7 @@ def worker_command(options: Options, number: int, redis_url: str) -> Command:
             "REPLAY_WORKER": name,
             "REPLAY_MODELS": ",".join(options.models),
             "REPLAY_ENGINE": options.engine,
+            "REPLAY_THREADS": os.environ.get("REPLAY_THREADS") or str(engine_threads(options)),
         },
     )
 
