@@ -35,9 +35,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.browser)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """One headless Chromium for all tests; each of them gets a context of its own."""
+    """One headless Chromium for a file's tests; each of them gets a context of its own.
+
+    Not for the session: Playwright's event loop runs in this thread for as long, and no other test
+    could run one.
+    """
     program = shutil.which(CHROMIUM)
     if program is None:
         reason = f"no `{CHROMIUM}` on PATH"
