@@ -77,8 +77,9 @@ class Conversations {
   }
 
   async remove(id: string): Promise<void> {
-    this.list = this.list.filter((conversation) => conversation.id !== id);
+    // Stored first: what is gone from the list must not come back with a reload.
     await context().database.removeConversation(id);
+    this.list = this.list.filter((conversation) => conversation.id !== id);
     context().tabs.tell({ conversation: id });
   }
 
