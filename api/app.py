@@ -157,7 +157,7 @@ async def _open_node(
                 slow=lambda: cut_slow(connections, settings.send_timeout_s),
             )
         )
-        yield Node(
+        node = Node(
             id=node_id,
             settings=settings,
             log=log,
@@ -168,6 +168,10 @@ async def _open_node(
             connections=connections,
             presence=presence,
         )
+        try:
+            yield node
+        finally:
+            await node.errands.finish(LEAVE_TIMEOUT_S)
 
 
 def _tailer(settings: ApiSettings, log: RedisLog, catalog: Catalog, queue: JobQueue) -> Tailer:

@@ -136,7 +136,10 @@ async def open_session(
     validated_ms = int((time.monotonic() - caller.arrived_s) * 1000)
     opened = await node.log.open(new, validated_ms=validated_ms, nonce=secrets.token_hex(8))
     head = SessionHead(opened.ref, new.completion_id, request.ping_interval_s)
-    await _enqueue(node, opened, number)
+    # Announced anew: had the opening taken long, a sweeper may have seen nothing and forgotten it.
+    await asyncio.gather(
+        _enqueue(node, opened, number), node.log.watch(conversation, WATCH_DELAY_S)
+    )
     if opened.replaced is not None:
         with suppress(LogUnavailable):  # whoever takes the job finds that the session has ended
             await node.queue.remove(opened.replaced, dispatch=opened.replaced_dispatch)
@@ -250,7 +253,8 @@ class GenerationResponse(ConnectedResponse):
                     await self._fold(connection, opened)
         finally:
             if self._session.is_plain and not self._has_ended:
-                await abandon(self._node, head.ref)
+                # Not awaited here: Redis may be away, and the client's leaving ends this task.
+                self._node.errands.run(abandon(self._node, head.ref))
 
     async def _stream(self, connection: Connection, tail: Tail) -> None:
         opening = Opening([])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
-from typing import Annotated, Protocol
+from typing import Annotated, Any, Protocol
 
 from fastapi import Depends, Request
 
@@ -22,6 +24,28 @@ class NodeLog(SessionLog, Leases, Feed, Protocol):
     async def ping(self) -> None:
         """Returns where the log plane answers. Raises LogUnavailable."""
         ...
+
+
+class Errands:
+    """What a request leaves to be done after it has ended. The node awaits it when it ends."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def run(self, errand: Coroutine[Any, Any, None]) -> None:
+        """Starts an errand, which must see to its own errors."""
+        task = asyncio.create_task(errand, name="errand")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def finish(self, limit_s: float) -> None:
+        """Waits for all errands, and ends what takes longer."""
+        if not self._tasks:
+            return
+        _, late = await asyncio.wait(self._tasks, timeout=limit_s)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
 
 
 @dataclass(slots=True)
@@ -44,6 +68,7 @@ class Node:
     queue: JobQueue
     connections: Connections
     presence: Presence = field(default_factory=Presence)
+    errands: Errands = field(default_factory=Errands)
 
 
 async def node_of(request: Request) -> Node:

@@ -84,14 +84,17 @@ class Dispatch:
                 except (RedisError, OSError) as error:
                     logger.warning("queue of %s: %s", model, error)
                     await asyncio.sleep(RETRY_S)
+                    await _started(worker)
+                    # An error between arq's counting and its picking leaves it counting one job
+                    # for ever, and with one at a time it would never pick again.
+                    worker = self._worker(engine)
                     continue
                 if not picked:
                     await _first(wake.wait(), POLL_INTERVAL_S)
                     wake.clear()
         finally:
-            if tasks := list(worker.tasks.values()):
-                # A start that is under way becomes a session, which the drain must see.
-                await asyncio.wait(tasks, timeout=JOB_LIMIT_S)
+            # A start that is under way becomes a session, which the drain must see.
+            await _started(worker)
 
     async def _poll(self, worker: Worker, engine: Engine) -> bool:
         """Picks the first job that nobody else is starting; whether there was one.
@@ -164,6 +167,11 @@ class Dispatch:
         except (RedisError, OSError) as error:
             raise LogUnavailable(f"queue: {error}") from error
         return score is not None
+
+
+async def _started(worker: Worker) -> None:
+    if tasks := list(worker.tasks.values()):
+        await asyncio.wait(tasks, timeout=JOB_LIMIT_S)
 
 
 async def _first(event: Awaitable[Any], limit_s: float) -> None:

@@ -95,7 +95,7 @@ class Sessions:
         self._lease_s = lease_s
         self._running: dict[str, Session] = {}
         self._by_key: dict[str, str] = {}
-        self._releases: asyncio.Queue[SessionRef] = asyncio.Queue()
+        self._releases: asyncio.Queue[Session] = asyncio.Queue()
         self._takeovers: asyncio.Queue[Claim] = asyncio.Queue()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -111,19 +111,23 @@ class Sessions:
 
     async def start(self, engine: Engine, ref: SessionRef) -> None:
         """Claims a session and submits it. Whatever is wrong ends the session, not the worker."""
+        if self._producer.has(ref):
+            return  # ours already: a renewal will say so, or the sweeper queues it again
         claimed = await self._claimed(ref)
         if claimed is None:
             return
         claim, record, tokens = claimed
-        outlet = Outlet(claim, record, on_lost=lambda status: self._lose(ref, status))
+        outlet = Outlet(claim, record, on_lost=lambda status: self._lose(claim, status))
         self._producer.add(outlet)
         try:
+            if record.model_sha256 and record.model_sha256 != engine.model.sha256:
+                raise EngineError("the session was prepared for another file of this model")
             request = GenerationRequest.from_json(record.request)
             renderer = renderer_of(record, request)
             _replay(renderer, engine, tokens, request.stop)
             self._enter(ref, Session(claim, engine, renderer, outlet, record))
             engine.submit(_sequence(ref, record, request, tokens))
-        except (AttributeError, EngineError, KeyError, TypeError, ValueError) as error:
+        except Exception as error:  # whatever it is, the session must end and the worker live
             logger.exception("cannot generate %s", ref.path())
             outlet.fail("engine", str(error))
             self._leave(ref.path())
@@ -165,7 +169,7 @@ class Sessions:
         """A session was ended from outside: its sequence stops within one token."""
         path = self._by_key.get(session_key)
         if path is not None:
-            self._lose(self._running[path].claim.ref, AppendStatus.ENDED)
+            self._lose(self._running[path].claim, AppendStatus.ENDED)
 
     async def keep_leases(self) -> None:
         """Renews the leases until it is cancelled; a lost one stops its sequence."""
@@ -179,7 +183,7 @@ class Sessions:
                 continue
             for claim, status in zip(claims, statuses, strict=True):
                 if isinstance(status, ClaimStatus) and status is not ClaimStatus.RENEWED:
-                    self._lose(claim.ref, AppendStatus(status))
+                    self._lose(claim, AppendStatus(status))
 
     async def settle_takeovers(self) -> None:
         """Lets the sessions that were taken over write once that is on disk, until cancelled."""
@@ -202,17 +206,20 @@ class Sessions:
         if isinstance(status, Exception):
             self._takeovers.put_nowait(claim)
         elif status is not ClaimStatus.RENEWED:
-            self._lose(claim.ref, AppendStatus(status))
-        elif (outlet := self._producer.outlet_of(claim)) is not None:
-            outlet.is_settled = True
-            self._producer.wake()
+            self._lose(claim, AppendStatus(status))
+            self._producer.drop_claim(claim)
+        else:
+            self._producer.settle(claim)
 
     async def tell_releases(self) -> None:
         """Tells whoever waits for a stop that the session is let go, until it is cancelled."""
         while True:
-            ref = await self._releases.get()
+            session = await self._releases.get()
+            if session.lost is AppendStatus.AT:
+                # Somebody wrote where we would have: another attempt may go on from there.
+                await self._hand_over(session.outlet)
             try:
-                await self._release(ref)
+                await self._release(session.claim.ref)
             except LogUnavailable as error:
                 logger.warning("a release is not told: %s", error)
 
@@ -228,20 +235,22 @@ class Sessions:
             async with asyncio.timeout(STOP_S):
                 await self._idle.wait()
         with suppress(TimeoutError):
-            async with asyncio.timeout(HAND_OVER_S):
+            async with asyncio.timeout(HAND_OVER_S / 2):
                 await self._producer.flushed()
-                for session in left:
-                    await self._hand_over(session)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(HAND_OVER_S / 2):
+                for outlet in self._producer.outlets():
+                    await self._hand_over(outlet)
 
-    async def _hand_over(self, session: Session) -> None:
-        if session.lost is not None or session.outlet.closing is not None:
-            return
-        requeued = await self._log.hand_over(session.claim)
-        if requeued.dispatch:
-            logger.info("handed over: %s", session.claim.ref.path())
-            self._producer.drop(session.outlet)
-            record = session.record
-            await self.requeue(record.ref, record.queue_number, requeued.dispatch)
+    async def _hand_over(self, outlet: Outlet) -> None:
+        """Gives a session up. What cannot be told now is found by a sweeper."""
+        self._producer.drop(outlet)
+        record = outlet.record
+        with suppress(LogUnavailable):
+            requeued = await self._log.hand_over(outlet.claim)
+            if requeued.dispatch:
+                logger.info("handed over: %s", record.ref.path())
+                await self.requeue(record.ref, record.queue_number, requeued.dispatch)
 
     def _take(self, steps: Sequence[Step]) -> None:
         for step in steps:
@@ -278,12 +287,13 @@ class Sessions:
         data += session.renderer.finish(finish, tokens=count, timings=step.timings)
         outlet.close(data, tokens, State.COMPLETED, _reason(finish))
 
-    def _lose(self, ref: SessionRef, status: AppendStatus) -> None:
-        session = self._running.get(ref.path())
-        if session is not None and session.lost is None:
-            logger.info("lost (%s): %s", status, ref.path())
+    def _lose(self, claim: Claim, status: AppendStatus) -> None:
+        path = claim.ref.path()
+        session = self._running.get(path)
+        if session is not None and session.claim == claim and session.lost is None:
+            logger.info("lost (%s): %s", status, path)
             session.lost = status
-            session.engine.stop(ref.path())
+            session.engine.stop(path)
 
     def _enter(self, ref: SessionRef, session: Session) -> None:
         self._running[ref.path()] = session
@@ -299,7 +309,7 @@ class Sessions:
             self._producer.drop(session.outlet)
         if not self._running:
             self._idle.set()
-        self._releases.put_nowait(session.claim.ref)
+        self._releases.put_nowait(session)
         self.on_slot_free()
 
 

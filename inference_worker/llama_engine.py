@@ -55,6 +55,7 @@ class LlamaSettings:
     prefill_chunk_tokens: int = PREFILL_CHUNK_TOKENS
     gpu_layers: int = -1
     flash_attention: bool = False
+    sha256: str | None = None
 
 
 def open_llama_engine(
@@ -340,6 +341,7 @@ def _model_info(model: Any, vocab: Any, settings: LlamaSettings) -> ModelInfo:
         bos_text=_token_text(vocab, llama_cpp.llama_vocab_bos(vocab)),
         eos_text=_token_text(vocab, llama_cpp.llama_vocab_eos(vocab)),
         build=f"b{llama_cpp.__version__}",
+        sha256=settings.sha256,
     )
 
 

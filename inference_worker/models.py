@@ -23,7 +23,7 @@ def open_engine(settings: WorkerSettings, name: str, path: Path, on_progress: On
     from inference_worker.llama_engine import LlamaSettings, open_llama_engine
 
     try:
-        file_sha256(path)  # remembered: every prompt is answered with it
+        sha256 = file_sha256(path)
     except OSError as error:
         raise EngineFailed(f"the model {name} cannot be read: {error}") from error
     return open_llama_engine(
@@ -35,6 +35,7 @@ def open_engine(settings: WorkerSettings, name: str, path: Path, on_progress: On
             threads=settings.threads,
             prefill_chunk_tokens=settings.prefill_chunk_tokens,
             gpu_layers=settings.gpu_layers,
+            sha256=sha256,
         ),
         on_progress=lambda progress: on_progress(name, progress),
     )

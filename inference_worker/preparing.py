@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from redis.asyncio import Redis
 
-from inference_worker.engine import Engine, EngineError, PromptInvalid, file_sha256
+from inference_worker.engine import Engine, EngineError, PromptInvalid
 from replay import keys
 from replay.errors import LogUnavailable
 from replay.prepare import QUESTION_TTL_S, Answer, Prepared, Question, Refused
@@ -59,7 +58,11 @@ class Preparing:
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             logger.warning("a question that cannot be read: %r", error)
             return
-        result = await asyncio.to_thread(prepared, engine, question, self._chunk_tokens)
+        try:
+            result = await asyncio.to_thread(prepared, engine, question, self._chunk_tokens)
+        except Exception as error:  # one question must not end all sessions of this worker
+            logger.exception("prepare failed")
+            result = Refused("engine", f"the prompt cannot be prepared: {error}")
         inbox = keys.inbox(question.node)
         async with translated("prepare"), self._redis.pipeline(transaction=False) as pipeline:
             pipeline.rpush(inbox, Answer(question.id, result).to_json())
@@ -84,5 +87,4 @@ def prepared(engine: Engine, question: Question, chunk_tokens: int) -> Prepared 
             f"({limit} tokens), try increasing it"
         )
         return Refused("context", message, prompt_tokens=len(prompt), context_tokens=limit)
-    sha256 = engine.model.sha256 or file_sha256(Path(engine.model.path))
-    return Prepared(tuple(prompt), chunk_tokens, sha256)
+    return Prepared(tuple(prompt), chunk_tokens, engine.model.sha256 or "")

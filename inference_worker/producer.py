@@ -22,6 +22,7 @@ from redis.exceptions import OutOfMemoryError
 
 from replay import frames
 from replay.errors import LogUnavailable
+from replay.identity import SessionRef
 from replay.log import (
     CHUNK_BYTES_MAX,
     Append,
@@ -71,6 +72,7 @@ class Outlet:
         self, claim: Claim, record: SessionRecord, *, on_lost: Callable[[AppendStatus], None]
     ) -> None:
         self.claim = claim
+        self.record = record
         self.is_settled = claim.attempt == 1
         """Whether the claim is on disk. A takeover that Redis forgets must not have written."""
         self.end = record.end
@@ -88,10 +90,13 @@ class Outlet:
     @property
     def pending(self) -> bool:
         """Whether something is to be flushed."""
-        return (
-            self.is_settled
-            and not self.closed.is_set()
-            and (self._sent < len(self._units) or self.closing is not None)
+        return self.is_settled and self.is_behind
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether the log lacks something of it."""
+        return not self.closed.is_set() and (
+            self._sent < len(self._units) or self.closing is not None
         )
 
     @property
@@ -204,9 +209,27 @@ class Producer:
         """The claims of all outlets: what is not stored yet is still to be protected."""
         return [outlet.claim for outlet in self._outlets]
 
-    def outlet_of(self, claim: Claim) -> Outlet | None:
-        """The outlet of this claim, unless it is closed."""
-        return next((one for one in self._outlets if one.claim == claim), None)
+    def outlets(self) -> list[Outlet]:
+        """All that are open."""
+        return list(self._outlets)
+
+    def has(self, ref: SessionRef) -> bool:
+        """Whether there is an outlet of this session, by whatever claim."""
+        return any(outlet.claim.ref == ref for outlet in self._outlets)
+
+    def settle(self, claim: Claim) -> None:
+        """The claim is on disk: from now on it may write."""
+        for outlet in self._of(claim):
+            outlet.is_settled = True
+        self.wake()
+
+    def drop_claim(self, claim: Claim) -> None:
+        """Forgets the outlet of a claim that is no longer ours."""
+        for outlet in self._of(claim):
+            self.drop(outlet)
+
+    def _of(self, claim: Claim) -> list[Outlet]:
+        return [outlet for outlet in self._outlets if outlet.claim == claim]
 
     def wake(self) -> None:
         """Something was put: flush as soon as the flush before is over."""
@@ -214,7 +237,7 @@ class Producer:
 
     async def flushed(self) -> None:
         """Returns once the log has everything that was put."""
-        while any(outlet.pending for outlet in self._outlets):
+        while any(outlet.is_behind for outlet in self._outlets):
             self._was_flushed.clear()
             self.wake()
             await self._was_flushed.wait()

@@ -412,6 +412,7 @@ class MemoryLog:
             return Requeued()
         if (session.record.attempt, session.record.nonce) != (claim.attempt, claim.nonce):
             return Requeued()
+        session.record = replace(session.record, nonce="")
         return self._give_up(session, session.record.deaths)
 
     def _give_up(self, session: _Session, deaths: int) -> Requeued:

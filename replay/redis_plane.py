@@ -151,11 +151,18 @@ class Plane:
             for call in calls:
                 pipeline.execute_command(*call.command())
             pipeline.execute_command("WAITAOF", 1, 0, round(1000 * FSYNC_S))
-            *_, told = await pipeline.execute(raise_on_error=False)
-            if isinstance(told, ResponseError) and "unknown command" in str(told):
-                policy = await self._redis.config_get("append*")
-                if policy.get("appendonly") == b"yes" and policy.get("appendfsync") != b"always":
-                    await asyncio.sleep(FSYNC_S)
+            *replies, told = await pipeline.execute(raise_on_error=False)
+        if any(isinstance(reply, NoScriptError) for reply in replies):
+            await self.call_all(calls)  # loads the script; nothing was written on that connection
+            raise LogUnavailable("settle: the script was forgotten")
+        async with translated("settle"):
+            policy = await self._redis.config_get("append*")
+            if policy.get("appendonly") != "yes" or policy.get("appendfsync") == "no":
+                return
+            if isinstance(told, ResponseError):
+                await asyncio.sleep(0.0 if policy["appendfsync"] == "always" else FSYNC_S)
+            elif told[0] < 1:
+                raise LogUnavailable("settle: the disk is slow")
 
     async def _pipeline(self, calls: Sequence[Call]) -> list[Any]:
         async with self._redis.pipeline(transaction=False) as pipeline:

@@ -26,7 +26,10 @@ from replay.identity import SessionRef
 from replay.log import Due, Leases, Look
 from replay.records import State
 
-SWEEP_INTERVAL_S = 1.0
+SWEEP_INTERVAL_S = 0.5
+SUSPECT_INTERVAL_S = 0.25
+"""The same while a lease is suspected: its session waits for the second look."""
+
 SWEEP_SESSIONS_MAX = 1000
 """How many sessions one sweep looks at."""
 
@@ -148,7 +151,7 @@ class Sweeper:
                 if not away:
                     logger.warning("the sweep waits: %s", error)
                 away = True
-            await asyncio.sleep(SWEEP_INTERVAL_S)
+            await asyncio.sleep(SUSPECT_INTERVAL_S if self._suspicions else SWEEP_INTERVAL_S)
 
     async def sweep(self) -> None:
         """One look at everything that is due. Raises LogUnavailable."""

@@ -189,17 +189,20 @@ class Tailer:
 
     async def _pulse(self, group: Sequence[_Topic]) -> None:
         asks = await asyncio.gather(*map(self._ask, group))
-        for topic in group:
-            topic.heard = time.monotonic()
         for topic, pulse in zip(group, await self._log.pulses(asks), strict=True):
             if not isinstance(pulse, Exception):
+                topic.heard = time.monotonic()
                 topic.take(pulse)
 
     async def _ask(self, topic: _Topic) -> Ask:
         if not topic.waits or topic.ping_interval_s < 0:
             return Ask(topic.ref)
         silence_ms = max(0, round(topic.ping_interval_s * 1000) - 100)
-        return Ask(topic.ref, silence_ms, await self._waiting(topic.ref))
+        try:
+            comment = await self._waiting(topic.ref)
+        except LogUnavailable:  # the queue may be another Redis; the pulse must go on
+            comment = frames.PING
+        return Ask(topic.ref, silence_ms, comment)
 
 
 async def _ended(task: asyncio.Task[None]) -> None:

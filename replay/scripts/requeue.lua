@@ -11,7 +11,7 @@
 local record, now = KEYS[1], now_ms()
 local is = fields(record, 'state', 'lease_until_ms', 'attempt', 'nonce', 'token_count', 'claimed_tokens', 'deaths')
 if is.state ~= 'running' then return { 'no' } end
-local deaths = number(is.deaths)
+local deaths, nonce = number(is.deaths), is.nonce
 if ARGV[1] ~= '' then
   if is.lease_until_ms ~= ARGV[1] or number(is.lease_until_ms) > now then return { 'no' } end
   if number(is.token_count) - number(is.claimed_tokens) >= number(ARGV[4]) then deaths = 0 end
@@ -19,6 +19,8 @@ if ARGV[1] ~= '' then
   if deaths >= 2 or number(is.attempt) >= number(ARGV[5]) then return { 'poison' } end
 elseif is.attempt ~= ARGV[2] or is.nonce ~= ARGV[3] then
   return { 'no' }
+else
+  nonce = ''  -- it meant to: a renewal that is still under way must not undo it
 end
-redis.call('HSET', record, 'state', 'queued', 'lease_until_ms', '0', 'worker', '', 'deaths', int(deaths))
+redis.call('HSET', record, 'state', 'queued', 'lease_until_ms', '0', 'worker', '', 'nonce', nonce, 'deaths', int(deaths))
 return { 'queued', redis.call('HINCRBY', record, 'dispatch', 1) }

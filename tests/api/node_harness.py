@@ -235,7 +235,7 @@ async def node_parts(settings: ApiSettings) -> AsyncIterator[tuple[FastAPI, dict
         settings: ApiSettings, connections: Connections, presence: Presence
     ) -> AsyncIterator[Node]:
         async with Tailer(log, log.channels) as tailer:
-            yield Node(
+            node = Node(
                 id="node-1",
                 settings=settings,
                 log=log,
@@ -246,6 +246,10 @@ async def node_parts(settings: ApiSettings) -> AsyncIterator[tuple[FastAPI, dict
                 connections=connections,
                 presence=presence,
             )
+            try:
+                yield node
+            finally:
+                await node.errands.finish(1.0)
 
     app = create_app(settings, open_node)
     yield app, {"log": log, "queue": queue, "preparer": preparer, "workers": workers}

@@ -31,7 +31,7 @@ class GatedModel(ScriptedModel):
         info = open_scripted_engine(slots=SLOTS, context_tokens=CONTEXT_TOKENS).model
         super().__init__(info, tokens_per_s=0)
         self.decodes: list[tuple[Feed, ...]] = []
-        self.before_decode: Callable[[Sequence[Feed]], None] = lambda feeds: None
+        self.before_decode: Callable[[Sequence[Feed]], object] = lambda feeds: None
         self.closed = False
 
     def decode(self, feeds: Sequence[Feed]) -> Sequence[Feed]:
@@ -161,9 +161,12 @@ def test_a_prompt_and_running_answers_never_share_a_decode_call(
 def test_a_long_prompt_stalls_a_running_answer_for_one_chunk_at_most(
     model: GatedModel, recorder: Recorder
 ) -> None:
+    both_run = threading.Event()
+    model.before_decode = lambda feeds: both_run.wait(5) if len(model.decodes) > 10 else None
     recorder.engine.submit(spec("a", "hi [[tokens=400]]"))
     recorder.wait_for(lambda: len(recorder.tokens("a")) > 5)
     recorder.engine.submit(spec("long", "x" * 2000))
+    both_run.set()
     recorder.wait_finished("a", "long")
     chunks = [any(len(feed.tokens) > 1 for feed in feeds) for feeds in model.decodes[1:]]
     last_of_a = max(i for i, feeds in enumerate(model.decodes[1:]) if feeds[0].slot == 0)

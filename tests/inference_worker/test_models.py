@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from inference_worker.config import WorkerSettings
-from inference_worker.engine import EngineFailed
+from inference_worker.engine import EngineFailed, file_sha256
 from inference_worker.models import open_engine
 
 LLAMA = "inference_worker.llama_engine"
@@ -73,6 +73,7 @@ def test_a_model_is_opened_with_the_workers_settings(
         "threads": 3,
         "prefill_chunk_tokens": 64,
         "gpu_layers": 4,
+        "sha256": file_sha256(file),
     }
     on_progress(0.5)
     assert told == [("m", 0.5)]

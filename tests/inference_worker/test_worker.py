@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 from cluster import LIMIT_S, Cluster, frames_of, running, text_of
+from redis.asyncio.client import Pipeline
+from redis.exceptions import ConnectionError
 
 from inference_worker.scripted_engine import scripted_answer
 from replay import keys
@@ -188,3 +191,39 @@ async def test_a_redis_that_was_away_costs_no_session(redis_url: str) -> None:
         assert record is not None
         assert text_of(body) == scripted_answer(record.prompt, SamplingParams(seed=1))
         assert end.state is State.COMPLETED
+
+
+async def test_a_session_that_is_ours_already_is_not_claimed_again(redis_url: str) -> None:
+    async with running(redis_url, lease_s=1.0) as cluster:
+        ref = await cluster.post("c", "[[tokens=100 rate=50 seed=1]]")
+        await _record(cluster, ref, State.RUNNING)
+        await cluster.redis.hset(keys.record(ref), "lease_until_ms", "1")
+        look = await cluster.log.look(ref.conversation)
+        assert look is not None
+        requeued = await cluster.log.requeue(look)
+        await cluster.enqueue(replace(look, dispatch=requeued.dispatch))
+        body, end = await cluster.read(ref)
+        assert end.state is State.COMPLETED
+        record = await cluster.log.record(ref)
+        assert record is not None
+        assert record.attempt == 1
+        assert text_of(body) == scripted_answer(record.prompt, SamplingParams(seed=1))
+
+
+async def test_an_error_between_arqs_looking_and_picking_makes_nobody_deaf(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(redis_url) as cluster:
+        exists = Pipeline.exists
+        failures = iter([ConnectionError("gone")] * 2)
+
+        def failing(self: Pipeline, *names: str) -> object:
+            if any(str(name).startswith("arq:in-progress:") for name in names):
+                for error in failures:
+                    raise error
+            return exists(self, *names)
+
+        monkeypatch.setattr(Pipeline, "exists", failing)
+        _, end = await cluster.read(await cluster.post("c", FAST))
+        assert end.state is State.COMPLETED
+        assert next(failures, None) is None
