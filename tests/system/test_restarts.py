@@ -45,8 +45,10 @@ async def test_a_stop_leaves_nothing_and_a_second_start_replays(tmp_path: Path, 
                 for offset in (0, 1, len(log) // 2, len(log)):
                     rest = await client.read(name, node=node, from_=offset)
                     assert (rest.status_code, rest.content) == (200, log[offset:])
-            cut_off = await client.log(f"{name}-live", node=1)
-            assert cut_off.startswith(got)
-            assert end_of(cut_off)["state"] == "lost"
+            async with client.reading(f"{name}-live", node=1) as reader:
+                grown = await reader.has(len(got) + 5000)  # the next worker goes on with it
+                assert grown.startswith(got)
+                await client.stop(f"{name}-live", keep="true")
+                assert end_of(await reader.whole())["reason"] == "client"
             again = await client.post(name, "[[tokens=3 rate=0]]", stream=True)
             assert int(again.headers["x-stream-epoch"]) > found["epoch"]
