@@ -191,18 +191,18 @@ class Producer:
     def __init__(self, log: SessionLog, *, window_bytes: int) -> None:
         self._log = log
         self._window_bytes = window_bytes
-        self._outlets: set[Outlet] = set()
+        self._outlets: dict[Outlet, None] = {}  # in the order of their claims
         self._dirty = asyncio.Event()
         self._was_flushed = asyncio.Event()
 
     def add(self, outlet: Outlet) -> None:
         """Takes an outlet until it is closed."""
-        self._outlets.add(outlet)
+        self._outlets[outlet] = None
         self._dirty.set()
 
     def drop(self, outlet: Outlet) -> None:
         """Forgets an outlet whose session is no longer ours."""
-        self._outlets.discard(outlet)
+        self._outlets.pop(outlet, None)
         outlet.closed.set()
 
     def claims(self) -> list[Claim]:
