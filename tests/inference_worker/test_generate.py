@@ -160,7 +160,7 @@ class Desk:
         """Until the log has bytes and the producer knows it."""
         async with asyncio.timeout(LIMIT_S):
             while True:
-                is_pending = any(outlet.pending for outlet in self.producer._outlets)
+                is_pending = any(outlet.pending for outlet in self.producer.outlets())
                 if await body(self.log, ref) and not is_pending:
                     return
                 await asyncio.sleep(0.001)  # the log tells nobody here
@@ -283,7 +283,7 @@ async def test_a_session_that_cannot_be_claimed_takes_no_slot(desk: Desk, why: s
         ref = SessionRef("t", "never", "m", 1)
     before = await body(desk.log, ref)
     await desk.sessions.start(desk.engine, ref)
-    assert (desk.engine.submitted, len(desk.sessions), desk.producer._outlets) == ([], 0, set())
+    assert (desk.engine.submitted, len(desk.sessions), desk.producer.outlets()) == ([], 0, [])
     assert await body(desk.log, ref) == before
     assert (desk.released, desk.slots_freed) == ([], 0)
 
@@ -308,7 +308,7 @@ async def test_what_cannot_be_understood_ends_as_failed_engine(
     whole = await body(desk.log, ref)
     assert whole.startswith(b'data: {"error":{"code":500,')
     assert whole.endswith(b': end {"state":"failed","reason":"engine"}\n\n')
-    await desk.until(lambda: desk.producer._outlets == set())
+    await desk.until(lambda: desk.producer.outlets() == [])
     assert len(desk.sessions) == 0
 
 
@@ -370,7 +370,7 @@ async def test_a_session_that_was_stopped_is_forgotten_with_all_its_bytes(
     for _ in range(10):
         desk.producer.wake()
         await asyncio.sleep(0)
-    assert desk.producer._outlets == set()
+    assert desk.producer.outlets() == []
 
 
 async def test_an_append_that_is_refused_stops_the_sequence(desk: Desk) -> None:

@@ -461,7 +461,7 @@ async def test_a_closed_outlet_is_forgotten() -> None:
         line.put(b"x")
         line.close()
         await line.closed()
-        assert line.producer._outlets == set()
+        assert line.producer.outlets() == []
 
 
 unit = st.tuples(st.binary(max_size=6), st.lists(st.integers(0, 99), max_size=3))
