@@ -5,7 +5,9 @@ know anything that a real model could not know.
 
 A directive in the last message steers it, `[[tokens=40 rate=200 seed=7 fail_at=10 prefill_s=2]]`:
 length of the answer in tokens with its end token, tokens per second (0: as fast as possible),
-seed, the index at which sampling raises (`die_at`: at which the process dies), prefill's duration.
+seed, the index at which sampling raises (`die_at`: at which the process dies), prefill's duration;
+`burst_every=30`: each 30th word is one token of 4 KiB; `pause_at=20 pause_s=3`: silence before
+that token.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ ANSWER_TOKENS = 120
 WAIT_SLICE_S = 0.02
 """Longest that a decode call waits, so that stops and submits are heard meanwhile."""
 DIED_EXIT_CODE = 70
+BURST_BYTES = 4096
 
 BOS, END, SILENT = 256, 257, 258
 SPECIAL = {"<|bos|>": BOS, "<|end|>": END, "<|silent|>": SILENT}
@@ -45,7 +48,9 @@ _PIECES: list[bytes] = [
     # Halves of code points: tokens that show nothing until the next one comes.
     "🚲".encode()[:2],
     "語".encode()[:2],
+    b" burst" + b"-" * (BURST_BYTES - 6),
 ]
+BURST = len(_PIECES) - 1
 _TOKENS = {piece: token for token, piece in enumerate(_PIECES) if piece}
 _PIECE_PATTERN = re.compile(
     b"|".join(re.escape(piece) for piece in sorted(_TOKENS, key=len, reverse=True)), re.DOTALL
@@ -69,12 +74,16 @@ class Script:
     fail_at: int = -1
     die_at: int = -1
     prefill_s: float = 0.0
+    burst_every: int = 0
+    pause_at: int = -1
+    pause_s: float = 0.0
 
 
 def scripted_tokens(prompt: Sequence[int], sampling: SamplingParams) -> Iterator[int]:
     """Every token of the answer to a prompt, its end token last; endless under ``ignore_eos``."""
     script = read_script(prompt, sampling)
-    words = _words(random.Random(zlib.crc32(repr((tuple(prompt), script.seed)).encode())))
+    choice = random.Random(zlib.crc32(repr((tuple(prompt), script.seed)).encode()))
+    words = _words(choice, burst_every=script.burst_every)
     if sampling.ignore_eos:
         yield from (token for word in words for token in word)
     room = max(0, script.tokens - 1)
@@ -113,14 +122,20 @@ def read_script(prompt: Sequence[int], sampling: SamplingParams) -> Script:
         fail_at=int(wishes.get("fail_at", -1)),
         die_at=int(wishes.get("die_at", -1)),
         prefill_s=float(wishes.get("prefill_s", 0)),
+        burst_every=int(wishes.get("burst_every", 0)),
+        pause_at=int(wishes.get("pause_at", -1)),
+        pause_s=float(wishes.get("pause_s", 0)),
     )
 
 
-def _words(choice: random.Random) -> Iterator[list[int]]:
+def _words(choice: random.Random, *, burst_every: int) -> Iterator[list[int]]:
     """Endless units of an answer, each a list of tokens that shows whole characters."""
     number = 0
     while True:
         number += 1
+        if burst_every and number % burst_every == 0:
+            yield [BURST]
+            continue
         unit = f" w{number:04d}" if number % 40 else "\n\n```python\nw = 1\n```\n\n"
         if choice.random() < 0.2:
             unit += choice.choice(_DECORATIONS)
@@ -222,7 +237,11 @@ class ScriptedModel:
             share = len(feed.tokens) / prompt_tokens
             return slot.computed_until + slot.script.prefill_s * share
         rate = self._tokens_per_s if slot.script.rate is None else slot.script.rate
-        return slot.computed_until + (1 / rate if rate > 0 else 0.0)
+        is_paused = feed.samples and feed.position + len(feed.tokens) - prompt_tokens == (
+            slot.script.pause_at
+        )
+        pause_s = slot.script.pause_s if is_paused else 0.0
+        return slot.computed_until + pause_s + (1 / rate if rate > 0 else 0.0)
 
 
 def open_scripted_engine(

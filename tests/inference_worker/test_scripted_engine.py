@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from inference_worker.engine import FinishReason, SequenceSpec
 from inference_worker.scripted_engine import (
+    BURST_BYTES,
     END,
     open_scripted_engine,
     read_script,
@@ -108,3 +109,20 @@ def test_a_pace_is_kept_for_each_sequence_by_itself(recorder: Recorder) -> None:
     recorder.engine.submit(fast)
     recorder.wait_finished("fast")
     assert len(recorder.tokens("slow")) < 100
+
+
+def test_a_burst_is_one_token_of_4_kib(recorder: Recorder) -> None:
+    prompt = prompt_of(recorder, "hi [[tokens=60 burst_every=3]]")
+    recorder.run(SequenceSpec("one", prompt, SAMPLING))
+    assert max(len(step.text) for step in recorder.steps("one")) == BURST_BYTES
+    assert recorder.text("one") == scripted_answer(prompt, SAMPLING)
+
+
+def test_a_pause_is_silence_before_one_token(recorder: Recorder) -> None:
+    pausing = SequenceSpec(
+        "pausing", prompt_of(recorder, "hi [[tokens=9 rate=0 pause_at=5 pause_s=600]]"), SAMPLING
+    )
+    other = SequenceSpec("other", prompt_of(recorder, "hi [[tokens=900 rate=0]]"), SAMPLING)
+    recorder.engine.submit(pausing)
+    recorder.run(other)
+    assert len(recorder.tokens("pausing")) == 5
