@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
-import time
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 
 import pytest
 from redis import Redis as SyncRedis
 from redis.asyncio import Redis
 
-from deploy.local.ports import any_free
-from deploy.local.redis_server import answers, find_program
 from replay.redis_plane import connect
-
-START_LIMIT_S = 10.0
+from tests.redis_server import RedisServer
 
 
 @pytest.fixture(scope="session")
@@ -27,21 +21,8 @@ def anyio_backend() -> tuple[str, dict[str, object]]:
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of a Redis of this test run."""
-    folder: Path = tmp_path_factory.mktemp("redis")
-    port = any_free("127.0.0.1")
-    command = [find_program().path, "--port", str(port), "--dir", str(folder), "--save", ""]
-    with (folder / "log").open("wb") as log, subprocess.Popen(command, stdout=log) as server:
-        _wait_for(port)
-        yield f"redis://127.0.0.1:{port}"
-        server.terminate()
-        server.wait(START_LIMIT_S)
-
-
-def _wait_for(port: int) -> None:
-    until = time.monotonic() + START_LIMIT_S
-    while not answers(port):
-        assert time.monotonic() < until, "the Redis of the tests does not start"
-        time.sleep(0.01)  # a server that starts tells nobody
+    with RedisServer(tmp_path_factory.mktemp("redis"), appendonly="no").running() as server:
+        yield server.url
 
 
 @pytest.fixture

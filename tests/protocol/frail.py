@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,8 +11,7 @@ import httpx
 from redis import Redis
 
 from deploy.local.cluster import Cluster
-from deploy.local.ports import any_free
-from deploy.local.redis_server import answers, find_program
+from tests.redis_server import RedisServer
 
 from .wire import Node, until
 
@@ -28,45 +26,6 @@ SETTINGS = {
     "REPLAY_SEND_TIMEOUT_S": "2",
     "REPLAY_DRAIN_S": "1",
 }
-
-
-class RedisServer:
-    """A Redis on a port of its own, its append-only file in ``folder``."""
-
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True)
-        self.port = any_free("127.0.0.1")
-        self._folder = folder
-        self._program = find_program().path
-        self._server: subprocess.Popen[bytes] | None = None
-
-    @property
-    def url(self) -> str:
-        """Where it answers."""
-        return f"redis://127.0.0.1:{self.port}"
-
-    def start(self) -> None:
-        """Starts it, and waits until it answers."""
-        with (self._folder / "log").open("ab") as log:
-            options = ["--port", str(self.port), "--dir", str(self._folder), "--save", ""]
-            command = [self._program, *options, "--appendonly", "yes"]
-            self._server = subprocess.Popen(command, stdout=log)
-        until(lambda: answers(self.port))
-
-    def stop(self) -> None:
-        """Kills it; from then on its port refuses."""
-        assert self._server is not None
-        self._server.kill()
-        self._server.wait()
-
-    @contextmanager
-    def out(self) -> Iterator[None]:
-        """A block without it."""
-        self.stop()
-        try:
-            yield
-        finally:
-            self.start()
 
 
 class Frail:
@@ -89,17 +48,16 @@ class Frail:
     @contextmanager
     def running(self) -> Iterator[Frail]:
         """A block in which it runs."""
-        self.log_plane.start()
-        self.queue_plane.start()
-        try:
-            with self.cluster, Redis.from_url(self.log_plane.url) as self.db:
-                self.nodes = [Node(url) for url in self.cluster.nodes]
-                yield self
-        finally:
+        with (
+            self.log_plane.running(),
+            self.queue_plane.running(),
+            self.cluster,
+            Redis.from_url(self.log_plane.url) as self.db,
+        ):
+            self.nodes = [Node(url) for url in self.cluster.nodes]
+            yield self
             for node in self.nodes:
                 node.http.close()
-            self.log_plane.stop()
-            self.queue_plane.stop()
 
     def well(self) -> Frail:
         """The cluster once all of it is well again after the last test."""

@@ -17,22 +17,23 @@ def clauses() -> list[str]:
     return CLAUSE.findall((ROOT / "PROTOCOL.md").read_text("utf-8"))
 
 
-def claims(source: str) -> Iterator[tuple[str, str]]:
-    """The tests of a source and the clauses that their marks name."""
+def claims(source: str, mark_name: str = "clause") -> Iterator[tuple[str, str]]:
+    """The tests of a source and what their marks of this name claim."""
+    wanted = f"pytest.mark.{mark_name}"
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             for mark in node.decorator_list:
-                if isinstance(mark, ast.Call) and ast.unparse(mark.func) == "pytest.mark.clause":
+                if isinstance(mark, ast.Call) and ast.unparse(mark.func) == wanted:
                     assert node.name.startswith("test_"), node.name
                     yield node.name, ast.literal_eval(mark.args[0])
 
 
 @cache
-def claimed() -> dict[str, list[str]]:
-    """Clauses and who tests them."""
+def claimed(mark_name: str = "clause") -> dict[str, list[str]]:
+    """Clauses, or guarantees, and who tests them."""
     found: dict[str, list[str]] = {}
     for file in sorted((ROOT / "tests").rglob("test_*.py")):
-        for test, clause in claims(file.read_text("utf-8")):
+        for test, clause in claims(file.read_text("utf-8"), mark_name):
             found.setdefault(clause, []).append(f"{file.relative_to(ROOT)}::{test}")
     return found
 

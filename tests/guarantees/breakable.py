@@ -1,0 +1,146 @@
+"""A cluster of real processes whose every part can be killed, held and restarted.
+
+The answers are scripted, so that what a reader must get is known beforehand.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import cache
+from pathlib import Path
+from urllib.parse import unquote
+
+from redis import Redis
+
+from deploy.local.cluster import Cluster
+from deploy.local.probes import workers_are_ready
+from inference_worker.batch_loop import BatchEngine
+from inference_worker.scripted_engine import open_scripted_engine, scripted_answer
+from replay.request import SamplingParams
+from tests.protocol.wire import Node, until
+from tests.redis_server import RedisServer
+
+LEASE_S = 1.0
+MODEL = "scripted"
+OURS = dict.fromkeys(
+    (
+        "REPLAY_API_KEYS",
+        "REPLAY_ENGINE",
+        "REPLAY_MODELS",
+        "REPLAY_QUEUE_REDIS_URL",
+        "REPLAY_REDIS_URL",
+    ),
+    "",
+)
+"""What the person who runs the tests may have set for a cluster of their own."""
+
+SETTINGS = {"REPLAY_SLOTS": "4", "REPLAY_LEASE_S": str(LEASE_S), "REPLAY_DRAIN_S": "1"}
+
+
+class Breakable:
+    """Nodes, workers and a Redis of their own; use it in the block of ``running``.
+
+    ``settings`` are environment variables of nodes and workers. ``redis`` is one that the test
+    made, with the options that it wants.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        nodes: int = 2,
+        workers: int = 2,
+        redis: RedisServer | None = None,
+        restart: bool = True,
+        **settings: str,
+    ) -> None:
+        self.redis = redis or RedisServer(folder / "redis")
+        self.db = Redis.from_url(self.redis.url)
+        self.nodes: list[Node] = []
+        arguments = ["--engine", "scripted", "--redis-url", self.redis.url, "--model", MODEL]
+        arguments += ["--api-nodes", str(nodes), "--workers", str(workers)]
+        self.cluster = Cluster(
+            folder / "state",
+            *arguments,
+            *([] if restart else ["--no-restart"]),
+            environment={**OURS, **SETTINGS, **settings},
+        )
+
+    @contextmanager
+    def running(self) -> Iterator[Breakable]:
+        """A block in which it runs; afterwards nothing of it is left."""
+        with ExitStack() as stack:
+            stack.callback(self.db.close)
+            stack.enter_context(self.redis.running())
+            stack.enter_context(self.cluster)
+            self.nodes = [Node(url) for url in self.cluster.nodes]
+            for node in self.nodes:
+                stack.callback(node.http.close)
+            yield self.well()
+
+    def well(self) -> Breakable:
+        """The same, once every process is up and every node knows every worker."""
+        self.cluster.wait_ready()
+        until(lambda: workers_are_ready(self.redis.url, self.worker_pids))
+        for node in self.nodes:
+            until(lambda node=node: len(self.worker_pids) == _workers_known_to(node))
+        return self
+
+    @property
+    def worker_pids(self) -> dict[str, int | None]:
+        """The workers' process ids by name."""
+        return {name: pid for name, pid in self.cluster.pids.items() if name.startswith("worker")}
+
+    def kill(self, name: str, number: int = signal.SIGKILL) -> int:
+        """Signals ``api-1``, ``worker-2``...; the launcher starts again what dies. Its pid."""
+        pid = self.cluster.kill(name, number)
+        if number == signal.SIGKILL:
+            until(lambda: self.cluster.pids[name] != pid)
+        return pid
+
+    @contextmanager
+    def held(self, name: str) -> Iterator[int]:
+        """A block in which a process stands still (SIGSTOP); its pid."""
+        pid = self.cluster.kill(name, signal.SIGSTOP)
+        try:
+            yield pid
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
+    def log_of(self, name: str) -> str:
+        """What a node or worker has printed, over all its lives."""
+        return (self.cluster.state_dir / "log" / f"{name}.log").read_text("utf-8", "replace")
+
+    def live(self) -> list[str]:
+        """The conversations that the watch index names."""
+        shards = [self.db.zrange(f"rc:live:{{{number}}}", 0, -1) for number in range(16)]
+        paths = [path.decode() for shard in shards for path in shard]
+        return [unquote(path.partition("/")[2]) for path in paths]
+
+    def settle(self) -> None:
+        """Stops whatever a test has left running."""
+        for conversation in self.live():
+            self.nodes[0].stop(conversation)
+
+
+def _workers_known_to(node: Node) -> int:
+    known: int = node.http.get("/props").json()["workers"]
+    return known
+
+
+@cache
+def _engine() -> BatchEngine:
+    return open_scripted_engine()
+
+
+def prompt_of(words: str) -> list[int]:
+    """The tokens that a chat of this one message becomes."""
+    return _engine().prompt_tokens([{"role": "user", "content": words}])
+
+
+def answer_to(words: str, max_tokens: int = -1) -> str:
+    """What an uninterrupted answer says to words that name their seed."""
+    return scripted_answer(prompt_of(words), SamplingParams(seed=0), max_tokens)

@@ -1,0 +1,25 @@
+"""PROTOCOL.md's table of guarantees and the tests that are marked with them."""
+
+from __future__ import annotations
+
+import re
+
+from tests.protocol.test_clauses import ROOT, claimed, clauses
+
+ROW = re.compile(r"^\| (T\d+) \| (.+) \| (.+) \|$", re.MULTILINE)
+
+
+def rows() -> dict[str, list[str]]:
+    """The guarantees and the clauses that each proves."""
+    found = ROW.findall((ROOT / "PROTOCOL.md").read_text("utf-8"))
+    assert len(found) == len({name for name, _, _ in found}) > 30
+    return {name: proven.split(", ") for name, _, proven in found}
+
+
+def test_what_is_marked_is_listed() -> None:
+    unknown = set(claimed("guarantee")) - set(rows())
+    assert {name: claimed("guarantee")[name] for name in unknown} == {}
+
+
+def test_what_is_proven_are_clauses() -> None:
+    assert {one for proven in rows().values() for one in proven} - set(clauses()) == set()
