@@ -305,8 +305,10 @@ class Sessions:
         if session is None:
             return
         del self._by_key[keys.session(session.claim.ref)]
-        if session.lost is not None:
-            self._producer.drop(session.outlet)
+        if session.lost is not None and session.outlet.closing is None:
+            self._producer.drop(
+                session.outlet
+            )  # one that has an end of its own still has to say it
         if not self._running:
             self._idle.set()
         self._releases.put_nowait(session)

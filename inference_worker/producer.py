@@ -31,7 +31,7 @@ from replay.log import (
     Claim,
     SessionLog,
 )
-from replay.records import SessionRecord, State, Token
+from replay.records import Reason, SessionRecord, State, Token
 
 BACKLOG_BYTES_MAX = 32 * 1024 * 1024
 """What a session may hold while the log is away; beyond it, it ends as failed(storage)."""
@@ -158,8 +158,13 @@ class Outlet:
         """The log has appended the next ``taken`` units."""
         self._sent += taken
 
-    def discard_unsent(self) -> None:
-        """Forgets what the log does not have: it has no room for it."""
+    def give_up(self, reason: str) -> None:
+        """Ends the session as failed where the log ends, whatever was still to come."""
+        self._discard_unsent()
+        self.closing = None
+        self.fail(reason)
+
+    def _discard_unsent(self) -> None:
         unsent = self._units[self._sent :]
         if unsent:
             self.end, self.token_count = unsent[0].start, unsent[0].first_token
@@ -253,20 +258,20 @@ class Producer:
             except LogUnavailable as error:
                 if pause_s == RETRY_MIN_S:
                     logger.warning("the flush waits: %s", error)
-                self._check_backlog()
                 self._dirty.set()
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, RETRY_MAX_S)
 
     async def flush(self) -> None:
         """One round trip with what every outlet has. Raises LogUnavailable."""
+        self._check_backlog()
         ready = [outlet for outlet in self._outlets if outlet.pending]
         batches = [outlet.next_append(self._window_bytes) for outlet in ready]
         results = await self._log.append([append for append, _ in batches])
         failed: LogUnavailable | None = None
         for outlet, (append, taken), result in zip(ready, batches, results, strict=True):
             if isinstance(result, Exception):
-                failed = self._refused(outlet, result) or failed
+                failed = self._refused(outlet, append, result) or failed
             else:
                 self._answered(outlet, append, taken, result)
         self._was_flushed.set()
@@ -286,24 +291,26 @@ class Producer:
             self.drop(outlet)
             outlet.on_lost(result.status)
 
-    def _refused(self, outlet: Outlet, error: Exception) -> LogUnavailable | None:
+    def _refused(self, outlet: Outlet, append: Append, error: Exception) -> LogUnavailable | None:
         """An append that Redis refused: full memory ends the session, anything else is retried."""
         if not isinstance(error, LogUnavailable):
             raise error
-        if isinstance(error.__cause__, OutOfMemoryError) and outlet.closing is None:
-            outlet.discard_unsent()
-            outlet.fail("storage")
-            outlet.on_lost(AppendStatus.GONE)
-            self._dirty.set()
+        # An end may be written when memory is full; what comes before it, even of an answer that
+        # is complete here, may not.
+        if isinstance(error.__cause__, OutOfMemoryError) and append.state is None:
+            self._give_up(outlet)
             return None
         return error
 
     def _check_backlog(self) -> None:
-        for outlet in list(self._outlets):
+        for outlet in self.outlets():
             if outlet.backlog_bytes > BACKLOG_BYTES_MAX and outlet.closing is None:
-                outlet.discard_unsent()
-                outlet.fail("storage")
-                outlet.on_lost(AppendStatus.GONE)
+                self._give_up(outlet)
+
+    def _give_up(self, outlet: Outlet) -> None:
+        outlet.give_up(Reason.STORAGE)
+        outlet.on_lost(AppendStatus.GONE)
+        self._dirty.set()
 
     async def _wait(self) -> None:
         """Until something was put, or a keep-alive comment is due (which is then put)."""

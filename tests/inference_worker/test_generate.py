@@ -422,6 +422,21 @@ async def test_a_log_that_is_away_in_the_middle_costs_no_byte(desk: Desk) -> Non
     assert text_of(await body(desk.log, ref)) == "0123456789"
 
 
+async def test_what_was_given_up_while_the_log_is_away_is_ended_once_it_is_back(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(producer, "BACKLOG_BYTES_MAX", 100)
+    ref = await desk.start()
+    desk.log.refuses["append"] = 1_000_000
+    desk.engine.step(ref, "x" * 200, 5)
+    await desk.until(lambda: desk.engine.stopped == [ref.path()])
+    desk.engine.finish(ref, FinishReason.STOPPED)
+    await desk.until(lambda: desk.slots_freed)
+    desk.log.refuses["append"] = 0
+    end = await desk.end(ref)
+    assert (end.state, end.reason) == (State.FAILED, "storage")
+
+
 async def test_a_release_that_cannot_be_told_ends_no_worker(desk: Desk) -> None:
     desk.release_fails = 1
     first, second = await desk.start("a"), await desk.start("b")

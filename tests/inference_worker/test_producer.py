@@ -383,6 +383,34 @@ async def test_full_memory_after_a_lost_reply_ends_the_session_too() -> None:
         assert line.stored()[0].startswith(b"said")
 
 
+async def test_full_memory_ends_a_complete_answer_of_which_much_is_not_stored() -> None:
+    """Its end may be written and what comes before it may not: it would be asked for ever."""
+    async with lines("ok", *["full"] * 50) as line:
+        line.put(b"said", 1)
+        await line.until(lambda: not line.outlet.pending)
+        line.journal.open.clear()
+        line.put(b"x" * CHUNK_BYTES_MAX, 2)
+        line.close(b"the last", 3)
+        line.journal.open.set()
+        await line.closed()
+        closing = frames.closing("openai.chat", State.FAILED, "storage")
+        assert line.stored() == (b"said" + closing, [1])
+        assert line.journal.ends == {"c": (State.FAILED, "storage")}
+
+
+async def test_beyond_its_backlog_a_takeover_that_is_not_settled_is_given_up_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(producer, "BACKLOG_BYTES_MAX", 100)
+    async with lines() as line:
+        line.outlet.is_settled = False
+        line.put(b"x" * 101, 1)
+        await line.until(lambda: line.lost)
+        line.producer.settle(line.outlet.claim)
+        await line.closed()
+        assert line.journal.ends == {"c": (State.FAILED, "storage")}
+
+
 async def test_beyond_its_backlog_a_session_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(producer, "BACKLOG_BYTES_MAX", 100)
     async with lines("ok", *["away"] * 20) as line:
