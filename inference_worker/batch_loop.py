@@ -11,9 +11,9 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Seq
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from inference_worker.engine import (
@@ -75,8 +75,8 @@ class _Clock:
 class BatchEngine:
     """An ``Engine`` over any ``Model``.
 
-    The lock guards what other threads see: free slots, live ids, whether it is closed. The
-    engine's thread is the only owner of all the rest.
+    The lock guards what other threads see: free slots, live ids, who is decoded alone, whether it
+    is closed. The engine's thread is the only owner of all the rest.
     """
 
     def __init__(self, model: Model, *, prefill_chunk_tokens: int = PREFILL_CHUNK_TOKENS) -> None:
@@ -88,6 +88,7 @@ class BatchEngine:
         self._lock = threading.Lock()
         self._free_slots = list(range(model.info.slots))
         self._live_ids: set[str] = set()
+        self._alone = ""
         self._closed = ""
         self._closing = False
         self._scheduler = Scheduler()
@@ -138,6 +139,9 @@ class BatchEngine:
     def stop(self, sequence_id: str) -> None:
         """Ends a sequence early; see ``Engine.stop``."""
         self._commands.put(_Stop(sequence_id))
+        with self._lock:
+            if sequence_id == self._alone:
+                self._model.interrupt()
 
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
         """See ``Engine.tokenize``."""
@@ -231,7 +235,8 @@ class BatchEngine:
             return []
         feeds = {sequence.slot: self._next_feed(sequence) for sequence in sequences}
         try:
-            done = {feed.slot for feed in self._model.decode(tuple(feeds.values()))}
+            with self._interruptible(sequences):
+                done = {feed.slot for feed in self._model.decode(tuple(feeds.values()))}
         except SlotsExhausted as error:
             # One makes room for all: the longest frees most.
             self._fail(max(sequences, key=lambda sequence: sequence.fed_tokens), error)
@@ -244,6 +249,18 @@ class BatchEngine:
         for sequence in fed:
             sequence.fed(len(feeds[sequence.slot].tokens))
         return fed
+
+    @contextmanager
+    def _interruptible(self, sequences: Seq[Sequence]) -> Iterator[None]:
+        """A decode of one sequence ends early with it: a prompt chunk takes long. Others do not,
+        since neighbours are in them."""
+        with self._lock:
+            self._alone = sequences[0].spec.id if len(sequences) == 1 else ""
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._alone = ""
 
     def _next_feed(self, sequence: Sequence) -> Feed:
         clock = self._clocks[sequence.spec.id]

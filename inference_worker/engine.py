@@ -208,7 +208,7 @@ class Engine(Protocol):
         """
 
     def stop(self, sequence_id: str) -> None:
-        """Ends a sequence early: within one prompt chunk, or with at most one more token.
+        """Ends a sequence early: in the middle of a prompt chunk, or with at most one more token.
 
         Idempotent; a sequence that is unknown or has finished is left alone.
         """

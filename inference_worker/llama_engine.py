@@ -1,7 +1,6 @@
 """llama.cpp behind the engine port: one context, many sequences, a sampler chain for each.
 
-The only module that imports llama_cpp, and of that only the low-level API. It must not know
-queues, threads or text: the batch loop calls it from its one thread.
+It must not know queues, threads or text: the batch loop calls it from its one thread.
 """
 
 from __future__ import annotations
@@ -20,17 +19,17 @@ import llama_cpp
 
 from inference_worker.batch_loop import PREFILL_CHUNK_TOKENS, BatchEngine
 from inference_worker.engine import EngineFailed, Message, ModelInfo, SequenceSpec
+from inference_worker.llama_sampler import Sampler
 from inference_worker.model import Feed, SlotsExhausted
 from inference_worker.prompt import DEFAULT_TEMPLATE, ChatTemplate
-from replay.request import SamplingParams
 
 OnProgress = Callable[[float], None]
 """Told how much of the model is loaded, from 0 to 1."""
 
-RANDOM_SEED = 0xFFFFFFFF
-"""llama.cpp takes this one as "draw a seed": no position may ever get it."""
 NO_KV_SLOT = 1
 """What llama_decode returns when the cache has no room; nothing was computed then."""
+INTERRUPTED = 2
+"""What it returns when it ended early."""
 CONTEXT_TOKENS_STEP = 256
 """llama.cpp rounds a context up to multiples of this."""
 
@@ -69,18 +68,6 @@ def open_llama_engine(
     return BatchEngine(model, prefill_chunk_tokens=settings.prefill_chunk_tokens)
 
 
-def position_seed(seed: int, index: int) -> int:
-    """The seed of an answer's ``index``-th draw, 32 bits.
-
-    Each position has its own, so that whoever takes the session over draws what the first worker
-    would have drawn. (The finalizer of splitmix64: neighbouring positions get unrelated seeds.)
-    """
-    mixed = (seed * 0x9E3779B97F4A7C15 + (index + 1) * 0xD1B54A32D192ED03) & 0xFFFFFFFFFFFFFFFF
-    mixed = ((mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
-    mixed = ((mixed ^ (mixed >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
-    return ((mixed ^ (mixed >> 31)) >> 32) % RANDOM_SEED
-
-
 class LlamaModel:
     """A loaded GGUF and its context: the ``Model`` that the batch loop drives."""
 
@@ -108,7 +95,8 @@ class LlamaModel:
         self._context = _open_context(self._model, self._info, settings)
         self._memory = llama_cpp.llama_get_memory(self._context)
         self._batch = llama_cpp.llama_batch_init(_batch_tokens(settings), 0, 1)
-        self._samplers: dict[int, _Sampler] = {}
+        self._interrupt = _Interrupt(self._context)
+        self._samplers: dict[int, Sampler] = {}
         self._rows: dict[int, int] = {}
         self._vocab_lock = threading.Lock()
 
@@ -150,9 +138,8 @@ class LlamaModel:
 
     def open_slot(self, slot: int, spec: SequenceSpec) -> None:
         """Empties the slot's KV cache and builds its sampler chain."""
-        if not llama_cpp.llama_memory_seq_rm(self._memory, slot, -1, -1):
-            raise EngineFailed(f"the KV cache refused to empty slot {slot}")
-        self._samplers[slot] = _Sampler(
+        self._forget(slot, 0)
+        self._samplers[slot] = Sampler(
             spec.sampling,
             vocabulary_tokens=self._info.vocabulary_tokens,
             end_tokens=self._end_tokens,
@@ -161,13 +148,22 @@ class LlamaModel:
 
     def decode(self, feeds: Sequence[Feed]) -> Sequence[Feed]:
         """One llama_decode over all feeds; see ``Model.decode``."""
-        self._fill(feeds)
-        code = llama_cpp.llama_decode(self._context, self._batch)
+        with self._interrupt:
+            self._fill(feeds)
+            code = llama_cpp.llama_decode(self._context, self._batch)
+        if code == INTERRUPTED:
+            for feed in feeds:
+                self._forget(feed.slot, feed.position)
+            return ()
         if code == NO_KV_SLOT:
             raise SlotsExhausted("Context size has been exceeded.")
         if code:
             raise EngineFailed(f"llama_decode returned {code}")
         return feeds
+
+    def interrupt(self) -> None:
+        """Ends the decode that runs now within one operation; on a GPU it runs to its end."""
+        self._interrupt.set()
 
     def sample(self, slot: int, index: int) -> int:
         """The slot's next token from the logits of the last decode."""
@@ -189,6 +185,11 @@ class LlamaModel:
             llama_cpp.llama_model_free(self._model)
             self._model = None
 
+    def _forget(self, slot: int, position: int) -> None:
+        """Empties the slot's KV cache from ``position`` on."""
+        if not llama_cpp.llama_memory_seq_rm(self._memory, slot, position, -1):
+            raise EngineFailed(f"the KV cache refused to empty slot {slot}")
+
     def _fill(self, feeds: Sequence[Feed]) -> None:
         batch, row = self._batch, 0
         for feed in feeds:
@@ -204,81 +205,39 @@ class LlamaModel:
         batch.n_tokens = row
 
 
-class _Sampler:
-    """One sequence's sampler chain, in llama.cpp's order; it lives in C and must be closed."""
+class _Interrupt:
+    """A byte that llama.cpp looks at after each operation of a decode; a block is one decode.
 
-    def __init__(
-        self,
-        sampling: SamplingParams,
-        *,
-        vocabulary_tokens: int,
-        end_tokens: frozenset[int],
-        history: tuple[int, ...],
-    ) -> None:
-        self._seed = sampling.seed
-        self._chain = llama_cpp.llama_sampler_chain_init(
-            llama_cpp.llama_sampler_chain_default_params()
-        )
-        if sampling.ignore_eos:
-            self._add(_bias_against(end_tokens, vocabulary_tokens))
-        if _penalizes(sampling):
-            self._add(
-                llama_cpp.llama_sampler_init_penalties(
-                    vocabulary_tokens,
-                    sampling.repeat_last_n,
-                    sampling.repeat_penalty,
-                    sampling.frequency_penalty,
-                    sampling.presence_penalty,
-                )
-            )
-            for token in history[-sampling.repeat_last_n :]:
-                llama_cpp.llama_sampler_accept(self._chain, token)
-        self._draws = sampling.temperature > 0
-        if self._draws:
-            self._add_draw(sampling)
-        else:
-            self._add(llama_cpp.llama_sampler_init_greedy())
+    It looks through libc's strlen, which tells 0 or 1. A function in Python would wait for the
+    interpreter's lock at each of some 600 operations: beside a busy event loop that made 4 s of
+    0.75 s for a prompt chunk.
+    """
 
-    def sample(self, context: Any, *, row: int, index: int) -> int:
-        """Draws from a row of the last decode's logits, and remembers what it drew."""
-        if self._draws:
-            last = llama_cpp.llama_sampler_chain_n(self._chain) - 1
-            llama_cpp.llama_sampler_free(llama_cpp.llama_sampler_chain_remove(self._chain, last))
-            self._add(llama_cpp.llama_sampler_init_dist(position_seed(self._seed, index)))
-        return int(llama_cpp.llama_sampler_sample(self._chain, context, row))
+    def __init__(self, context: Any) -> None:
+        self._byte = ctypes.create_string_buffer(2)
+        look = ctypes.cast(ctypes.CDLL(None).strlen, llama_cpp.ggml_abort_callback)
+        where = ctypes.cast(self._byte, ctypes.c_void_p)
+        llama_cpp.llama_set_abort_callback(context, look, where)
 
-    def close(self) -> None:
-        """Frees the chain with all that is in it."""
-        llama_cpp.llama_sampler_free(self._chain)
+    @property
+    def is_set(self) -> bool:
+        """Whether the decode is to end early."""
+        return bool(self._byte.value)
 
-    def _add_draw(self, sampling: SamplingParams) -> None:
-        if sampling.top_k > 0:
-            self._add(llama_cpp.llama_sampler_init_top_k(sampling.top_k))
-        if sampling.top_p < 1:
-            self._add(llama_cpp.llama_sampler_init_top_p(sampling.top_p, 0))
-        if sampling.min_p > 0:
-            self._add(llama_cpp.llama_sampler_init_min_p(sampling.min_p, 0))
-        self._add(llama_cpp.llama_sampler_init_temp(sampling.temperature))
-        self._add(llama_cpp.llama_sampler_init_dist(0))
+    def set(self) -> None:
+        """Lets the decode end early; from any thread."""
+        self._byte.value = b"1"
 
-    def _add(self, sampler: Any) -> None:
-        llama_cpp.llama_sampler_chain_add(self._chain, sampler)
+    def __enter__(self) -> None:
+        self._byte.value = b""
+        _decoding.interrupt = self
+
+    def __exit__(self, *_: object) -> None:
+        _decoding.interrupt = None
 
 
-def _penalizes(sampling: SamplingParams) -> bool:
-    neutral = (
-        sampling.repeat_penalty == 1
-        and sampling.frequency_penalty == 0
-        and sampling.presence_penalty == 0
-    )
-    return sampling.repeat_last_n > 0 and not neutral
-
-
-def _bias_against(tokens: frozenset[int], vocabulary_tokens: int) -> Any:
-    biases = (llama_cpp.llama_logit_bias * len(tokens))(
-        *(llama_cpp.llama_logit_bias(token, float("-inf")) for token in sorted(tokens))
-    )
-    return llama_cpp.llama_sampler_init_logit_bias(vocabulary_tokens, len(tokens), biases)
+_decoding = threading.local()
+"""Its ``interrupt`` is the one of the decode that this thread runs."""
 
 
 def _load(settings: LlamaSettings, on_progress: OnProgress | None) -> Any:
@@ -365,6 +324,9 @@ _LOG_LEVELS = {3: logging.WARNING, 4: logging.ERROR}
 
 
 def _log_line(level: int, text: bytes, _: Any) -> None:
+    interrupt: _Interrupt | None = getattr(_decoding, "interrupt", None)
+    if interrupt is not None and interrupt.is_set:
+        return  # llama.cpp calls it an error, in four lines
     if level in _LOG_LEVELS:
         log.log(_LOG_LEVELS[level], "%s", text.decode("utf-8", "replace").rstrip())
 

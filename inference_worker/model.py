@@ -28,7 +28,8 @@ class Feed:
 
 
 class Model(Protocol):
-    """What computes. The first four may be called from any thread, the others by the loop only."""
+    """What computes. The first four and ``interrupt`` may be called from any thread, the others by
+    the loop only."""
 
     @property
     def info(self) -> ModelInfo:
@@ -54,6 +55,9 @@ class Model(Protocol):
 
         Raises SlotsExhausted, having computed none; what else it raises fails all of ``feeds``.
         """
+
+    def interrupt(self) -> None:
+        """Lets the decode that runs now end early, where it can: it has then done no feed."""
 
     def sample(self, slot: int, index: int) -> int:
         """The slot's next token, after a decode that asked for it; its ``index``-th, from 0."""

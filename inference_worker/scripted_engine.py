@@ -214,6 +214,9 @@ class ScriptedModel:
             self._slots[feed.slot].computed_until = max(due[feed.slot], now - WAIT_SLICE_S)
         return done
 
+    def interrupt(self) -> None:
+        """Its decode calls are short."""
+
     def sample(self, slot: int, index: int) -> int:
         """The slot's next token; RuntimeError, or the end of the process, where the script says."""
         running = self._slots[slot]

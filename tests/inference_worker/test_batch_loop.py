@@ -32,12 +32,17 @@ class GatedModel(ScriptedModel):
         super().__init__(info, tokens_per_s=0)
         self.decodes: list[tuple[Feed, ...]] = []
         self.before_decode: Callable[[Sequence[Feed]], object] = lambda feeds: None
+        self.interrupted = threading.Event()
         self.closed = False
 
     def decode(self, feeds: Sequence[Feed]) -> Sequence[Feed]:
+        self.interrupted.clear()
         self.before_decode(feeds)
         self.decodes.append(tuple(feeds))
-        return super().decode(feeds)
+        return () if self.interrupted.is_set() else super().decode(feeds)
+
+    def interrupt(self) -> None:
+        self.interrupted.set()
 
     def close(self) -> None:
         self.closed = True
@@ -120,24 +125,46 @@ def test_a_stop_while_an_answer_is_computed_allows_no_further_token(
     assert recorder.engine.free_slots == SLOTS
 
 
-def test_a_stop_during_prefill_takes_effect_within_one_chunk(
-    model: GatedModel, recorder: Recorder
+def test_a_stop_interrupts_the_chunk_of_its_prompt(model: GatedModel, recorder: Recorder) -> None:
+    feeding = threading.Event()
+
+    def hold(feeds: Sequence[Feed]) -> None:
+        if len(model.decodes) == 2:
+            feeding.set()
+            assert model.interrupted.wait(10)
+
+    model.before_decode = hold
+    recorder.engine.submit(spec("a", "x" * 2000))
+    assert feeding.wait(10)
+    recorder.engine.stop("a")
+    recorder.wait_finished("a")
+    assert len(model.decodes) == 3
+    assert (recorder.tokens("a"), reason(recorder, "a")) == ((), FinishReason.STOPPED)
+    assert recorder.steps("a")[-1].prompt_tokens_done == 256
+
+
+@pytest.mark.parametrize("stopped", ["a", "waits"])
+def test_a_stop_interrupts_nothing_that_others_are_in(
+    model: GatedModel, recorder: Recorder, stopped: str
 ) -> None:
     held, go = threading.Event(), threading.Event()
 
     def hold(feeds: Sequence[Feed]) -> None:
-        if len(model.decodes) == 2:
+        if len(feeds) == 2 and not held.is_set():
             held.set()
             assert go.wait(10)
 
     model.before_decode = hold
-    recorder.engine.submit(spec("a", "x" * 2000))
+    for name in ("a", "b"):
+        recorder.engine.submit(spec(name))
     assert held.wait(10)
-    recorder.engine.stop("a")
+    recorder.engine.submit(spec("waits"))
+    recorder.engine.stop(stopped)
+    assert not model.interrupted.is_set()
     go.set()
-    recorder.wait_finished("a")
-    assert len(model.decodes) == 3
-    assert (recorder.tokens("a"), reason(recorder, "a")) == ((), FinishReason.STOPPED)
+    recorder.wait_finished("a", "b", "waits")
+    assert reason(recorder, stopped) is FinishReason.STOPPED
+    assert reason(recorder, "b") is FinishReason.STOP
 
 
 def test_stopping_what_is_unknown_or_over_does_nothing(recorder: Recorder) -> None:

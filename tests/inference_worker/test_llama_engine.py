@@ -1,14 +1,21 @@
 import locale
+import logging
 import os
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
-from engine_recorder import Recorder, recording
+from engine_recorder import WAIT_S, Recorder, recording
 
+from inference_worker.batch_loop import BatchEngine
 from inference_worker.engine import EngineFailed, FinishReason, SequenceSpec, file_sha256
+from inference_worker.model import Feed
 from replay.request import SamplingParams
 
 llama_engine = pytest.importorskip("inference_worker.llama_engine", reason="no llama_cpp here")
@@ -21,25 +28,37 @@ GREEDY = SamplingParams(seed=1, temperature=0)
 DRAWN = SamplingParams(seed=7, temperature=0.8)
 PENALIZED = SamplingParams(seed=7, temperature=0.8, repeat_penalty=1.3, presence_penalty=0.5)
 ANSWER_TOKENS = 16
+CHUNK_TOKENS = 512
 LENGTHS = (0, 1, 2, 64, 3, 20, 5, 8)
 
 
 @pytest.fixture(scope="module")
-def recorder() -> Iterator[Recorder]:
+def settings() -> Any:
+    """Of the default model; without it the test is skipped, or fails where it must be there."""
     if not MODEL_PATH.exists():
         if os.environ.get("REPLAY_REQUIRE_MODEL") == "1":
             pytest.fail(f"there is no model at {MODEL_PATH}")
         pytest.skip("the default model is not here (make setup obtains it)")
     # One thread: on a busy machine, two of them mostly wait for each other at llama.cpp's barriers.
-    settings = llama_engine.LlamaSettings(
+    return llama_engine.LlamaSettings(
         MODEL_PATH,
         "smollm2-135m-instruct",
         slots=SLOTS,
         context_tokens=CONTEXT_TOKENS,
         threads=1,
     )
+
+
+@pytest.fixture(scope="module")
+def recorder(settings: Any) -> Iterator[Recorder]:
     with recording(llama_engine.open_llama_engine(settings)) as recorder:
         yield recorder
+
+
+@pytest.fixture
+def large_chunks(settings: Any) -> Any:
+    """Settings with which a whole prompt is one chunk: some seconds."""
+    return replace(settings, slots=2, prefill_chunk_tokens=CHUNK_TOKENS)
 
 
 def prompt_of(recorder: Recorder, content: str) -> tuple[int, ...]:
@@ -50,6 +69,11 @@ def prompts(recorder: Recorder) -> list[tuple[int, ...]]:
     """Eight prompts: of one chunk and of several, and past 512 tokens."""
     words = "He was a man of many parts. "
     return [prompt_of(recorder, f"Tale {n}. " + words * long) for n, long in enumerate(LENGTHS)]
+
+
+def reason(recorder: Recorder, name: str) -> FinishReason | None:
+    finish = recorder.finish(name)
+    return finish.reason if finish else None
 
 
 def spec(name: str, prompt: tuple[int, ...], **options: Any) -> SequenceSpec:
@@ -136,6 +160,82 @@ def test_no_tokens_allowed_samples_none(recorder: Recorder) -> None:
     assert recorder.run(spec("one", prompt_of(recorder, "hi"), max_tokens=0)) == [()]
 
 
+class WatchedModel(llama_engine.LlamaModel):
+    """One that tells when it begins to feed a prompt."""
+
+    def __init__(self, settings: Any) -> None:
+        super().__init__(settings)
+        self.feeds_prompt = threading.Event()
+
+    def decode(self, feeds: Sequence[Feed]) -> Sequence[Feed]:
+        if len(feeds[0].tokens) > 64:
+            self.feeds_prompt.set()
+        return super().decode(feeds)
+
+
+def test_a_prompt_is_stopped_in_the_middle_of_its_chunk(large_chunks: Any) -> None:
+    model = WatchedModel(large_chunks)
+    with recording(BatchEngine(model, prefill_chunk_tokens=CHUNK_TOKENS)) as recorder:
+        answer = spec("answer", prompt_of(recorder, "Tell me about Paris."), max_tokens=60)
+        long = tuple(recorder.engine.tokenize("so " * 500, add_special=True, parse_special=True))
+        (alone,) = recorder.run(answer)
+        recorder.calls.clear()
+        recorder.engine.submit(answer)
+        for name in ("one", "two", "three"):
+            model.feeds_prompt.clear()
+            recorder.engine.submit(spec(name, long))
+            assert model.feeds_prompt.wait(WAIT_S)
+            while not recorder.finish(name):
+                recorder.engine.stop(name)
+                time.sleep(0.001)  # the first one may come just before the chunk begins
+            (step,) = recorder.steps(name)
+            assert (step.prompt_tokens_done, reason(recorder, name)) == (0, FinishReason.STOPPED)
+        recorder.wait_finished("answer")
+        assert recorder.tokens("answer") == alone
+
+
+def test_what_an_interrupted_decode_has_written_is_gone(
+    large_chunks: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = llama_engine.LlamaModel(large_chunks)
+    prompt = tuple(model.tokenize("so " * 500, add_special=True, parse_special=True))[:256]
+    feeds = (Feed(0, prompt[64:], 64, True), Feed(1, prompt[64:128], 64, True))
+
+    def sampled(*, interrupted: bool) -> list[int]:
+        for slot in (0, 1):
+            model.open_slot(slot, spec(str(slot), prompt))
+            model.decode([Feed(slot, prompt[:64], 0, False)])
+        if interrupted:
+            with insisting(model.interrupt):
+                assert model.decode(feeds) == ()
+        assert model.decode(feeds) == feeds
+        return [model.sample(slot, 0) for slot in (0, 1)]
+
+    whole = sampled(interrupted=False)
+    with caplog.at_level(logging.WARNING):
+        assert sampled(interrupted=True) == whole
+    assert caplog.records == []
+    model.close()
+
+
+@contextmanager
+def insisting(act: Callable[[], None]) -> Iterator[None]:
+    """A block during which another thread acts again and again."""
+    over = threading.Event()
+
+    def insist() -> None:
+        while not over.wait(0.001):
+            act()
+
+    thread = threading.Thread(target=insist)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
 def test_a_stopped_prefill_and_a_stopped_answer_free_their_slots(recorder: Recorder) -> None:
     long = tuple(recorder.engine.tokenize("word " * 900, add_special=True, parse_special=True))
     recorder.calls.clear()
@@ -200,9 +300,3 @@ def test_a_file_that_is_no_model_is_an_engine_failure(tmp_path: Path) -> None:
     path.write_bytes(b"no model")
     with pytest.raises(EngineFailed, match="could not be loaded"):
         llama_engine.open_llama_engine(llama_engine.LlamaSettings(path, "broken"))
-
-
-def test_no_position_ever_gets_the_seed_that_means_random() -> None:
-    seeds = [llama_engine.position_seed(seed, index) for seed in range(50) for index in range(50)]
-    assert len(set(seeds)) > 2490
-    assert max(seeds) < llama_engine.RANDOM_SEED
