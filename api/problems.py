@@ -169,6 +169,9 @@ TABLE: Mapping[type[Exception], _Row] = {
     errors.OffsetInvalid: _Row(400, _INVALID),
     errors.OffsetExpired: _Row(410, _INVALID, lambda error: {"first_offset": error.first_offset}),
     errors.OffsetBeyondEnd: _Row(416, _INVALID, lambda error: {"size": error.size}),
+    errors.OffsetDoubtful: _Row(
+        416, _INVALID, lambda error: {"size": error.size, "reason": "forgotten"}
+    ),
     errors.EpochMismatch: _Row(409, _INVALID, lambda error: {"current_epoch": error.current}),
     errors.StoppedMeanwhile: _Row(
         400, _INVALID, lambda error: {"state": "stopped", "reason": "client"}

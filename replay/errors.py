@@ -5,6 +5,7 @@
     ├── OffsetInvalid         caller: the offset is no non-negative decimal
     ├── OffsetExpired         caller: start again from the first retained offset
     ├── OffsetBeyondEnd       caller: the log is shorter than that
+    ├── OffsetDoubtful        caller: what it has from there on may not be what the log has
     ├── EpochMismatch         caller: another session of the conversation is meant
     ├── SessionExpired        caller: its retention has passed
     ├── StoppedMeanwhile      caller: a stop overtook the request while it was being validated
@@ -78,6 +79,18 @@ class OffsetBeyondEnd(ReplayError):
 
     def __str__(self) -> str:
         return f"offset {self.offset} is beyond the end, the log has {self.size} bytes"
+
+
+class OffsetDoubtful(ReplayError):
+    """Bytes below the offset may be others than the log has; the first ``size`` are the same."""
+
+    def __init__(self, offset: int, size: int) -> None:
+        self.offset = offset
+        self.size = size
+        super().__init__(offset, size)
+
+    def __str__(self) -> str:
+        return f"the log has forgotten bytes before offset {self.offset}, go back to {self.size}"
 
 
 class EpochMismatch(ReplayError):

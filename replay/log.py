@@ -60,10 +60,17 @@ class Claim:
 
 
 class ClaimStatus(StrEnum):
-    """What a claim or a renewal came to."""
+    """What a claim or a renewal came to.
+
+    MOVED: renewed, by a Redis that may have forgotten what the one before it was told. FORGOTTEN
+    and GONE: Redis has lost the claim, or the whole session, unless it was erased; see ``restore``.
+    """
 
     CLAIMED = "claimed"
     RENEWED = "renewed"
+    MOVED = "moved"
+    RESTORED = "restored"
+    FORGOTTEN = "forgotten"
     HELD = "held"
     FENCED = "fenced"
     ENDED = "ended"
@@ -72,24 +79,29 @@ class ClaimStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ClaimResult:
-    """``claim`` stands where the status is CLAIMED."""
+    """``claim`` stands where the status is CLAIMED.
+
+    ``doubtful``: bytes may have been delivered that the log has lost.
+    """
 
     status: ClaimStatus
     claim: Claim | None = None
+    doubtful: bool = False
 
 
 class AppendStatus(StrEnum):
     """What an append came to.
 
     APPENDED and AT carry the log's end, and the producer goes on at ``body[end:]``. FENCED: another
-    attempt owns the session; write nothing, do not retry. ENDED: it was ended from outside. GONE:
-    there is no record.
+    attempt owns the session; write nothing, do not retry. ENDED: it was ended from outside.
+    FORGOTTEN: Redis has lost the claim. GONE: there is no record.
     """
 
     APPENDED = "appended"
     AT = "at"
     FENCED = "fenced"
     ENDED = "ended"
+    FORGOTTEN = "forgotten"
     GONE = "gone"
 
 
@@ -112,21 +124,46 @@ class Append:
 
 @dataclass(frozen=True, slots=True)
 class AppendResult:
-    """``end`` is the log's end in bytes where the status has one."""
+    """``end`` and ``token_count`` are what the log has, where the status is APPENDED or AT."""
 
     status: AppendStatus
     end: int = 0
+    token_count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What a restoring came to: RESTORED with what the log has, FENCED or ENDED."""
+
+    status: ClaimStatus
+    end: int = 0
+    token_count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """Bytes from ``offset`` to ``end`` may have been delivered that the log has lost.
+
+    ``number`` counts the session's doubts; a reader who was below the newest one's offset when it
+    was marked has nothing to fear from it.
+    """
+
+    offset: int
+    end: int
+    number: int
+
+    def concerns(self, offset: int) -> bool:
+        """Whether a client that comes back to ``offset`` may hold other bytes than the log."""
+        return self.offset < offset <= self.end
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """What one read found: chunks in order, and the end where it was reached.
-
-    ``first`` is the first retained offset where the log begins later than asked, else None.
-    """
+    """What one read found: chunks in order, and the end where it was reached."""
 
     chunks: list[Chunk] = field(default_factory=list)
     end: End | None = None
+    doubt: Doubt | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +201,7 @@ class Pulse:
     end: int
     last_ms: int
     now_ms: int
+    doubt: Doubt | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,6 +347,21 @@ class Leases(Protocol):
 
         A takeover that Redis forgets would let two producers write: nothing is appended before.
         """
+        ...
+
+    async def restore(
+        self, claim: Claim, record: SessionRecord, *, start: int, lease_s: float, complete: bool
+    ) -> Restored:
+        """Makes a claim, or its whole session, known again that Redis has forgotten.
+
+        The producer has the session's bytes from ``start`` on and appends what is missing;
+        ``complete``: nothing is. ``record`` is what it was told when it claimed. A session that was
+        erased or followed by another meanwhile is ENDED.
+        """
+        ...
+
+    async def diverge(self, claim: Claim, *, offset: int, closing: bytes) -> None:
+        """Ends the session as lost(log): from ``offset`` on readers were given other bytes."""
         ...
 
     async def redispatch(self, look: Look) -> int:

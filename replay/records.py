@@ -166,8 +166,8 @@ class SessionRecord:
 
     ``end`` is the log's end in bytes, ``token_count`` how many tokens stand in the token string,
     ``claimed_tokens`` how many there were at the last claim, ``deaths`` how many workers in a row
-    died with the session, ``dispatch`` how often it was put into the queue, ``doubt`` the offset
-    above which bytes may have been delivered that Redis has lost (-1: none).
+    died with the session, ``dispatch`` how often it was put into the queue. Where ``doubts`` is not
+    0, bytes from ``doubt`` to ``doubt_end`` may have been delivered that Redis has lost.
     """
 
     tenant: str
@@ -206,7 +206,9 @@ class SessionRecord:
     idempotency_key: str = ""
     traceparent: str = ""
     run_id: str = ""
-    doubt: int = -1
+    doubt: int = 0
+    doubt_end: int = 0
+    doubts: int = 0
 
     @property
     def ref(self) -> SessionRef:
@@ -216,6 +218,14 @@ class SessionRecord:
     def answers_to(self, name: str) -> bool:
         """Whether a client that says ``name`` means this session."""
         return name in (self.name, self.conversation, self.conversation + SEPARATOR + self.model)
+
+    def to_fields(self) -> dict[str, str | bytes]:
+        """The inverse of ``from_fields``, for a whole record that Redis has forgotten."""
+        values = {name: getattr(self, name) for name in _CONVERTERS}
+        return {
+            name: pack_prompt(value) if name == "prompt" else str(value)
+            for name, value in values.items()
+        }
 
     @classmethod
     def from_fields(cls, raw: Mapping[bytes, bytes]) -> SessionRecord:

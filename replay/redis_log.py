@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from redis.asyncio import Redis
-
 from replay import frames, keys
 from replay.errors import (
     EpochMismatch,
@@ -21,24 +19,17 @@ from replay.errors import (
 )
 from replay.identity import SEPARATOR, Conversation, SessionRef, candidates, decode, encode
 from replay.log import (
-    ATTEMPTS_MAX,
     LIVE_S,
     PAGE_ENTRIES_MAX,
-    PROGRESS_TOKENS,
     ROUTE_S,
     Append,
     AppendResult,
     AppendStatus,
     Ask,
-    Claim,
-    ClaimResult,
-    ClaimStatus,
-    Due,
-    Look,
+    Doubt,
     Opened,
     Page,
     Pulse,
-    Requeued,
     Stopped,
 )
 from replay.records import (
@@ -50,20 +41,17 @@ from replay.records import (
     State,
     pack_tokens,
 )
-from replay.redis_plane import Plane, translated
-from replay.redis_scripts import Call, script
+from replay.redis_leases import RedisLeases
+from replay.redis_plane import translated
+from replay.redis_scripts import Call, flat, ms, script
 
+DOUBT_FIELDS = ("doubt", "doubt_end", "doubts")
 LOOKUP_SESSIONS_MAX = 1000
 """How many sessions one name of a lookup may find."""
 
 
-class RedisLog:
+class RedisLog(RedisLeases):
     """``SessionLog``, ``Leases`` and ``Feed`` over one Redis. The client stays its opener's."""
-
-    def __init__(self, redis: Redis) -> None:
-        # redis-py 5's hints say "value or awaitable" for many commands of its asyncio client
-        self._redis: Any = redis
-        self._plane = Plane(redis)
 
     async def open(self, new: NewSession, *, validated_ms: int, nonce: str) -> Opened:
         conversation = new.conversation
@@ -82,12 +70,12 @@ class RedisLog:
                     encode(new.model),
                     validated_ms,
                     nonce,
-                    _ms(LIVE_S),
-                    max(route_ms, _ms(LIVE_S)),
+                    ms(LIVE_S),
+                    max(route_ms, ms(LIVE_S)),
                     closing,
                     len(markers),
                     *sorted(markers),
-                    *_flat(new.to_fields()),
+                    *flat(new.to_fields()),
                 ),
             )
         )
@@ -106,10 +94,10 @@ class RedisLog:
 
     async def read(self, ref: SessionRef, offset: int) -> Page:
         key = keys.stream(ref)
-        async with translated("read"):
-            entries = await self._redis.execute_command(
-                "XRANGE", key, f"({offset}", "+", "COUNT", PAGE_ENTRIES_MAX
-            )
+        async with translated("read"), self._redis.pipeline(transaction=False) as pipeline:
+            pipeline.execute_command("XRANGE", key, f"({offset}", "+", "COUNT", PAGE_ENTRIES_MAX)
+            pipeline.hmget(keys.record(ref), *DOUBT_FIELDS)
+            entries, doubt = await pipeline.execute()
         chunks: list[Chunk] = []
         end: End | None = None
         for entry_id, pairs in entries or ():
@@ -126,7 +114,7 @@ class RedisLog:
             if chunks[0].start > offset:
                 raise OffsetExpired(offset, chunks[0].start)
             chunks[0] = chunks[0].cut(offset)
-        return Page(chunks, end)
+        return Page(chunks, end, _doubt(doubt))
 
     async def record(self, ref: SessionRef) -> SessionRecord | None:
         async with translated("record"):
@@ -255,115 +243,10 @@ class RedisLog:
         replies = await self._plane.call_all([_pulse_call(ask) for ask in asks])
         return [reply if isinstance(reply, Exception) else _pulse(reply) for reply in replies]
 
-    async def claim(
-        self, ref: SessionRef, *, worker: str, nonce: str, lease_s: float, suspect: bool = True
-    ) -> ClaimResult:
-        args = (encode(worker), nonce, _ms(lease_s), _ms(LIVE_S), "1" if suspect else "")
-        reply = await self._plane.call(Call(script("claim"), (keys.record(ref),), args))
-        status = ClaimStatus(reply[0].decode())
-        if status is not ClaimStatus.CLAIMED:
-            return ClaimResult(status)
-        return ClaimResult(status, Claim(ref, worker, int(reply[1]), nonce))
-
-    async def renew(self, claims: Sequence[Claim], lease_s: float) -> list[ClaimStatus | Exception]:
-        replies = await self._plane.call_all([_renew_call(claim, lease_s) for claim in claims])
-        return [_claim_status(reply) for reply in replies]
-
-    async def watch(self, conversation: Conversation, delay_s: float) -> None:
-        await self._plane.call(_watch_call(conversation, _ms(delay_s), ""))
-
-    async def due(self, most: int) -> list[Due]:
-        replies = await self._plane.call_all(
-            [
-                Call(script("due"), (keys.live_shard(shard),), (most,))
-                for shard in range(keys.LIVE_SHARDS)
-            ]
-        )
-        found: list[Due] = []
-        for reply in replies:
-            if isinstance(reply, Exception):
-                raise reply
-            pairs = reply[1:]
-            found.extend(
-                Due(Conversation.from_path(path.decode()), score.decode())
-                for path, score in zip(pairs[::2], pairs[1::2], strict=True)
-            )
-        return found[:most]
-
-    async def look(self, conversation: Conversation) -> Look | None:
-        args = (keys.stem(conversation), encode(conversation.id))
-        reply = await self._plane.call(Call(script("look"), (keys.route(conversation),), args))
-        if reply[0] == b"none":
-            return None
-        epoch, model, state, lease, now, created, number, dispatch, owner, dialect, tokens = (
-            value.decode() for value in reply
-        )
-        ref = SessionRef(conversation.tenant, conversation.id, decode(model), int(epoch))
-        return Look(
-            ref=ref,
-            state=State(state),
-            lease_until_ms=int(lease),
-            now_ms=int(now),
-            created_ms=int(created),
-            queue_number=int(number),
-            dispatch=int(dispatch),
-            owner=owner,
-            dialect=dialect,
-            token_count=int(tokens),
-        )
-
-    async def again(self, due: Due, delay_s: float | None) -> None:
-        delay = "" if delay_s is None else _ms(delay_s)
-        await self._plane.call(_watch_call(due.conversation, delay, due.score))
-
-    async def reap(
-        self, look: Look, *, state: State, reason: str, closing: bytes, despite_lease: bool = False
-    ) -> bool:
-        lease = "" if despite_lease else look.lease_until_ms
-        args = (keys.session(look.ref), lease, state, reason, closing)
-        return bool(await self._plane.call(Call(script("reap"), (keys.record(look.ref),), args)))
-
-    async def requeue(self, look: Look) -> Requeued:
-        return await self._requeue(look.ref, str(look.lease_until_ms), 0, "")
-
-    async def hand_over(self, claim: Claim) -> Requeued:
-        return await self._requeue(claim.ref, "", claim.attempt, claim.nonce)
-
-    async def _requeue(self, ref: SessionRef, lease: str, attempt: int, nonce: str) -> Requeued:
-        args = (lease, attempt, nonce, PROGRESS_TOKENS, ATTEMPTS_MAX)
-        reply = await self._plane.call(Call(script("requeue"), (keys.record(ref),), args))
-        dispatch = int(reply[1]) if reply[0] == b"queued" else 0
-        return Requeued(dispatch, is_poison=reply[0] == b"poison")
-
-    async def settle(
-        self, claims: Sequence[Claim], lease_s: float
-    ) -> list[ClaimStatus | Exception]:
-        calls = [_renew_call(claim, lease_s) for claim in claims]
-        await self._plane.call_durably(calls)
-        return await self.renew(claims, lease_s)
-
-    async def redispatch(self, look: Look) -> int:
-        call = Call(script("redispatch"), (keys.record(look.ref),), (look.dispatch,))
-        return int(await self._plane.call(call))
-
-    async def connection(self) -> int:
-        """The server's number of our connection. Only a client with a single one tells the truth
-        about what the next calls use."""
-        async with translated("connection"):
-            return int(await self._redis.client_id())
-
     async def ping(self) -> None:
         """Raises LogUnavailable where Redis does not answer."""
         async with translated("ping"):
             await self._redis.ping()
-
-
-def _ms(seconds: float) -> int:
-    return round(seconds * 1000)
-
-
-def _flat(pairs: Mapping[str, str | bytes]) -> list[str | bytes]:
-    return [word for pair in pairs.items() for word in pair]
 
 
 def _record(values: Sequence[bytes | None]) -> SessionRecord | None:
@@ -400,8 +283,9 @@ def _append_result(reply: Any) -> AppendResult | Exception:
     if isinstance(reply, Exception):
         return reply
     status = AppendStatus(reply[0].decode())
-    has_end = status in (AppendStatus.APPENDED, AppendStatus.AT)
-    return AppendResult(status, int(reply[1]) if has_end else 0)
+    if status not in (AppendStatus.APPENDED, AppendStatus.AT):
+        return AppendResult(status)
+    return AppendResult(status, int(reply[1]), int(reply[2]))
 
 
 def _pulse_call(ask: Ask) -> Call:
@@ -412,18 +296,14 @@ def _pulse_call(ask: Ask) -> Call:
 def _pulse(reply: Sequence[Any]) -> Pulse | None:
     if reply[0] == b"gone":
         return None
-    state, end, last_ms, now_ms = (value.decode() for value in reply)
-    return Pulse(State(state), int(end), int(last_ms), int(now_ms))
+    state, end, last_ms, now_ms = (value.decode() for value in reply[:4])
+    return Pulse(State(state), int(end), int(last_ms), int(now_ms), _doubt(reply[4:]))
 
 
-def _renew_call(claim: Claim, lease_s: float) -> Call:
-    token = (claim.attempt, claim.nonce)
-    args = (keys.session(claim.ref), *token, _ms(lease_s), _ms(LIVE_S))
-    return Call(script("renew"), (keys.record(claim.ref),), args)
-
-
-def _claim_status(reply: Any) -> ClaimStatus | Exception:
-    return reply if isinstance(reply, Exception) else ClaimStatus(reply[0].decode())
+def _doubt(values: Sequence[bytes | None]) -> Doubt | None:
+    """The values of ``DOUBT_FIELDS``; a session without a doubt has none."""
+    offset, end, number = (int(value or 0) for value in values)
+    return Doubt(offset, end, number) if number else None
 
 
 def _stop_call(conversation: Conversation, epoch: int | None, keep: bool, reason: str) -> Call:
@@ -453,10 +333,6 @@ def _stopped(conversation: Conversation, reply: Sequence[Any]) -> Stopped:
         dispatch=int(dispatch or 0),
         was_claimed=int(lease or 0) > 0,
     )
-
-
-def _watch_call(conversation: Conversation, delay_ms: int | str, seen: str) -> Call:
-    return Call(script("watch"), (keys.live(conversation),), (conversation.path(), delay_ms, seen))
 
 
 def _lookup_call(conversation: Conversation) -> Call:

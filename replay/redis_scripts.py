@@ -8,6 +8,7 @@ repeats that one call, which is safe because the script did not run.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -48,6 +49,16 @@ def script(name: str) -> Script:
         shared.append(_source("producer"))
     text = "\n".join([shebang, *shared, body])
     return Script(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
+def ms(seconds: float) -> int:
+    """Seconds as a script takes them."""
+    return round(seconds * 1000)
+
+
+def flat(pairs: Mapping[str, str | bytes]) -> list[str | bytes]:
+    """A hash's fields as a script takes them."""
+    return [word for pair in pairs.items() for word in pair]
 
 
 def _source(name: str) -> str:

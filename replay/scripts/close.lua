@@ -6,9 +6,8 @@
 -- ARGV  as append.lua, then state, reason
 -- Returns as append.lua; 'appended' means ended.
 local session, data = ARGV[1], ARGV[5]
-local refused, at = refusal(KEYS[1], ARGV[2], ARGV[3])
+local refused, at, count = refusal(KEYS[1], ARGV[2], ARGV[3])
 if refused then return refused end
-if at ~= number(ARGV[4]) then return { 'at', int(at) } end
-local done = write(session, at, data, number(ARGV[6]), ARGV[7], number(ARGV[8]))
+local done = write(session, at, count, number(ARGV[4]), data, number(ARGV[6]), ARGV[7], number(ARGV[8]))
 if done[1] == 'appended' then finish(session, ARGV[9], ARGV[10], at + #data, now_ms()) end
 return done

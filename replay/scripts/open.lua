@@ -36,7 +36,7 @@ local record = { 'HSET', session .. ':record' }
 for i = 10 + markers, #ARGV do record[#record + 1] = ARGV[i] end
 for _, value in ipairs({ 'epoch', epoch, 'state', 'queued', 'reason', '', 'attempt', '0', 'nonce', '',
   'created_ms', int(now), 'deaths', '0', 'last_ms', int(now), 'end', '0', 'token_count', '0', 'dispatch', '1',
-  'lease_until_ms', '0', 'ended_ms', '0', 'expires_ms', '0', 'doubt', '-1' }) do
+  'lease_until_ms', '0', 'ended_ms', '0', 'expires_ms', '0', 'run_id', run_id() }) do
   record[#record + 1] = value
 end
 redis.call(unpack(record))

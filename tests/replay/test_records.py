@@ -57,7 +57,7 @@ def test_a_new_session_is_read_back_as_it_was_written() -> None:
         assert getattr(record, name) == getattr(NEW, name)
     assert (record.tenant, record.conversation, record.epoch) == ("t", "c", 9)
     assert (record.prompt_token_count, record.retention_ms) == (3, 2)
-    assert (record.state, record.doubt) == (State.QUEUED, -1)
+    assert (record.state, record.doubts) == (State.QUEUED, 0)
 
 
 def test_unknown_fields_are_left_out() -> None:

@@ -17,7 +17,17 @@ FILES = sorted(
     for path in resources.files("replay").joinpath("scripts").iterdir()
 )
 NAMES = [name for name in FILES if name not in SHARED]
-WHEN_MEMORY_IS_FULL = {"close", "stop", "renew", "reap", "claim", "mark", "watch", "requeue"}
+WHEN_MEMORY_IS_FULL = {
+    "claim",
+    "close",
+    "mark",
+    "reap",
+    "renew",
+    "requeue",
+    "restore",
+    "stop",
+    "watch",
+}
 
 
 @pytest.mark.parametrize("name", NAMES)

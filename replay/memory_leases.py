@@ -1,0 +1,218 @@
+"""Who produces a session, in memory: what ``RedisLeases`` says in scripts, in plain Python."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from replay import frames
+from replay.identity import Conversation, SessionRef
+from replay.log import (
+    ATTEMPTS_MAX,
+    PROGRESS_TOKENS,
+    Claim,
+    ClaimResult,
+    ClaimStatus,
+    Due,
+    Look,
+    Requeued,
+    Restored,
+)
+from replay.memory_state import COMMENT_BYTES, LOST_BYTES, MemoryState, Route, Session
+from replay.records import SessionRecord, State
+
+
+class MemoryLeases(MemoryState):
+    """``Leases`` in one process's memory."""
+
+    async def claim(
+        self, ref: SessionRef, *, worker: str, nonce: str, lease_s: float, suspect: bool = True
+    ) -> ClaimResult:
+        session = self._find(ref)
+        if session is None:
+            return ClaimResult(ClaimStatus.GONE)
+        record, now = session.record, self._now()
+        if record.state.is_final:
+            return ClaimResult(ClaimStatus.ENDED)
+        if record.nonce != nonce:
+            if record.lease_until_ms > now or (record.deaths and not suspect):
+                return ClaimResult(ClaimStatus.HELD)
+            record = replace(
+                record,
+                state=State.RUNNING,
+                attempt=record.attempt + 1,
+                nonce=nonce,
+                worker=worker,
+                lease_until_ms=now + round(lease_s * 1000),
+                claimed_tokens=record.token_count,
+            )
+            session.record = record
+            most = COMMENT_BYTES if record.attempt == 1 else LOST_BYTES
+            self._mark_doubt(session, record.end, most)
+        claim = Claim(ref, worker, record.attempt, nonce)
+        return ClaimResult(ClaimStatus.CLAIMED, claim, session.record.doubts > 0)
+
+    async def renew(self, claims: Sequence[Claim], lease_s: float) -> list[ClaimStatus | Exception]:
+        return [self._renew(claim, lease_s) for claim in claims]
+
+    def _renew(self, claim: Claim, lease_s: float) -> ClaimStatus:
+        session = self._find(claim.ref)
+        if session is None:
+            return ClaimStatus.GONE
+        record = session.record
+        if record.state.is_final:
+            return ClaimStatus.ENDED
+        if record.attempt < claim.attempt:
+            return ClaimStatus.FORGOTTEN
+        if (record.attempt, record.nonce) != (claim.attempt, claim.nonce):
+            return ClaimStatus.FENCED
+        until = self._now() + round(lease_s * 1000)
+        session.record = replace(record, state=State.RUNNING, lease_until_ms=until)
+        return ClaimStatus.RENEWED if record.run_id == self.run_id else ClaimStatus.MOVED
+
+    async def watch(self, conversation: Conversation, delay_s: float) -> None:
+        self._watched[conversation] = self._now() + round(delay_s * 1000)
+
+    async def due(self, most: int) -> list[Due]:
+        now = self._now()
+        found = [Due(who, str(when)) for who, when in self._watched.items() if when <= now]
+        return found[:most]
+
+    async def look(self, conversation: Conversation) -> Look | None:
+        route = self._routes.get((conversation.tenant, conversation.id))
+        session = self._find(route.sessions.get(route.current)) if route else None
+        if session is None:
+            return None
+        record = session.record
+        return Look(
+            ref=record.ref,
+            state=record.state,
+            lease_until_ms=record.lease_until_ms,
+            now_ms=self._now(),
+            created_ms=record.created_ms,
+            queue_number=record.queue_number,
+            dispatch=record.dispatch,
+            owner=record.owner,
+            dialect=record.dialect,
+            token_count=record.token_count,
+        )
+
+    async def again(self, due: Due, delay_s: float | None) -> None:
+        if str(self._watched.get(due.conversation)) != due.score:
+            return
+        if delay_s is None:
+            del self._watched[due.conversation]
+        else:
+            self._watched[due.conversation] = self._now() + round(delay_s * 1000)
+
+    async def reap(
+        self, look: Look, *, state: State, reason: str, closing: bytes, despite_lease: bool = False
+    ) -> bool:
+        session = self._find(look.ref)
+        if session is None or session.record.state.is_final:
+            return False
+        lease = session.record.lease_until_ms
+        if not despite_lease and (lease != look.lease_until_ms or lease > self._now()):
+            return False
+        self._end_outside(session, state, reason, closing)
+        return True
+
+    async def requeue(self, look: Look) -> Requeued:
+        session = self._find(look.ref)
+        if session is None or session.record.state is not State.RUNNING:
+            return Requeued()
+        record = session.record
+        if record.lease_until_ms != look.lease_until_ms or record.lease_until_ms > self._now():
+            return Requeued()
+        progress = record.token_count - record.claimed_tokens >= PROGRESS_TOKENS
+        deaths = 1 if progress else record.deaths + 1
+        if deaths >= 2 or record.attempt >= ATTEMPTS_MAX:
+            return Requeued(is_poison=True)
+        return self._give_up(session, deaths)
+
+    async def hand_over(self, claim: Claim) -> Requeued:
+        session = self._find(claim.ref)
+        if session is None or session.record.state is not State.RUNNING:
+            return Requeued()
+        if (session.record.attempt, session.record.nonce) != (claim.attempt, claim.nonce):
+            return Requeued()
+        session.record = replace(session.record, nonce="")
+        return self._give_up(session, session.record.deaths)
+
+    def _give_up(self, session: Session, deaths: int) -> Requeued:
+        dispatch = session.record.dispatch + 1
+        session.record = replace(
+            session.record,
+            state=State.QUEUED,
+            lease_until_ms=0,
+            worker="",
+            deaths=deaths,
+            dispatch=dispatch,
+        )
+        return Requeued(dispatch)
+
+    async def settle(
+        self, claims: Sequence[Claim], lease_s: float
+    ) -> list[ClaimStatus | Exception]:
+        return await self.renew(claims, lease_s)
+
+    async def redispatch(self, look: Look) -> int:
+        session = self._find(look.ref)
+        if session is None or session.record.state is not State.QUEUED:
+            return 0
+        if session.record.dispatch != look.dispatch:
+            return 0
+        session.record = replace(session.record, dispatch=look.dispatch + 1)
+        return session.record.dispatch
+
+    async def connection(self) -> int:
+        """Memory never breaks."""
+        return 1
+
+    async def restore(
+        self, claim: Claim, record: SessionRecord, *, start: int, lease_s: float, complete: bool
+    ) -> Restored:
+        session = self._find(claim.ref)
+        if session is None and (session := self._remade(claim, record, start)) is None:
+            return Restored(ClaimStatus.ENDED)
+        is_now = session.record
+        if is_now.state.is_final:
+            return Restored(ClaimStatus.ENDED)
+        if is_now.attempt > claim.attempt or (
+            is_now.attempt == claim.attempt and is_now.nonce != claim.nonce
+        ):
+            return Restored(ClaimStatus.FENCED)
+        session.record = replace(
+            is_now,
+            state=State.RUNNING,
+            attempt=claim.attempt,
+            nonce=claim.nonce,
+            worker=claim.worker,
+            lease_until_ms=self._now() + round(lease_s * 1000),
+            run_id=self.run_id if complete else is_now.run_id,
+        )
+        return Restored(ClaimStatus.RESTORED, session.record.end, session.record.token_count)
+
+    def _remade(self, claim: Claim, record: SessionRecord, start: int) -> Session | None:
+        ref = claim.ref
+        at = (ref.tenant, ref.conversation_id)
+        route = self._routes.setdefault(at, Route(ref.conversation))
+        if route.epoch > ref.epoch or route.erased >= ref.epoch:
+            return None
+        before = self._find(route.sessions.get(route.current))
+        if before is not None and not before.record.state.is_final:
+            closing = frames.end_comment(State.STOPPED, "replaced")
+            self._end_outside(before, State.STOPPED, "replaced", closing)
+        made = replace(record, end=start, token_count=0, run_id="", attempt=0, nonce="")
+        self._sessions[ref] = session = Session(made)
+        route.epoch = route.current = ref.epoch
+        route.sessions[ref.epoch] = ref
+        return session
+
+    async def diverge(self, claim: Claim, *, offset: int, closing: bytes) -> None:
+        session = self._find(claim.ref)
+        if session is None or session.record.state.is_final:
+            return
+        session.record = replace(session.record, run_id="")
+        self._mark_doubt(session, offset, LOST_BYTES)
+        self._end_outside(session, State.LOST, "log", closing)

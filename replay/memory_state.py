@@ -1,0 +1,120 @@
+"""What ``MemoryLog`` holds, and the changes that its two halves share."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from replay import frames, keys
+from replay.identity import Conversation, SessionRef
+from replay.log import Doubt
+from replay.records import Chunk, End, SessionRecord, State, Token
+from replay.subscription import OnMessage
+
+GRACE_MS = 120_000
+COMMENT_BYTES = 4096
+LOST_BYTES = 1 << 20
+"""See ``scripts/common.lua``."""
+
+
+@dataclass(slots=True)
+class Session:
+    record: SessionRecord
+    chunks: list[Chunk] = field(default_factory=list)
+    tokens: list[Token] = field(default_factory=list)
+    end: End | None = None
+    gone_at_ms: float = float("inf")
+    other_run: tuple[str, int] = ("", 0)
+
+
+@dataclass(slots=True)
+class Route:
+    conversation: Conversation
+    epoch: int = 0
+    current: int = 0
+    nonce: str = ""
+    erased: int = 0
+    gone_until_ms: int = 0
+    gone: str = ""
+    sessions: dict[int, SessionRef] = field(default_factory=dict)
+
+
+def clock_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+class MemoryState:
+    """Routes, sessions and who listens to them. Owned by the test, or whoever made it."""
+
+    def __init__(self, clock_ms: Callable[[], int] = clock_ms) -> None:
+        self._now = clock_ms
+        self._routes: dict[tuple[str, str], Route] = {}
+        self._sessions: dict[SessionRef, Session] = {}
+        self._stopped: dict[tuple[str, str], int] = {}
+        self._watched: dict[Conversation, int] = {}
+        self._listeners: set[OnMessage] = set()
+        self.run_id = "run 1"
+        self.told: list[tuple[str, SessionRef]] = []
+
+    def _write(self, session: Session, data: bytes, window: int | None = None) -> None:
+        record = session.record
+        end = record.end + len(data)
+        if data:
+            session.chunks.append(Chunk(end, data))
+            if window is not None:
+                session.chunks = [chunk for chunk in session.chunks if chunk.end >= end - window]
+            self._publish(record.ref, b"c%d\n%b" % (record.end, data))
+        session.record = replace(record, end=end, last_ms=self._now())
+
+    def _finish(self, session: Session, state: State, reason: str) -> None:
+        now, record = self._now(), session.record
+        session.end = End(state, reason, record.end)
+        session.record = replace(
+            record,
+            state=state,
+            reason=reason,
+            ended_ms=now,
+            expires_ms=now + record.retention_ms,
+            lease_until_ms=0,
+        )
+        session.gone_at_ms = now + record.retention_ms + GRACE_MS
+        text = frames.compact({"state": str(state), "reason": reason, "size": record.end})
+        self._publish(record.ref, b"e" + text.encode())
+
+    def _end_outside(self, session: Session, state: State, reason: str, closing: bytes) -> None:
+        self._mark_doubt(session, session.record.end, LOST_BYTES)
+        self._write(session, closing)
+        self._finish(session, state, reason)
+        if session.record.worker:
+            self.told.append((session.record.worker, session.record.ref))
+
+    def _find(self, ref: SessionRef | None) -> Session | None:
+        session = self._sessions.get(ref) if ref else None
+        if session is not None and session.gone_at_ms <= self._now():
+            del self._sessions[session.record.ref]
+            return None
+        return session
+
+    def _publish(self, ref: SessionRef, payload: bytes) -> None:
+        for listener in list(self._listeners):
+            listener(keys.channel(ref), payload)
+
+    def _mark_doubt(self, session: Session, at: int, most: int) -> bool:
+        record = session.record
+        if record.run_id == self.run_id:
+            return False
+        session.record = replace(
+            record,
+            run_id=self.run_id,
+            doubt=min(at, record.doubt) if record.doubts else at,
+            doubt_end=max(record.doubt_end, at + most),
+            doubts=record.doubts + 1,
+        )
+        self._publish(record.ref, b"d%d %d" % (at, record.doubts + 1))
+        return True
+
+
+def doubt_of(record: SessionRecord) -> Doubt | None:
+    """The record's doubt, if it has one."""
+    return Doubt(record.doubt, record.doubt_end, record.doubts) if record.doubts else None

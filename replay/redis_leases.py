@@ -1,0 +1,183 @@
+"""Who produces a session, in Redis: claims and leases, the watch index, what a sweeper does.
+
+The half of ``RedisLog`` that workers and sweepers need; one script call each, see ``scripts/``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from redis.asyncio import Redis
+
+from replay import frames, keys
+from replay.identity import Conversation, SessionRef, decode, encode
+from replay.log import (
+    ATTEMPTS_MAX,
+    LIVE_S,
+    PROGRESS_TOKENS,
+    ROUTE_S,
+    Claim,
+    ClaimResult,
+    ClaimStatus,
+    Due,
+    Look,
+    Requeued,
+    Restored,
+)
+from replay.records import SessionRecord, State
+from replay.redis_plane import Plane, translated
+from replay.redis_scripts import Call, flat, ms, script
+
+
+class RedisLeases:
+    """``Leases`` over one Redis. The client stays its opener's."""
+
+    def __init__(self, redis: Redis) -> None:
+        # redis-py 5's hints say "value or awaitable" for many commands of its asyncio client
+        self._redis: Any = redis
+        self._plane = Plane(redis)
+
+    async def claim(
+        self, ref: SessionRef, *, worker: str, nonce: str, lease_s: float, suspect: bool = True
+    ) -> ClaimResult:
+        session, suspects = keys.session(ref), "1" if suspect else ""
+        args = (session, encode(worker), nonce, ms(lease_s), ms(LIVE_S), suspects)
+        reply = await self._plane.call(Call(script("claim"), (keys.record(ref),), args))
+        status = ClaimStatus(reply[0].decode())
+        if status is not ClaimStatus.CLAIMED:
+            return ClaimResult(status)
+        return ClaimResult(status, Claim(ref, worker, int(reply[1]), nonce), reply[2] == b"1")
+
+    async def renew(self, claims: Sequence[Claim], lease_s: float) -> list[ClaimStatus | Exception]:
+        replies = await self._plane.call_all([_renew_call(claim, lease_s) for claim in claims])
+        return [_claim_status(reply) for reply in replies]
+
+    async def watch(self, conversation: Conversation, delay_s: float) -> None:
+        await self._plane.call(_watch_call(conversation, ms(delay_s), ""))
+
+    async def due(self, most: int) -> list[Due]:
+        replies = await self._plane.call_all(
+            [
+                Call(script("due"), (keys.live_shard(shard),), (most,))
+                for shard in range(keys.LIVE_SHARDS)
+            ]
+        )
+        found: list[Due] = []
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise reply
+            pairs = reply[1:]
+            found.extend(
+                Due(Conversation.from_path(path.decode()), score.decode())
+                for path, score in zip(pairs[::2], pairs[1::2], strict=True)
+            )
+        return found[:most]
+
+    async def look(self, conversation: Conversation) -> Look | None:
+        args = (keys.stem(conversation), encode(conversation.id))
+        reply = await self._plane.call(Call(script("look"), (keys.route(conversation),), args))
+        if reply[0] == b"none":
+            return None
+        epoch, model, state, lease, now, created, number, dispatch, owner, dialect, tokens = (
+            value.decode() for value in reply
+        )
+        ref = SessionRef(conversation.tenant, conversation.id, decode(model), int(epoch))
+        return Look(
+            ref=ref,
+            state=State(state),
+            lease_until_ms=int(lease),
+            now_ms=int(now),
+            created_ms=int(created),
+            queue_number=int(number),
+            dispatch=int(dispatch),
+            owner=owner,
+            dialect=dialect,
+            token_count=int(tokens),
+        )
+
+    async def again(self, due: Due, delay_s: float | None) -> None:
+        delay = "" if delay_s is None else ms(delay_s)
+        await self._plane.call(_watch_call(due.conversation, delay, due.score))
+
+    async def reap(
+        self, look: Look, *, state: State, reason: str, closing: bytes, despite_lease: bool = False
+    ) -> bool:
+        lease = "" if despite_lease else look.lease_until_ms
+        args = (keys.session(look.ref), lease, state, reason, closing, "")
+        return bool(await self._plane.call(Call(script("reap"), (keys.record(look.ref),), args)))
+
+    async def requeue(self, look: Look) -> Requeued:
+        return await self._requeue(look.ref, str(look.lease_until_ms), 0, "")
+
+    async def hand_over(self, claim: Claim) -> Requeued:
+        return await self._requeue(claim.ref, "", claim.attempt, claim.nonce)
+
+    async def _requeue(self, ref: SessionRef, lease: str, attempt: int, nonce: str) -> Requeued:
+        args = (lease, attempt, nonce, PROGRESS_TOKENS, ATTEMPTS_MAX)
+        reply = await self._plane.call(Call(script("requeue"), (keys.record(ref),), args))
+        dispatch = int(reply[1]) if reply[0] == b"queued" else 0
+        return Requeued(dispatch, is_poison=reply[0] == b"poison")
+
+    async def settle(
+        self, claims: Sequence[Claim], lease_s: float
+    ) -> list[ClaimStatus | Exception]:
+        calls = [_renew_call(claim, lease_s) for claim in claims]
+        await self._plane.call_durably(calls)
+        return await self.renew(claims, lease_s)
+
+    async def restore(
+        self, claim: Claim, record: SessionRecord, *, start: int, lease_s: float, complete: bool
+    ) -> Restored:
+        ref = claim.ref
+        args = (
+            keys.session(ref),
+            keys.stem(ref.conversation),
+            encode(ref.conversation_id),
+            encode(ref.model),
+            ref.epoch,
+            claim.attempt,
+            claim.nonce,
+            encode(claim.worker),
+            ms(lease_s),
+            ms(LIVE_S),
+            ms(ROUTE_S),
+            start,
+            "1" if complete else "",
+            frames.end_comment(State.STOPPED, "replaced"),
+            *flat(record.to_fields()),
+        )
+        shared = keys.route(ref.conversation), keys.conversations(ref.conversation)
+        reply = await self._plane.call(Call(script("restore"), (keys.record(ref), *shared), args))
+        status = ClaimStatus(reply[0].decode())
+        if status is not ClaimStatus.RESTORED:
+            return Restored(status)
+        return Restored(status, int(reply[1]), int(reply[2]))
+
+    async def diverge(self, claim: Claim, *, offset: int, closing: bytes) -> None:
+        args = (keys.session(claim.ref), "", State.LOST, "log", closing, offset)
+        await self._plane.call(Call(script("reap"), (keys.record(claim.ref),), args))
+
+    async def redispatch(self, look: Look) -> int:
+        call = Call(script("redispatch"), (keys.record(look.ref),), (look.dispatch,))
+        return int(await self._plane.call(call))
+
+    async def connection(self) -> int:
+        """The server's number of our connection. Only a client with a single one tells the truth
+        about what the next calls use."""
+        async with translated("connection"):
+            return int(await self._redis.client_id())
+
+
+def _renew_call(claim: Claim, lease_s: float) -> Call:
+    token = (claim.attempt, claim.nonce)
+    args = (keys.session(claim.ref), *token, ms(lease_s), ms(LIVE_S))
+    return Call(script("renew"), (keys.record(claim.ref),), args)
+
+
+def _claim_status(reply: Any) -> ClaimStatus | Exception:
+    return reply if isinstance(reply, Exception) else ClaimStatus(reply[0].decode())
+
+
+def _watch_call(conversation: Conversation, delay_ms: int | str, seen: str) -> Call:
+    return Call(script("watch"), (keys.live(conversation),), (conversation.path(), delay_ms, seen))
