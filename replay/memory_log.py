@@ -100,7 +100,8 @@ class MemoryLog(MemoryLeases):
         if append.start != record.end or append.first_token > record.token_count:
             return AppendResult(AppendStatus.AT, record.end, record.token_count)
         self._write(session, append.data, append.window_bytes)
-        session.tokens[append.first_token :] = append.tokens
+        if append.tokens:
+            session.tokens[append.first_token :] = append.tokens
         session.record = replace(session.record, token_count=len(session.tokens))
         if append.state is not None:
             self._finish(session, append.state, append.reason)
