@@ -35,8 +35,12 @@ def main() -> int:
         return 1
     bound = ", ".join(f"{settings.host}:{one.getsockname()[1]}" for one in sockets)
     logger.info("node %s listens on %s", settings.node, bound)
-    server = NodeServer(create_app(settings), node=settings.node, drain_s=settings.drain_s)
+    app = create_app(settings)
+    server = NodeServer(app, node=settings.node, drain_s=settings.drain_s)
     server.run(sockets)
+    if refusal := app.state.presence.refusal:
+        logger.error("cannot serve: %s", refusal)
+        return 1
     return 0
 
 

@@ -14,6 +14,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
+from redis.asyncio import Redis
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
@@ -33,11 +34,12 @@ from api.node import Node, Presence
 from api.problems import TABLE, NothingThere, problem_response
 from replay import frames
 from replay.cluster import Directory
-from replay.errors import LogUnavailable
+from replay.errors import LogUnavailable, RedisUnfit
 from replay.identity import SessionRef
 from replay.log import Look
 from replay.redis_log import RedisLog
 from replay.redis_plane import connect
+from replay.redis_policy import START_S, check_policies
 from replay.subscription import OnMessage, OnReset, Subscription
 from replay.sweeper import Sweeper
 from replay.tailer import Tailer
@@ -149,6 +151,7 @@ async def _open_node(
         heartbeat = Heartbeat(directory, node_id, connections, presence)
         stack.push_async_callback(_leave, directory, node_id)
         sweeper = await stack.enter_async_context(_sweeper(settings, queue))
+        await stack.enter_async_context(_checked(settings, log_redis, inbox_redis, presence))
         await stack.enter_async_context(
             _running(
                 heartbeat=heartbeat.run,
@@ -217,6 +220,30 @@ async def _sweeper(settings: ApiSettings, queue: JobQueue) -> AsyncIterator[Swee
         )
     finally:
         await redis.aclose()
+
+
+@asynccontextmanager
+async def _checked(
+    settings: ApiSettings, log_redis: Redis, queue_redis: Redis, presence: Presence
+) -> AsyncIterator[None]:
+    """A block beside which Redis, once it answers, may be refused; the node then ends."""
+    planes = {"REPLAY_REDIS_URL": log_redis}
+    if settings.queue_url != settings.redis_url:
+        planes["REPLAY_QUEUE_REDIS_URL"] = queue_redis
+
+    async def check() -> None:
+        try:
+            await check_policies(planes)
+        except RedisUnfit as error:
+            presence.refusal = str(error)
+
+    checking = asyncio.create_task(check(), name="policies")
+    await asyncio.wait([checking], timeout=START_S)
+    try:
+        yield
+    finally:
+        checking.cancel()
+        await asyncio.wait([checking])
 
 
 @asynccontextmanager

@@ -48,7 +48,7 @@ class NodeProtocol(HttpToolsProtocol):
 
 
 class NodeServer(uvicorn.Server):
-    """Serves until SIGTERM or SIGINT, then drains over at most ``drain_s``."""
+    """Serves until SIGTERM, SIGINT or a refusal, then drains over at most ``drain_s``."""
 
     def __init__(self, app: FastAPI, *, node: str, drain_s: float) -> None:
         super().__init__(
@@ -78,6 +78,10 @@ class NodeServer(uvicorn.Server):
             self.force_exit = True
         self._presence.draining = True
         self.should_exit = True
+
+    async def on_tick(self, counter: int) -> bool:
+        """Asked ten times a second: whether it is time to end."""
+        return await super().on_tick(counter) or bool(self._presence.refusal)
 
     async def main_loop(self) -> None:
         """Serves, then drains; uvicorn shuts the rest down after it."""

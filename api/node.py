@@ -50,9 +50,13 @@ class Errands:
 
 @dataclass(slots=True)
 class Presence:
-    """Whether the node is leaving. Written by the server's signal handler alone."""
+    """Whether the node is leaving. Written by the server's signal handler alone.
+
+    ``refusal`` is why it must not serve; written by the check of Redis alone.
+    """
 
     draining: bool = False
+    refusal: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

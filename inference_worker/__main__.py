@@ -12,6 +12,7 @@ import uvloop
 from inference_worker.config import WorkerSettings
 from inference_worker.engine import EngineError
 from inference_worker.worker import Worker
+from replay.errors import RedisUnfit
 
 
 async def serve(settings: WorkerSettings) -> None:
@@ -24,7 +25,7 @@ async def serve(settings: WorkerSettings) -> None:
 
 
 def main() -> int:
-    """The exit code: 1 where the models or the settings are wrong."""
+    """The exit code: 1 where models, settings or Redis are not as they must be."""
     logging.basicConfig(
         level=logging.INFO,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
@@ -33,9 +34,9 @@ def main() -> int:
     code = 0
     try:
         uvloop.run(serve(WorkerSettings()))
-    except* (EngineError, ValueError) as group:
+    except* (EngineError, RedisUnfit, ValueError) as group:
         for error in group.exceptions:
-            logging.error("%s", error)
+            logging.error("cannot start: %s", error)
         code = 1
     return code
 

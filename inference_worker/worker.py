@@ -28,6 +28,7 @@ from replay.errors import LogUnavailable
 from replay.identity import SessionRef, decode, encode
 from replay.redis_log import RedisLog
 from replay.redis_plane import connect, translated
+from replay.redis_policy import START_S, check_policies
 from replay.subscription import Subscription
 from replay.sweeper import Sweeper
 
@@ -63,15 +64,28 @@ class Worker:
         )
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Serves until ``stop`` is set, then drains. Raises EngineError where a model fails."""
+        """Serves until ``stop`` is set, then drains.
+
+        Raises, in a group, EngineError where a model fails, RedisUnfit where Redis would evict.
+        """
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self._close)
             async with asyncio.TaskGroup() as group:
+                # Its refusal ends the group. What Redis, being away, says later is heard later.
+                checking = group.create_task(self._check_redis(), name="policies")
+                await asyncio.wait([checking], timeout=START_S)
                 beats = group.create_task(self._beat(), name="heartbeat")
                 await self._load()
                 if not stop.is_set():
                     await self._serve(stop, stack)
                 beats.cancel()
+                checking.cancel()
+
+    async def _check_redis(self) -> None:
+        planes = {"REPLAY_REDIS_URL": self._redis}
+        if self._settings.queue_url != self._settings.redis_url:
+            planes["REPLAY_QUEUE_REDIS_URL"] = self._queue_redis
+        await check_policies(planes)
 
     async def _load(self) -> None:
         for name, path in self._settings.model_files().items():

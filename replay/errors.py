@@ -9,7 +9,8 @@
     ├── EpochMismatch         caller: another session of the conversation is meant
     ├── SessionExpired        caller: its retention has passed
     ├── StoppedMeanwhile      caller: a stop overtook the request while it was being validated
-    └── LogUnavailable        operator: Redis cannot be reached or refuses; the caller may retry
+    ├── LogUnavailable        operator: Redis cannot be reached or refuses; the caller may retry
+    └── RedisUnfit            operator: Redis is set to evict what is still read
 
 What a producer or a claimer is told (fenced, ended, held) is an answer, not an error: they are
 races lost by design, see ``AppendStatus`` and ``ClaimStatus`` in ``replay.log``.
@@ -125,3 +126,15 @@ class LogUnavailable(ReplayError):
 
     def __str__(self) -> str:
         return f"the session log is unavailable ({self.operation})"
+
+
+class RedisUnfit(ReplayError):
+    """The Redis that ``setting`` names must not be used; ``refusal`` says why and what to set."""
+
+    def __init__(self, setting: str, refusal: str) -> None:
+        self.setting = setting
+        self.refusal = refusal
+        super().__init__(setting, refusal)
+
+    def __str__(self) -> str:
+        return f"the Redis of {self.setting} {self.refusal}"

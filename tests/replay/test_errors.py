@@ -12,6 +12,7 @@ from replay.errors import (
     OffsetDoubtful,
     OffsetExpired,
     OffsetInvalid,
+    RedisUnfit,
     ReplayError,
     SessionExpired,
     SessionNotFound,
@@ -29,6 +30,7 @@ EXAMPLES = [
     (EpochMismatch(1, 2), {"epoch": 1, "current": 2}, "current one is 2"),
     (StoppedMeanwhile("c"), {"session_id": "c"}, "cancelled by a stop"),
     (LogUnavailable("append"), {"operation": "append"}, "(append)"),
+    (RedisUnfit("A_URL", "evicts"), {"setting": "A_URL", "refusal": "evicts"}, "of A_URL evicts"),
 ]
 
 
