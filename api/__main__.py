@@ -36,7 +36,13 @@ def main() -> int:
     bound = ", ".join(f"{settings.host}:{one.getsockname()[1]}" for one in sockets)
     logger.info("node %s listens on %s", settings.node, bound)
     app = create_app(settings)
-    server = NodeServer(app, node=settings.node, drain_s=settings.drain_s)
+    server = NodeServer(
+        app,
+        node=settings.node,
+        drain_s=settings.drain_s,
+        notice_s=settings.notice_s,
+        connection_age_s=settings.connection_age_s,
+    )
     server.run(sockets)
     if refusal := app.state.presence.refusal:
         logger.error("cannot serve: %s", refusal)

@@ -22,7 +22,7 @@ from starlette.requests import ClientDisconnect
 
 from api import generations, health, models, props, stream, webui
 from api.auth import Auth
-from api.background import Heartbeat, cut_slow, supervised
+from api.background import Heartbeat, cut_overdue, supervised
 from api.build import build_info
 from api.catalog import Catalog
 from api.config import ApiSettings
@@ -64,7 +64,7 @@ OpenNode = Callable[[ApiSettings, Connections, Presence], AbstractAsyncContextMa
 
 def create_app(settings: ApiSettings, open_node: OpenNode | None = None) -> FastAPI:
     """The ASGI application. ``app.state`` has ``connections`` and ``presence`` for the server."""
-    connections, presence = Connections(), Presence()
+    connections, presence = Connections(settings.connection_age_s), Presence()
     opening = open_node or _open_node
 
     @asynccontextmanager
@@ -157,7 +157,7 @@ async def _open_node(
                 heartbeat=heartbeat.run,
                 inbox=inbox.run,
                 sweeper=sweeper.run,
-                slow=lambda: cut_slow(connections, settings.send_timeout_s),
+                overdue=lambda: cut_overdue(connections, settings.send_timeout_s),
             )
         )
         node = Node(

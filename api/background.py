@@ -21,7 +21,7 @@ RETRY_MAX_S = 2.0
 SETTLED_S = 15.0
 """A loop that ran so long has recovered (a timeout is shorter); its next failure is told again."""
 
-SLOW_CHECK_S = 1.0
+CUT_TICK_S = 1.0
 
 logger = logging.getLogger(__name__)
 
@@ -74,9 +74,10 @@ class Heartbeat:
             await asyncio.sleep(HEARTBEAT_S)
 
 
-async def cut_slow(connections: Connections, timeout_s: float) -> NoReturn:
-    """Cuts, until it is cancelled, every client that takes nothing for so long."""
+async def cut_overdue(connections: Connections, timeout_s: float) -> NoReturn:
+    """Cuts, until it is cancelled, every client that takes nothing for so long, and the old."""
     while True:
-        await asyncio.sleep(SLOW_CHECK_S)
+        await asyncio.sleep(CUT_TICK_S)
         if count := connections.cut_slow(timeout_s):
             logger.info("cut %d slow readers", count)
+        connections.cut_old()

@@ -96,17 +96,30 @@ class ApiSettings(BaseSettings):
         description="A worker's lease on a session; the same on nodes and workers.",
         json_schema_extra=_unit("s"),
     )
+    notice_s: float = Field(
+        default=0.0,
+        ge=0,
+        description="How long after SIGTERM the node serves on, unready, for its load balancer to "
+        "notice; 0 where there is none.",
+        json_schema_extra=_unit("s"),
+    )
     drain_s: float = Field(
         default=2.0,
         ge=0,
-        le=3,
-        description="Over how long open streams are cut after SIGTERM.",
+        description="Over how long open streams are cut after that; `make up` kills after 3.5 s.",
+        json_schema_extra=_unit("s"),
+    )
+    connection_age_s: float = Field(
+        default=1800.0,
+        ge=0,
+        description="Age at which a reader is cut, to come back by the load balancer, and at which "
+        "a connection is not kept alive; each somewhere in its second half. 0: never.",
         json_schema_extra=_unit("s"),
     )
     send_timeout_s: float = Field(
         default=10.0,
         gt=0,
-        description="How long a reader may take nothing before it is cut.",
+        description="How long a write may wait for its reader before the reader is cut.",
         json_schema_extra=_unit("s"),
     )
     tcp_user_timeout_s: float = Field(

@@ -7,9 +7,11 @@ Nothing here knows what is sent.
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from enum import IntEnum
 from types import TracebackType
 
 from starlette.responses import Response
@@ -21,6 +23,19 @@ CUT = "replay.cut"
 
 class ResponseCut(Exception):
     """Tells a server without that extension to end the connection uncleanly."""
+
+
+class Comeback(IntEnum):
+    """How a client goes on after a cut; the greater, the more the cut costs it."""
+
+    REPEAT = 0
+    """It asks the same again, from the byte that it has come to."""
+
+    BY_NAME = 1
+    """It asked by POST and must know that a GET of the name goes on."""
+
+    NONE = 2
+    """What it has not yet got is lost to it."""
 
 
 class Connection:
@@ -37,13 +52,24 @@ class Connection:
         "_send",
         "_start",
         "_watcher",
+        "comeback",
         "left",
+        "old_at",
         "sending_since",
         "started",
     )
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, start: Send) -> None:
+    def __init__(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        start: Send,
+        comeback: Comeback = Comeback.REPEAT,
+    ) -> None:
         """``start`` takes the status line; it is forgotten after that."""
+        self.comeback = comeback
+        self.old_at = float("inf")
         self._cut: Callable[[], None] | None = scope.get("extensions", {}).get(CUT)
         self._receive = receive
         self._send = send
@@ -130,32 +156,70 @@ class Connection:
 class Connections:
     """The responses of this node that are under way. Owned by the node's event loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, age_s: float = 0.0) -> None:
+        """``age_s``: at what age a response that its client can repeat is old; 0: never."""
+        self._age_s = age_s
         self._open: set[Connection] = set()
+        self._empty = asyncio.Event()
+        self._empty.set()
 
     def __len__(self) -> int:
         return len(self._open)
 
     def add(self, connection: Connection) -> None:
         """From now on it is watched and, in a drain, cut."""
+        if connection.comeback is Comeback.REPEAT:
+            connection.old_at = time.monotonic() + lifetime(self._age_s)
         self._open.add(connection)
+        self._empty.clear()
 
     def discard(self, connection: Connection) -> None:
         """It is through."""
         self._open.discard(connection)
+        if not self._open:
+            self._empty.set()
 
     def cut_slow(self, timeout_s: float) -> int:
-        """Cuts those whose client has taken nothing for so long; returns how many."""
+        """Cuts those whose client has not taken a write for so long; returns how many."""
         before = time.monotonic() - timeout_s
-        slow = [one for one in self._open if 0 < one.sending_since < before]
-        for connection in slow:
+        return self._cut([one for one in self._open if 0 < one.sending_since < before])
+
+    def cut_old(self) -> int:
+        """Cuts those that are old; their clients come back elsewhere. Returns how many."""
+        now = time.monotonic()
+        return self._cut([one for one in self._open if one.old_at < now])
+
+    def _cut(self, chosen: list[Connection]) -> int:
+        for connection in chosen:
             connection.cut()
-        return len(slow)
+        return len(chosen)
 
     async def cut_all(self, spread_s: float) -> None:
-        """Cuts them one after another over ``spread_s``, so that they do not return all at once."""
+        """Cuts all within ``spread_s``, those whom it costs least first.
+
+        Who can come back is cut one after another, so that not all return at once; who cannot has
+        the whole time to finish.
+        """
         loop = asyncio.get_running_loop()
         until = loop.time() + spread_s
-        while self._open:
-            self._open.pop().cut()
-            await asyncio.sleep(max(0.0, until - loop.time()) / (len(self._open) + 1))
+        returning = [one for one in self._open if one.comeback is not Comeback.NONE]
+        returning.sort(key=lambda one: one.comeback)
+        for number, connection in enumerate(returning):
+            if connection in self._open:
+                self.discard(connection)
+                connection.cut()
+            await asyncio.sleep(max(0.0, until - loop.time()) / (len(returning) - number))
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(until):
+                await self._empty.wait()
+        for connection in list(self._open):
+            self.discard(connection)
+            connection.cut()
+
+
+def lifetime(age_s: float) -> float:
+    """How long something may live that is old at ``age_s``, in s; infinite for 0.
+
+    Drawn from the second half of it, so that what started together does not end together.
+    """
+    return random.uniform(age_s / 2, age_s) if age_s else float("inf")

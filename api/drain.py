@@ -1,7 +1,8 @@
 """uvicorn's server, with an end of our own: unready at once, then cut the streams, then exit.
 
 uvicorn closes its listeners first and waits for open streams before anything else; a stream that
-lasts minutes would never let it go. So the drain happens before uvicorn hears of the end.
+lasts minutes would never let it go, and a load balancer that has not yet noticed would meet a
+closed door. So notice and drain happen before uvicorn hears of the end.
 """
 
 from __future__ import annotations
@@ -11,49 +12,48 @@ import logging
 import signal
 import socket
 from types import FrameType
-from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from api.connection import CUT, Connections
+from api.connection import Connections
 from api.node import Presence
+from api.protocol import KEEP_ALIVE_S, NodeConfig, NodeProtocol
 
 GRACE_S = 1
 """How long uvicorn waits for what is left after the drain."""
 
-KEEP_ALIVE_S = 75
-"""Longer than proxies keep idle connections, so that they are the ones who close them."""
-
 BACKLOG = 2048
+TICK_S = 0.1
+
+KEEPALIVE_IDLE_S = 15
+KEEPALIVE_INTERVAL_S = 5
+"""How the kernel asks a client to which nothing is sent; it gives up by its user timeout."""
 
 logger = logging.getLogger(__name__)
 
 
-class NodeProtocol(HttpToolsProtocol):
-    """HTTP/1.1, with a way for a response to abort its connection."""
-
-    def on_message_begin(self) -> None:
-        """Called by the parser before each request."""
-        super().on_message_begin()
-        extensions: dict[str, Any] = {CUT: self.transport.abort}
-        self.scope["extensions"] = extensions
-
-    def on_url(self, url: bytes) -> None:
-        """Called by the parser; bytes that a client did not escape are escaped here."""
-        if not url.isascii():
-            url = b"".join(b"%%%02X" % byte if byte > 127 else bytes([byte]) for byte in url)
-        super().on_url(url)
-
-
 class NodeServer(uvicorn.Server):
-    """Serves until SIGTERM, SIGINT or a refusal, then drains over at most ``drain_s``."""
+    """Serves until SIGTERM, SIGINT or a refusal; then ``notice_s`` more, unready; then drains."""
 
-    def __init__(self, app: FastAPI, *, node: str, drain_s: float) -> None:
+    def __init__(
+        self,
+        app: FastAPI,
+        *,
+        node: str,
+        drain_s: float,
+        notice_s: float = 0.0,
+        connection_age_s: float = 0.0,
+    ) -> None:
+        self._connections: Connections = app.state.connections
+        self._presence: Presence = app.state.presence
+        self._notice_s = notice_s
+        self._drain_s = drain_s
         super().__init__(
-            uvicorn.Config(
+            NodeConfig(
                 app,
+                presence=self._presence,
+                age_s=connection_age_s,
                 http=NodeProtocol,
                 loop="uvloop",
                 ws="none",
@@ -68,9 +68,6 @@ class NodeServer(uvicorn.Server):
                 timeout_graceful_shutdown=GRACE_S,
             )
         )
-        self._connections: Connections = app.state.connections
-        self._presence: Presence = app.state.presence
-        self._drain_s = drain_s
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Called by the signal handler; a second Ctrl-C does not wait."""
@@ -87,14 +84,19 @@ class NodeServer(uvicorn.Server):
         """Serves, then drains; uvicorn shuts the rest down after it."""
         await super().main_loop()
         self._presence.draining = True
-        logger.info("draining %d responses", len(self._connections))
+        leaving = asyncio.create_task(self._leave(), name="drain")
+        while not (leaving.done() or self.force_exit):
+            await asyncio.wait([leaving], timeout=TICK_S)
+        leaving.cancel()
+        await asyncio.wait([leaving])
+
+    async def _leave(self) -> None:
         for server in self.servers[1:]:
             server.close()  # the front: the kernel now gives its connections to other nodes
-        try:
-            async with asyncio.timeout(self._drain_s + GRACE_S):
-                await self._connections.cut_all(self._drain_s)
-        except TimeoutError:
-            logger.warning("%d responses were not cut in time", len(self._connections))
+        # A stream that were cut before the load balancer knows would come back to this node.
+        await asyncio.sleep(self._notice_s)
+        logger.info("draining %d responses", len(self._connections))
+        await self._connections.cut_all(self._drain_s)
 
 
 def listening_sockets(
@@ -103,7 +105,8 @@ def listening_sockets(
     """One bound socket a port; all but the first are shared between processes.
 
     Accepted connections inherit the send buffer's size, which bounds what the kernel swallows for a
-    reader that does not read, and the timeout, which finds out those that have silently gone.
+    reader that does not read, and the timeout and the kernel's own questions, which find out those
+    that have silently gone.
     Raises OSError.
     """
     made = []
@@ -116,6 +119,9 @@ def listening_sockets(
         if hasattr(socket, "TCP_USER_TIMEOUT"):
             milliseconds = round(user_timeout_s * 1000)
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_S)
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL_S)
         listener.bind((host, port))
         made.append(listener)
     return made

@@ -94,7 +94,7 @@ class GenerationResponse(ConnectedResponse):
     __slots__ = ("_has_ended", "_node", "_session")
 
     def __init__(self, node: Node, session: OpenSession) -> None:
-        super().__init__(node.connections)
+        super().__init__(node.connections, session.comeback)
         self._node = node
         self._session = session
         self._has_ended = False

@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from api.catalog import Model
+from api.connection import Comeback
 from api.node import Node
 from api.problems import ContextExceeded, EngineBroken, RequestInvalid, SessionEnded, Unavailable
 from api.stream_response import SessionHead
@@ -60,6 +61,12 @@ class OpenSession:
     def is_plain(self) -> bool:
         """Whether nobody can come back to it."""
         return not self.name
+
+    @property
+    def comeback(self) -> Comeback:
+        """How the client goes on where its answer is cut; a fold has told it nothing until then."""
+        is_read = self.name and self.request.render.stream
+        return Comeback.BY_NAME if is_read else Comeback.NONE
 
 
 async def prepare(node: Node, model: Model, asked: GenerationRequest) -> Prepared:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from starlette.types import Receive, Scope, Send
 
-from api.connection import Connection, Connections, ResponseCut
+from api.connection import Comeback, Connection, Connections, ResponseCut
 from api.problems import TABLE, problem_response
 from replay.identity import SessionRef
 from replay.records import Chunk, End
@@ -64,10 +64,11 @@ async def pump(connection: Connection, tail: Tail, item: Chunk | End | None) -> 
 class ConnectedResponse:
     """An answer that watches its client and may be cut. Subclasses say what it sends."""
 
-    __slots__ = ("_connections", "_start")
+    __slots__ = ("_comeback", "_connections", "_start")
 
-    def __init__(self, connections: Connections) -> None:
+    def __init__(self, connections: Connections, comeback: Comeback) -> None:
         self._connections = connections
+        self._comeback = comeback
         self._start: Send | None = None
 
     def begin(self, start: Send) -> None:
@@ -76,7 +77,8 @@ class ConnectedResponse:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
-        connection = Connection(scope, receive, send, self._start or send)
+        start = self._start or send
+        connection = Connection(scope, receive, send, start, self._comeback)
         self._start = None
         self._connections.add(connection)
         try:
@@ -122,7 +124,7 @@ class StreamResponse(ConnectedResponse):
         state: str,
         is_stored: bool,
     ) -> None:
-        super().__init__(connections)
+        super().__init__(connections, Comeback.REPEAT)
         self._tailer = tailer
         self._head = head
         self._offset = offset

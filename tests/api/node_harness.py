@@ -272,7 +272,13 @@ async def served_node(**settings: Any) -> AsyncIterator[NodeHarness]:
         sockets = listening_sockets(
             "127.0.0.1", [0], send_buffer_bytes=chosen.send_buffer_bytes, user_timeout_s=5
         )
-        server = NodeServer(app, node="test", drain_s=chosen.drain_s)
+        server = NodeServer(
+            app,
+            node="test",
+            drain_s=chosen.drain_s,
+            notice_s=chosen.notice_s,
+            connection_age_s=chosen.connection_age_s,
+        )
         port = sockets[0].getsockname()[1]
         serving = asyncio.create_task(server.serve(sockets))
         await wait_until(lambda: server.started or serving.done())

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from node_harness import wait_until
 
-from api.connection import CUT, Connection, Connections
+from api.connection import CUT, Comeback, Connection, Connections, lifetime
 
 pytestmark = pytest.mark.anyio
 
@@ -36,9 +36,18 @@ class Client:
         self.aborted += 1
         self.gone.set()
 
-    def connection(self, *, abortable: bool = True) -> Connection:
-        extensions = {CUT: self.abort} if abortable else {}
-        return Connection({"extensions": extensions}, self.receive, self.send, self.send)
+    def connection(
+        self, *, abortable: bool = True, comeback: Comeback = Comeback.REPEAT
+    ) -> Connection:
+        scope = {"extensions": {CUT: self.abort} if abortable else {}}
+        return Connection(scope, self.receive, self.send, self.send, comeback)
+
+    async def answered(self, connections: Connections, connection: Connection) -> None:
+        """An answer that lasts until its client is gone."""
+        connections.add(connection)
+        async with connection:
+            await self.gone.wait()
+        connections.discard(connection)
 
 
 @pytest.fixture(autouse=True)
@@ -149,18 +158,64 @@ async def test_only_those_who_take_nothing_are_slow() -> None:
 
 async def test_cuts_are_spread() -> None:
     loop = asyncio.get_running_loop()
-    connections, times = Connections(), []
-
-    async def answer(client: Client) -> None:
-        connection = client.connection()
-        connections.add(connection)
-        async with connection:
-            await client.gone.wait()
-            times.append(loop.time())
-
-    tasks = [asyncio.create_task(answer(Client())) for _ in range(5)]
-    await asyncio.sleep(0)
+    connections = Connections()
+    clients = [Client() for _ in range(5)]
+    tasks = [
+        asyncio.create_task(client.answered(connections, client.connection())) for client in clients
+    ]
+    await wait_until(lambda: len(connections) == 5)
     before = loop.time()
     await connections.cut_all(0.2)
     await asyncio.gather(*tasks)
     assert 0.15 <= loop.time() - before < 2
+
+
+async def test_who_cannot_come_back_is_cut_last_and_has_all_the_time_to_finish() -> None:
+    connections, cut = Connections(), []
+    clients = {comeback: Client() for comeback in reversed(Comeback)}
+
+    async def answered(comeback: Comeback, client: Client) -> None:
+        await client.answered(connections, client.connection(comeback=comeback))
+        cut.append(comeback)
+
+    tasks = [asyncio.create_task(answered(*pair)) for pair in clients.items()]
+    await wait_until(lambda: len(connections) == len(clients))
+    draining = asyncio.create_task(connections.cut_all(60))
+    await wait_until(lambda: cut == [Comeback.REPEAT])
+    draining.cancel()
+    draining = asyncio.create_task(connections.cut_all(0.1))
+    await asyncio.gather(*tasks, draining)
+    assert cut == list(Comeback)
+
+
+async def test_a_drain_is_over_when_the_last_answer_is() -> None:
+    connections, client = Connections(), Client()
+    plain = client.connection(comeback=Comeback.NONE)
+    answering = asyncio.create_task(client.answered(connections, plain))
+    await wait_until(lambda: len(connections) == 1)
+    draining = asyncio.create_task(connections.cut_all(60))
+    await asyncio.sleep(0)
+    client.gone.set()
+    async with asyncio.timeout(5):
+        await asyncio.gather(answering, draining)
+    assert client.aborted == 0
+
+
+async def test_only_what_can_be_repeated_grows_old() -> None:
+    connections = Connections(age_s=0.01)
+    clients = {comeback: Client() for comeback in Comeback}
+    tasks = [
+        asyncio.create_task(client.answered(connections, client.connection(comeback=comeback)))
+        for comeback, client in clients.items()
+    ]
+    await wait_until(lambda: connections.cut_old() == 1)
+    await asyncio.gather(tasks[0])
+    assert [client.aborted for client in clients.values()] == [1, 0, 0]
+    await connections.cut_all(0)
+    await asyncio.gather(*tasks)
+
+
+async def test_a_lifetime_ends_in_its_second_half() -> None:
+    drawn = {lifetime(100) for _ in range(1000)}
+    assert 50 <= min(drawn) < 60 and 90 < max(drawn) <= 100
+    assert lifetime(0) == float("inf")

@@ -25,6 +25,11 @@ def begin_drain(node: NodeHarness) -> None:
     node.app.state.server.handle_exit(signal.SIGTERM, None)
 
 
+def begin_drain_now(node: NodeHarness) -> None:
+    """As a second Ctrl-C does."""
+    node.app.state.server.handle_exit(signal.SIGINT, None)
+
+
 async def test_a_draining_node_is_unready_at_once_and_alive() -> None:
     async with served_node(drain_s=0.5) as node:
         posting = asyncio.create_task(node.post(name="c", stream=True))
@@ -36,6 +41,32 @@ async def test_a_draining_node_is_unready_at_once_and_alive() -> None:
         assert (await node.http.get("/health")).status_code == 200
         with pytest.raises(httpx.RemoteProtocolError):
             await posting
+
+
+async def test_a_load_balancer_has_time_to_notice() -> None:
+    async with served_node(notice_s=60, drain_s=60) as node:
+        posting = asyncio.create_task(node.post(name="c", stream=True))
+        producer = await node.producer()
+        await producer.say("hi")
+        begin_drain(node)
+        await wait_until(lambda: "drain" in {task.get_name() for task in asyncio.all_tasks()})
+        async with httpx.AsyncClient(base_url=node.http.base_url) as newcomer:
+            answer = await newcomer.get("/health")
+            assert (answer.status_code, answer.headers["connection"]) == (200, "close")
+        await producer.complete()
+        assert (await posting).content.endswith(b"[DONE]\n\n")
+        begin_drain_now(node)
+
+
+async def test_a_plain_answer_may_finish_within_the_drain() -> None:
+    async with served_node(drain_s=60) as node:
+        posting = asyncio.create_task(node.post())
+        producer = await node.producer()
+        await producer.say("hi")
+        begin_drain(node)
+        await wait_until(lambda: "drain" in {task.get_name() for task in asyncio.all_tasks()})
+        await producer.complete()
+        assert (await posting).status_code == 200
 
 
 async def test_a_cut_never_looks_like_an_end(served: NodeHarness) -> None:
@@ -57,6 +88,7 @@ async def test_a_named_session_goes_on_after_the_cut(served: NodeHarness) -> Non
     posting = asyncio.create_task(served.post(name="c", stream=True))
     producer = await served.producer()
     await producer.say("hi")
+    await wait_until(lambda: len(served.app.state.connections) == 1)
     await served.app.state.connections.cut_all(0)
     with pytest.raises(httpx.RemoteProtocolError):
         await posting
