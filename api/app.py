@@ -48,6 +48,7 @@ LEAVE_TIMEOUT_S = 0.5
 ID_CHARACTERS = 8
 
 EXPOSED_HEADERS = (
+    "X-Conversation-Id",
     "X-Stream-Epoch",
     "X-Stream-Offset",
     "X-Stream-State",

@@ -72,6 +72,12 @@ class ApiSettings(BaseSettings):
         description="How long a request waits for a worker to check it; then it is 503.",
         json_schema_extra=_unit("s"),
     )
+    busy_wait_s: float = Field(
+        default=300.0,
+        gt=0,
+        description="How long a request with if_busy=queue waits for its turn; then it is 503.",
+        json_schema_extra=_unit("s"),
+    )
     status_timeout_s: float = Field(
         default=10.0,
         gt=0,

@@ -1,7 +1,7 @@
 """``POST /v1/chat/completions``: open a session, wait for the first byte, answer.
 
-With X-Conversation-Id the session outlives its client; without it, it is stopped when the client
-leaves (a *plain* session).
+With X-Conversation-Id or Idempotency-Key the session outlives its client; without them, it is
+stopped when the client leaves (a *plain* session).
 """
 
 from __future__ import annotations
@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from fastapi import APIRouter, Request, Response
 
@@ -20,7 +19,7 @@ from api.dialects import openai_chat
 from api.json_body import parse_object
 from api.lasting import Lasting
 from api.node import Node, NodeDep
-from api.opening import Caller, OpenSession, open_session, prepare
+from api.opening import Caller, Opening, OpenSession
 from api.problems import SessionEnded
 from api.stream import stop
 from api.stream_response import STREAM_HEADERS, ConnectedResponse, pump, raw
@@ -42,15 +41,11 @@ logger = logging.getLogger(__name__)
 @router.post("/chat/completions", include_in_schema=False)
 async def create_chat_completion(request: Request, node: NodeDep) -> Response:
     """OpenAI's chat completion, streamed or not."""
-    arrived_s = time.monotonic()
-    name = requests.header_name(request)
-    body = parse_object(await requests.read_body(request, node.settings.body_bytes_max))
-    asked = openai_chat.parse(body, random_seed=secrets.randbelow(SEED_MAX))
-    model = await node.catalog.choose(asked.model)
-    prepared = await prepare(node, model, asked)
-    caller = Caller(requests.tenant_of(request), name, asked.model, arrived_s)
-    session = await open_session(node, caller, replace(asked, model=model.name), prepared, model)
-    return Lasting(GenerationResponse(node, session))
+    caller = Caller.of(request)
+    body = await requests.read_body(request, node.settings.body_bytes_max)
+    asked = openai_chat.parse(parse_object(body), random_seed=secrets.randbelow(SEED_MAX))
+    opening = Opening(node, caller, asked, body, request.receive)
+    return Lasting(GenerationResponse(node, await opening.session()))
 
 
 class FirstBytes:
@@ -164,7 +159,7 @@ class GenerationResponse(ConnectedResponse):
         if end.state is State.COMPLETED:
             return
         message = error or _message_of(end)
-        headers = self._session.head.headers(end.state)
+        headers = self._session.headers(end.state)
         raise SessionEnded(message, state=end.state, reason=end.reason, headers=headers)
 
     async def _state(self, prelude: Prelude) -> State:
@@ -179,7 +174,7 @@ class GenerationResponse(ConnectedResponse):
         return pulse.state
 
     def _named(self, state: State, **more: object) -> list[tuple[bytes, bytes]]:
-        return raw(self._session.head.headers(state, **more))
+        return raw(self._session.headers(state, **more))
 
 
 def _message_of(end: End) -> str:

@@ -1,29 +1,42 @@
-"""From a checked request to an open session: prepare, announce, open, enqueue.
+"""From a request to the session that answers it: prepare, announce, open, enqueue, or join one.
 
 Nothing of the conversation is touched before everything that can be wrong with the request has
-been looked for.
+been looked for. Nothing here knows a dialect.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import secrets
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from starlette.requests import Request
+from starlette.types import Receive
+
+from api import requests
 from api.catalog import Model
 from api.connection import Comeback
+from api.line import Line
 from api.node import Node
-from api.problems import ContextExceeded, EngineBroken, RequestInvalid, SessionEnded, Unavailable
+from api.problems import (
+    ContextExceeded,
+    ConversationBusy,
+    EngineBroken,
+    RequestInvalid,
+    SessionEnded,
+    Unavailable,
+)
 from api.stream_response import SessionHead
 from replay import frames
-from replay.errors import LogUnavailable
-from replay.identity import Conversation, SessionRef, conversation_of
-from replay.log import Opened
+from replay.errors import LogUnavailable, SessionNotFound
+from replay.identity import KEYED, Conversation, SessionRef, candidates, conversation_of
+from replay.log import NOT_BEGUN, Attached, Busy, IfBusy, Opened
 from replay.prepare import Prepared, Refused
-from replay.records import NewSession, State
-from replay.request import GenerationRequest
+from replay.records import NewSession, SessionRecord, State
+from replay.request import Dialect, GenerationRequest
 
 WATCH_DELAY_S = 2.0
 """When a session is looked at first; by then its job is enqueued."""
@@ -34,24 +47,54 @@ ID_CHARACTERS = 32
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asked, when, and by which names. ``name`` is "" for a plain request."""
+    """Who asks, since when, and for which session.
+
+    ``name`` is "" for a plain request; a key alone names a conversation of its own.
+    """
 
     tenant: str
     name: str
-    model: str
+    key: str
+    if_busy: IfBusy
     arrived_s: float
 
-    def conversation(self, model: Model) -> Conversation:
-        """The conversation that the header names; a plain request is one of its own."""
+    @classmethod
+    def of(cls, request: Request) -> Caller:
+        """Who has sent this request, just now. Raises RequestInvalid."""
+        arrived_s = time.monotonic()
+        name, key = requests.header_name(request), requests.header_key(request)
+        if_busy = requests.parse_if_busy(requests.query_of(request))
+        named = name or (KEYED + key if key else "")
+        return cls(requests.tenant_of(request), named, key, if_busy, arrived_s)
+
+    def conversation(self, asked: str, model: Model) -> Conversation:
+        """The conversation that the name means; a plain request is one of its own.
+
+        ``asked`` is the body's word for the model.
+        """
         if not self.name:
             return Conversation(self.tenant, "~" + secrets.token_hex(16))
-        names = dict.fromkeys((self.model, *model.names))
+        verbatim = Conversation(self.tenant, self.name)
+        if verbatim.is_keyed:
+            return verbatim
+        names = dict.fromkeys((asked, *model.names))
         return Conversation(self.tenant, conversation_of(self.name, filter(None, names)))
+
+    def conversations(self) -> list[Conversation]:
+        """All that the name may mean while the model is not known."""
+        return [Conversation(self.tenant, one) for one in candidates(self.name)]
+
+    def request_sha256(self, dialect: Dialect, body: bytes) -> str:
+        """What two requests under one key are compared by; "" without a key."""
+        if not self.key:
+            return ""
+        told = b"\0".join((dialect.encode(), self.name.encode(), body))
+        return hashlib.sha256(told).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
 class OpenSession:
-    """A session that this request has opened. A plain one ends with its client."""
+    """The session that answers a request, opened for it or joined. A plain one ends with it."""
 
     head: SessionHead
     request: GenerationRequest
@@ -67,6 +110,136 @@ class OpenSession:
         """How the client goes on where its answer is cut; a fold has told it nothing until then."""
         is_read = self.name and self.request.render.stream
         return Comeback.BY_NAME if is_read else Comeback.NONE
+
+    def headers(self, state: str, **more: object) -> dict[str, str]:
+        """The headers that name it; its conversation too where the client gave only a key."""
+        named = {"X-Conversation-Id": self.name} if self.head.ref.conversation.is_keyed else {}
+        return {**named, **self.head.headers(state, **more)}
+
+
+class Opening:
+    """One request's way to its session. Owned by the request's task.
+
+    ``body`` is what the client sent, and ``asked`` what the dialect made of it.
+    """
+
+    def __init__(
+        self, node: Node, caller: Caller, asked: GenerationRequest, body: bytes, receive: Receive
+    ) -> None:
+        self._node = node
+        self._caller = caller
+        self._asked = asked
+        self._request_sha256 = caller.request_sha256(asked.dialect, body)
+        self._receive = receive
+        self._nonce = secrets.token_hex(8)
+
+    async def session(self) -> OpenSession:
+        """The session that answers. Raises whatever refuses the request."""
+        if (known := await self._recalled()) is not None:
+            return known
+        model = await self._node.catalog.choose(self._asked.model)
+        prepared = await prepare(self._node, model, self._asked)
+        new = await self._announced(model, prepared)
+        opened = await self._open(new)
+        if isinstance(opened, Busy):
+            opened = await self._in_turn(new, opened)
+        if isinstance(opened, Attached):
+            return self._joined(await self._record(opened))
+        await self._enqueued(new, opened)
+        return self._session(opened.ref, new.completion_id, new.ping_interval_s)
+
+    def _joined(self, record: SessionRecord) -> OpenSession:
+        return self._session(record.ref, record.completion_id, record.ping_interval_s)
+
+    def _session(self, ref: SessionRef, completion_id: str, ping_interval_s: int) -> OpenSession:
+        head = SessionHead(ref, completion_id, ping_interval_s)
+        return OpenSession(head, self._asked, self._caller.name)
+
+    async def _recalled(self) -> OpenSession | None:
+        """What the key has opened before; found without any worker, and decided by no race."""
+        if not self._caller.key:
+            return None
+        attached = await self._node.log.recall(
+            self._caller.conversations(),
+            key=self._caller.key,
+            request_sha256=self._request_sha256,
+        )
+        if attached is None:
+            return None
+        record = await self._record(attached)
+        return None if (record.state, record.reason) in NOT_BEGUN else self._joined(record)
+
+    async def _announced(self, model: Model, prepared: Prepared) -> NewSession:
+        """The session to be, announced before it is opened, so that no crash can lose it."""
+        conversation = self._caller.conversation(self._asked.model, model)
+        number, _ = await asyncio.gather(
+            self._node.queue.next_number(), self._node.log.watch(conversation, WATCH_DELAY_S)
+        )
+        plain = not self._caller.name
+        settings = self._node.settings
+        request = replace(self._asked, model=model.name)
+        return NewSession(
+            conversation=conversation,
+            name=self._caller.name or conversation.id,
+            model=model.name,
+            dialect=request.dialect,
+            request=request.to_json(),
+            prompt=prepared.prompt,
+            prefill_chunk_tokens=prepared.prefill_chunk_tokens,
+            model_sha256=prepared.model_sha256,
+            completion_id="chatcmpl-" + _random_id(),
+            id_seed=secrets.token_hex(16),
+            retention_s=settings.plain_retention_s if plain else settings.retention_s,
+            ping_interval_s=request.ping_interval_s,
+            queue_number=number,
+            owner=self._node.id if plain else "",
+            idempotency_key=self._caller.key,
+            request_sha256=self._request_sha256,
+        )
+
+    async def _open(self, new: NewSession) -> Opened | Attached | Busy:
+        return await self._node.log.open(
+            new,
+            validated_ms=int((time.monotonic() - self._caller.arrived_s) * 1000),
+            nonce=self._nonce,
+            if_busy=self._caller.if_busy,
+        )
+
+    async def _in_turn(self, new: NewSession, busy: Busy) -> Opened | Attached:
+        """Waits in the line, where the client wants that, until there is an answer."""
+        if self._caller.if_busy is IfBusy.REJECT and busy.current is not None:
+            raise ConversationBusy(busy.current.epoch)
+        opened: Opened | Attached | Busy = busy
+        async with Line(self._node, new.conversation, self._nonce, self._receive) as line:
+            while isinstance(opened, Busy):
+                await line.wait(opened.current)
+                # Announced anew: the sweepers forget a conversation whose session has ended.
+                await self._node.log.watch(new.conversation, WATCH_DELAY_S)
+                opened = await self._open(new)
+        return opened
+
+    async def _record(self, attached: Attached) -> SessionRecord:
+        """The session that is there already. Raises SessionExpired, SessionEnded."""
+        conversation, epoch = attached.conversation, attached.epoch
+        try:
+            return await self._node.log.resolve(conversation.tenant, conversation.id, epoch)
+        except SessionNotFound:
+            raise SessionEnded(
+                "request cancelled by a stop, which has evicted its session",
+                state=State.STOPPED,
+                reason="client",
+                headers={"X-Stream-Epoch": str(epoch), "X-Stream-State": State.STOPPED},
+            ) from None
+
+    async def _enqueued(self, new: NewSession, opened: Opened) -> None:
+        # Announced anew: had the opening taken long, a sweeper may have found nothing to watch.
+        await asyncio.gather(
+            _enqueue(self._node, opened, new.queue_number),
+            self._node.log.watch(new.conversation, WATCH_DELAY_S),
+        )
+        if opened.replaced is not None:
+            with suppress(LogUnavailable):  # whoever takes the job finds that it has ended
+                await self._node.queue.remove(opened.replaced, dispatch=opened.replaced_dispatch)
 
 
 async def prepare(node: Node, model: Model, asked: GenerationRequest) -> Prepared:
@@ -88,59 +261,6 @@ def _refusal(refused: Refused) -> Exception:
     if refused.kind == "engine":
         return EngineBroken(refused.message)
     return RequestInvalid(f"Field '{refused.param or 'messages'}': {refused.message}")
-
-
-async def open_session(
-    node: Node, caller: Caller, request: GenerationRequest, prepared: Prepared, model: Model
-) -> OpenSession:
-    """Announces, opens and enqueues, in this order: no crash in between loses the session.
-
-    Raises StoppedMeanwhile, LogUnavailable, SessionEnded where the queue plane is away.
-    """
-    conversation = caller.conversation(model)
-    number, _ = await asyncio.gather(
-        node.queue.next_number(), node.log.watch(conversation, WATCH_DELAY_S)
-    )
-    new = _new_session(node, caller, conversation, request, prepared, number)
-    validated_ms = int((time.monotonic() - caller.arrived_s) * 1000)
-    opened = await node.log.open(new, validated_ms=validated_ms, nonce=secrets.token_hex(8))
-    head = SessionHead(opened.ref, new.completion_id, request.ping_interval_s)
-    # Announced anew: had the opening taken long, a sweeper may have seen nothing and forgotten it.
-    await asyncio.gather(
-        _enqueue(node, opened, number), node.log.watch(conversation, WATCH_DELAY_S)
-    )
-    if opened.replaced is not None:
-        with suppress(LogUnavailable):  # whoever takes the job finds that the session has ended
-            await node.queue.remove(opened.replaced, dispatch=opened.replaced_dispatch)
-    return OpenSession(head, request, caller.name)
-
-
-def _new_session(
-    node: Node,
-    caller: Caller,
-    conversation: Conversation,
-    request: GenerationRequest,
-    prepared: Prepared,
-    number: int,
-) -> NewSession:
-    plain = not caller.name
-    settings = node.settings
-    return NewSession(
-        conversation=conversation,
-        name=caller.name or conversation.id,
-        model=request.model,
-        dialect=request.dialect,
-        request=request.to_json(),
-        prompt=prepared.prompt,
-        prefill_chunk_tokens=prepared.prefill_chunk_tokens,
-        model_sha256=prepared.model_sha256,
-        completion_id="chatcmpl-" + _random_id(),
-        id_seed=secrets.token_hex(16),
-        retention_s=settings.plain_retention_s if plain else settings.retention_s,
-        ping_interval_s=request.ping_interval_s,
-        queue_number=number,
-        owner=node.id if plain else "",
-    )
 
 
 def _random_id() -> str:

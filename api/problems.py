@@ -80,6 +80,17 @@ class Unavailable(ApiError):
         return self.message
 
 
+class ConversationBusy(ApiError):
+    """A session of the conversation is live, and the client wants it left alone."""
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+        super().__init__(epoch)
+
+    def __str__(self) -> str:
+        return f"the conversation is busy with its session of epoch {self.epoch}"
+
+
 class EngineBroken(ApiError):
     """A worker could not check the request, for reasons of its own."""
 
@@ -157,6 +168,7 @@ TABLE: Mapping[type[Exception], _Row] = {
         lambda error: {"n_prompt_tokens": error.prompt_tokens, "n_ctx": error.context_tokens},
     ),
     Unavailable: _Row(503, _UNAVAILABLE, lambda error: {"reason": error.reason}, _later),
+    ConversationBusy: _Row(409, _INVALID, lambda error: {"current_epoch": error.epoch}),
     EngineBroken: _Row(500, "server_error"),
     SessionEnded: _Row(
         lambda error: int(error.status),
@@ -176,6 +188,8 @@ TABLE: Mapping[type[Exception], _Row] = {
     errors.StoppedMeanwhile: _Row(
         400, _INVALID, lambda error: {"state": "stopped", "reason": "client"}
     ),
+    errors.IntentMismatch: _Row(422, _INVALID),
+    errors.LineFull: _Row(503, _UNAVAILABLE, lambda error: {"reason": "busy"}, _later),
     errors.LogUnavailable: _Row(
         503,
         _UNAVAILABLE,

@@ -12,11 +12,15 @@ from starlette.requests import Request
 
 from api.problems import BodyTooLarge, RequestInvalid
 from replay.errors import OffsetInvalid
-from replay.identity import NAME_BYTES_MAX
+from replay.identity import KEYED, NAME_BYTES_MAX
+from replay.log import IfBusy
 
 STREAM_PATH = b"/v1/stream/"
 DIGITS_MAX = 19
 """Every number of fewer digits fits into 63 bits; no log has so many bytes."""
+
+KEY_CHARACTERS_MAX = 255
+"""The longest idempotency key."""
 
 READ_NAME_BYTES_MAX = 2 * NAME_BYTES_MAX
 """A longer name can be no session's: a conversation and a model have at most so much."""
@@ -45,16 +49,38 @@ async def read_body(request: Request, limit: int) -> bytes:
 
 def header_name(request: Request) -> str:
     """The session name in X-Conversation-Id, verbatim; "" where there is none."""
-    values = [value for key, value in request.scope["headers"] if key == b"x-conversation-id"]
-    if len(values) > 1:
-        raise RequestInvalid("header 'X-Conversation-Id' is given more than once")
-    value = values[0] if values else b""
+    value = _header(request, "X-Conversation-Id") or b""
     if len(value) > NAME_BYTES_MAX:
         raise RequestInvalid(f"header 'X-Conversation-Id' exceeds {NAME_BYTES_MAX} bytes")
     name = _utf8(value, "header 'X-Conversation-Id'")
     if any(unicodedata.category(character) == "Cc" for character in name):
         raise RequestInvalid("header 'X-Conversation-Id' contains a control character")
+    if name.startswith(KEYED):
+        raise RequestInvalid(f"header 'X-Conversation-Id' begins with '{KEYED}', which is reserved")
     return name
+
+
+def header_key(request: Request) -> str:
+    """The key in Idempotency-Key, verbatim; "" where there is none. Raises RequestInvalid."""
+    value = _header(request, "Idempotency-Key")
+    if value is None:
+        return ""
+    if not 0 < len(value) <= KEY_CHARACTERS_MAX:
+        raise RequestInvalid(
+            f"header 'Idempotency-Key' must have 1 to {KEY_CHARACTERS_MAX} characters"
+        )
+    if any(not 0x20 <= byte < 0x7F for byte in value):
+        raise RequestInvalid("header 'Idempotency-Key' must be printable ASCII")
+    return value.decode("ascii")
+
+
+def _header(request: Request, name: str) -> bytes | None:
+    """The one value of a header, None where it is absent. Raises RequestInvalid for two."""
+    wanted = name.lower().encode()
+    values = [value for key, value in request.scope["headers"] if key == wanted]
+    if len(values) > 1:
+        raise RequestInvalid(f"header '{name}' is given more than once")
+    return values[0] if values else None
 
 
 def query_of(request: Request) -> dict[str, list[str]]:
@@ -117,6 +143,16 @@ def parse_epoch(query: dict[str, list[str]]) -> int | None:
     if not _is_decimal(text) or not _number(text):
         raise RequestInvalid(f"'epoch' must be a positive decimal number, got {text[:40]!r}")
     return _number(text)
+
+
+def parse_if_busy(query: dict[str, list[str]]) -> IfBusy:
+    """``if_busy``, "replace" where it is absent. Raises RequestInvalid."""
+    text = single(query, "if_busy")
+    if text is None:
+        return IfBusy.REPLACE
+    if text not in set(IfBusy):
+        raise RequestInvalid(f"'if_busy' must be {', '.join(IfBusy)}, got {text[:40]!r}")
+    return IfBusy(text)
 
 
 def parse_flag(query: dict[str, list[str]], key: str) -> bool:

@@ -9,6 +9,8 @@
     ├── EpochMismatch         caller: another session of the conversation is meant
     ├── SessionExpired        caller: its retention has passed
     ├── StoppedMeanwhile      caller: a stop overtook the request while it was being validated
+    ├── IntentMismatch        caller: the idempotency key belongs to another request
+    ├── LineFull              caller: too many wait for their turn already; retry later
     ├── LogUnavailable        operator: Redis cannot be reached or refuses; the caller may retry
     └── RedisUnfit            operator: Redis is set to evict what is still read
 
@@ -115,6 +117,28 @@ class StoppedMeanwhile(ReplayError):
 
     def __str__(self) -> str:
         return f"session {self.session_id!r}: request cancelled by a stop before it started"
+
+
+class IntentMismatch(ReplayError):
+    """The idempotency key ``key`` has been used for another request."""
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+        super().__init__(key)
+
+    def __str__(self) -> str:
+        return f"the idempotency key {self.key!r} has been used for another request"
+
+
+class LineFull(ReplayError):
+    """As many requests wait for this conversation as may."""
+
+    def __init__(self, session_id: str) -> None:
+        self.session_id = session_id
+        super().__init__(session_id)
+
+    def __str__(self) -> str:
+        return f"too many requests wait for session {self.session_id!r}"
 
 
 class LogUnavailable(ReplayError):

@@ -15,6 +15,9 @@ SEPARATOR = "::"
 
 NAME_BYTES_MAX = 1024
 
+KEYED = "~key:"
+"""What the conversation of a bare Idempotency-Key begins with; no client may name one so."""
+
 
 def encode(part: str) -> str:
     """Percent-encodes everything that is not a letter, a digit or one of ``-._~``."""
@@ -40,6 +43,11 @@ class Conversation:
         Less its trailing colons: the session ``a:::m`` of the conversation ``a:`` must lie with it.
         """
         return self.id.split(SEPARATOR, 1)[0].rstrip(":")
+
+    @property
+    def is_keyed(self) -> bool:
+        """Whether an Idempotency-Key is all that names it."""
+        return self.id.startswith(KEYED)
 
     def path(self) -> str:
         """``tenant/conversation``, encoded: the member of the watch index."""

@@ -35,6 +35,21 @@ def stopped(conversation: Conversation, name: str) -> str:
     return f"{stem(conversation)}stopped:{encode(name)}"
 
 
+def intent(conversation: Conversation, key: str) -> str:
+    """String: which session this idempotency key has opened, and for which request."""
+    return f"{stem(conversation)}intent:{encode(conversation.id)}:{encode(key)}"
+
+
+def line(conversation: Conversation) -> str:
+    """Sorted set: the POSTs that wait for the live session's end, by their queue number."""
+    return f"{stem(conversation)}line:{encode(conversation.id)}"
+
+
+def place(conversation: Conversation, nonce: str) -> str:
+    """String: there while the POST of this nonce waits in the line."""
+    return f"{line(conversation)}:{nonce}"
+
+
 def session(ref: SessionRef) -> str:
     """What the keys of one session begin with: ``...conversation::model:epoch``."""
     return (

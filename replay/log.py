@@ -38,6 +38,27 @@ ATTEMPTS_MAX = 5
 ROUTE_S = 30 * 24 * 3600.0
 """How long a conversation's last epoch is remembered."""
 
+INTENT_S = 24 * 3600.0
+"""How long an idempotency key is remembered, from the opening of its session on."""
+
+PLACE_S = 6.0
+"""How long a place in the line is kept without a sign of life."""
+
+LINE_MAX = 1000
+"""How many requests may wait for one conversation."""
+
+NOT_BEGUN = frozenset({(State.FAILED, "queue"), (State.FAILED, "limit")})
+"""Ends of sessions of which nothing was generated: their idempotency key may be used again."""
+
+
+class IfBusy(StrEnum):
+    """What a new POST does where a session of its conversation is live."""
+
+    REPLACE = "replace"
+    ATTACH = "attach"
+    QUEUE = "queue"
+    REJECT = "reject"
+
 
 @dataclass(frozen=True, slots=True)
 class Opened:
@@ -47,6 +68,21 @@ class Opened:
     created_ms: int
     replaced: SessionRef | None = None
     replaced_dispatch: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """Nothing was opened: the session that is meant is there already, or was."""
+
+    conversation: Conversation
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """Nothing was opened: ``current`` is live; None where another in the line is next."""
+
+    current: SessionRef | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,12 +278,36 @@ class Due:
 class SessionLog(Protocol):
     """The durable record of sessions: opened once, appended by one producer, ended exactly once."""
 
-    async def open(self, new: NewSession, *, validated_ms: int, nonce: str) -> Opened:
-        """Gives the session its epoch and ends the conversation's session before it.
+    async def open(
+        self,
+        new: NewSession,
+        *,
+        validated_ms: int,
+        nonce: str,
+        if_busy: IfBusy = IfBusy.REPLACE,
+    ) -> Opened | Attached | Busy:
+        """Gives the session its epoch; what becomes of a live one before it, ``if_busy`` says.
 
-        ``validated_ms`` is how long the request was being validated: a stop within that time
-        refuses it. The same ``nonce`` again is the same answer. Raises StoppedMeanwhile.
+        An idempotency key that has opened a session comes first: it opens no other, whatever is
+        live. ``validated_ms`` is how long the request was being validated: a stop within that time
+        refuses it. The same ``nonce`` again is the same answer. Under QUEUE a Busy request has a
+        place in the line, for PLACE_S from each call, in the order of ``new.queue_number``.
+
+        Raises IntentMismatch, StoppedMeanwhile, LineFull.
         """
+        ...
+
+    async def recall(
+        self, conversations: Sequence[Conversation], *, key: str, request_sha256: str
+    ) -> Attached | None:
+        """The session that this key has opened for this very request in one of the conversations.
+
+        They must be of one tenant and one base.
+        """
+        ...
+
+    async def leave_line(self, conversation: Conversation, nonce: str) -> None:
+        """Gives up a place in the line; nothing where there is none."""
         ...
 
     async def append(self, appends: Sequence[Append]) -> list[AppendResult | Exception]:

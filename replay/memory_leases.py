@@ -207,6 +207,7 @@ class MemoryLeases(MemoryState):
         self._sessions[ref] = session = Session(made)
         route.epoch = route.current = ref.epoch
         route.sessions[ref.epoch] = ref
+        self._note_intent(route, record)
         return session
 
     async def diverge(self, claim: Claim, *, offset: int, closing: bytes) -> None:

@@ -13,25 +13,33 @@ from dataclasses import replace
 from replay import frames
 from replay.errors import (
     EpochMismatch,
+    IntentMismatch,
+    LineFull,
     OffsetExpired,
     SessionExpired,
     SessionNotFound,
     StoppedMeanwhile,
 )
-from replay.identity import SEPARATOR, SessionRef, candidates
+from replay.identity import SEPARATOR, Conversation, SessionRef, candidates
 from replay.log import (
+    LINE_MAX,
+    NOT_BEGUN,
     PAGE_ENTRIES_MAX,
+    PLACE_S,
     Append,
     AppendResult,
     AppendStatus,
     Ask,
+    Attached,
+    Busy,
+    IfBusy,
     Opened,
     Page,
     Pulse,
     Stopped,
 )
 from replay.memory_leases import MemoryLeases
-from replay.memory_state import COMMENT_BYTES, Route, Session, doubt_of
+from replay.memory_state import COMMENT_BYTES, Intent, Place, Route, Session, doubt_of
 from replay.records import (
     NewSession,
     SessionRecord,
@@ -49,18 +57,80 @@ RECOVERY_MS = 10_000
 class MemoryLog(MemoryLeases):
     """``SessionLog``, ``Leases`` and ``Feed`` in one process's memory."""
 
-    async def open(self, new: NewSession, *, validated_ms: int, nonce: str) -> Opened:
-        now = self._now()
+    async def open(
+        self,
+        new: NewSession,
+        *,
+        validated_ms: int,
+        nonce: str,
+        if_busy: IfBusy = IfBusy.REPLACE,
+    ) -> Opened | Attached | Busy:
         tenant, conversation = new.conversation.tenant, new.conversation
         route = self._routes.setdefault((tenant, conversation.id), Route(conversation))
         if route.nonce == nonce:
             known = self._sessions[route.sessions[route.epoch]].record
             return Opened(known.ref, known.created_ms)
+        if (attached := self._kept(route, new)) is not None:
+            return attached
+        self._check_stops(new, validated_ms)
+        before = self._find(route.sessions.get(route.current))
+        live = None if before is None or before.record.state.is_final else before
+        if (instead := self._instead(route, new, live, nonce, if_busy)) is not None:
+            return instead
+        if live is not None:
+            closing = frames.end_comment(State.STOPPED, "replaced")
+            self._end_outside(live, State.STOPPED, "replaced", closing)
+        record = self._open(route, new, nonce)
+        if live is None:
+            return Opened(record.ref, record.created_ms)
+        return Opened(record.ref, record.created_ms, live.record.ref, live.record.dispatch)
+
+    def _kept(self, route: Route, new: NewSession) -> Attached | None:
+        intent = self._intent(route, new.idempotency_key)
+        if intent is None:
+            return None
+        session = self._find(intent.ref)
+        if session is not None and (session.record.state, session.record.reason) in NOT_BEGUN:
+            return None
+        if intent.request_sha256 != new.request_sha256:
+            raise IntentMismatch(new.idempotency_key)
+        return Attached(route.conversation, intent.ref.epoch)
+
+    def _intent(self, route: Route, key: str) -> Intent | None:
+        intent = route.intents.get(key)
+        return intent if intent is not None and intent.until_ms > self._now() else None
+
+    def _check_stops(self, new: NewSession, validated_ms: int) -> None:
+        now, conversation = self._now(), new.conversation
         for name in (conversation.id, new.name, conversation.id + SEPARATOR + new.model):
-            stopped_at = self._stopped.get((tenant, name), -STOPPED_MS)
+            stopped_at = self._stopped.get((conversation.tenant, name), -STOPPED_MS)
             if now - stopped_at < STOPPED_MS and stopped_at >= now - validated_ms:
                 raise StoppedMeanwhile(new.name)
-        replaced = self._replace(route)
+
+    def _instead(
+        self, route: Route, new: NewSession, live: Session | None, nonce: str, if_busy: IfBusy
+    ) -> Attached | Busy | None:
+        """What happens instead of an opening, None where nothing is in its way."""
+        if live is not None and if_busy is IfBusy.ATTACH:
+            return Attached(route.conversation, route.current)
+        if live is not None and if_busy is IfBusy.REJECT:
+            return Busy(live.record.ref)
+        if if_busy is not IfBusy.QUEUE:
+            return None
+        if nonce not in route.line and len(route.line) >= LINE_MAX:
+            raise LineFull(new.name)
+        now = self._now()
+        route.line[nonce] = Place(new.queue_number, now + 1000 * PLACE_S)
+        route.line = {one: place for one, place in route.line.items() if place.until_ms > now}
+        if live is not None:
+            return Busy(live.record.ref)
+        if nonce != min(route.line, key=lambda one: route.line[one].queue_number):
+            return Busy(None)
+        del route.line[nonce]
+        return None
+
+    def _open(self, route: Route, new: NewSession, nonce: str) -> SessionRecord:
+        now = self._now()
         epoch = max(route.epoch + 1, now)
         raw = {
             k.encode(): v if isinstance(v, bytes) else v.encode()
@@ -72,16 +142,22 @@ class MemoryLog(MemoryLeases):
         route.epoch = route.current = epoch
         route.nonce = nonce
         route.sessions[epoch] = record.ref
-        return Opened(record.ref, now, *replaced)
+        self._note_intent(route, record)
+        return record
 
-    def _replace(self, route: Route) -> tuple[SessionRef | None, int]:
-        before = self._find(route.sessions.get(route.current))
-        if before is None or before.record.state.is_final:
-            return None, 0
-        self._end_outside(
-            before, State.STOPPED, "replaced", frames.end_comment(State.STOPPED, "replaced")
-        )
-        return before.record.ref, before.record.dispatch
+    async def recall(
+        self, conversations: Sequence[Conversation], *, key: str, request_sha256: str
+    ) -> Attached | None:
+        for conversation in conversations:
+            route = self._routes.get((conversation.tenant, conversation.id))
+            intent = self._intent(route, key) if route else None
+            if intent is not None and intent.request_sha256 == request_sha256:
+                return Attached(conversation, intent.ref.epoch)
+        return None
+
+    async def leave_line(self, conversation: Conversation, nonce: str) -> None:
+        if (route := self._routes.get((conversation.tenant, conversation.id))) is not None:
+            route.line.pop(nonce, None)
 
     async def append(self, appends: Sequence[Append]) -> list[AppendResult | Exception]:
         return [self._append(append) for append in appends]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from replay import frames, keys
 from replay.identity import Conversation, SessionRef
-from replay.log import Doubt
+from replay.log import INTENT_S, Doubt
 from replay.records import Chunk, End, SessionRecord, State, Token
 from replay.subscription import OnMessage
 
@@ -28,6 +28,19 @@ class Session:
     other_run: tuple[str, int] = ("", 0)
 
 
+@dataclass(frozen=True, slots=True)
+class Intent:
+    ref: SessionRef
+    request_sha256: str
+    until_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    queue_number: int
+    until_ms: float
+
+
 @dataclass(slots=True)
 class Route:
     conversation: Conversation
@@ -38,6 +51,8 @@ class Route:
     gone_until_ms: int = 0
     gone: str = ""
     sessions: dict[int, SessionRef] = field(default_factory=dict)
+    intents: dict[str, Intent] = field(default_factory=dict)
+    line: dict[str, Place] = field(default_factory=dict)
 
 
 def clock_ms() -> int:
@@ -56,6 +71,13 @@ class MemoryState:
         self._listeners: set[OnMessage] = set()
         self.run_id = "run 1"
         self.told: list[tuple[str, SessionRef]] = []
+
+    def _note_intent(self, route: Route, record: SessionRecord) -> None:
+        """Which session an idempotency key has opened, and for which request."""
+        if record.idempotency_key:
+            until_ms = self._now() + 1000 * INTENT_S
+            intent = Intent(record.ref, record.request_sha256, until_ms)
+            route.intents[record.idempotency_key] = intent
 
     def _write(self, session: Session, data: bytes, window: int | None = None) -> None:
         record = session.record

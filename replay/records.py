@@ -115,6 +115,7 @@ class NewSession:
     ``name`` is the client's header value, verbatim. ``request`` is the generation request's JSON.
     ``owner`` is the node whose end stops the session, "" where none does (a client opted in).
     ``prefill_chunk_tokens`` tells how the prompt is fed, which decides later rounding.
+    ``request_sha256`` is what another request under the same ``idempotency_key`` is compared with.
     """
 
     conversation: Conversation
@@ -132,6 +133,7 @@ class NewSession:
     model_sha256: str = ""
     owner: str = ""
     idempotency_key: str = ""
+    request_sha256: str = ""
     traceparent: str = ""
     extra: Mapping[str, str] = field(default_factory=dict)
 
@@ -155,6 +157,7 @@ class NewSession:
             "model_sha256": self.model_sha256,
             "owner": self.owner,
             "idempotency_key": self.idempotency_key,
+            "request_sha256": self.request_sha256,
             "traceparent": self.traceparent,
             **self.extra,
         }
@@ -204,6 +207,7 @@ class SessionRecord:
     deaths: int = 0
     claimed_tokens: int = 0
     idempotency_key: str = ""
+    request_sha256: str = ""
     traceparent: str = ""
     run_id: str = ""
     doubt: int = 0

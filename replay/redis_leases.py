@@ -14,6 +14,7 @@ from replay import frames, keys
 from replay.identity import Conversation, SessionRef, decode, encode
 from replay.log import (
     ATTEMPTS_MAX,
+    INTENT_S,
     LIVE_S,
     PROGRESS_TOKENS,
     ROUTE_S,
@@ -145,10 +146,15 @@ class RedisLeases:
             start,
             "1" if complete else "",
             frames.end_comment(State.STOPPED, "replaced"),
+            record.request_sha256,
+            ms(INTENT_S),
             *flat(record.to_fields()),
         )
-        shared = keys.route(ref.conversation), keys.conversations(ref.conversation)
-        reply = await self._plane.call(Call(script("restore"), (keys.record(ref), *shared), args))
+        conversation = ref.conversation
+        touched = [keys.record(ref), keys.route(conversation), keys.conversations(conversation)]
+        if record.idempotency_key:
+            touched.append(keys.intent(conversation, record.idempotency_key))
+        reply = await self._plane.call(Call(script("restore"), tuple(touched), args))
         status = ClaimStatus(reply[0].decode())
         if status is not ClaimStatus.RESTORED:
             return Restored(status)

@@ -12,6 +12,8 @@ from typing import Any
 from replay import frames, keys
 from replay.errors import (
     EpochMismatch,
+    IntentMismatch,
+    LineFull,
     OffsetExpired,
     SessionExpired,
     SessionNotFound,
@@ -19,14 +21,20 @@ from replay.errors import (
 )
 from replay.identity import SEPARATOR, Conversation, SessionRef, candidates, decode, encode
 from replay.log import (
+    INTENT_S,
+    LINE_MAX,
     LIVE_S,
     PAGE_ENTRIES_MAX,
+    PLACE_S,
     ROUTE_S,
     Append,
     AppendResult,
     AppendStatus,
     Ask,
+    Attached,
+    Busy,
     Doubt,
+    IfBusy,
     Opened,
     Page,
     Pulse,
@@ -53,40 +61,33 @@ LOOKUP_SESSIONS_MAX = 1000
 class RedisLog(RedisLeases):
     """``SessionLog``, ``Leases`` and ``Feed`` over one Redis. The client stays its opener's."""
 
-    async def open(self, new: NewSession, *, validated_ms: int, nonce: str) -> Opened:
-        conversation = new.conversation
-        full = conversation.id + SEPARATOR + new.model
-        markers = {keys.stopped(conversation, n) for n in (conversation.id, new.name, full)}
-        retention_ms = round(new.retention_s * 1000)
-        route_ms = retention_ms if new.owner else round(ROUTE_S * 1000)
-        closing = frames.end_comment(State.STOPPED, "replaced")
-        reply = await self._plane.call(
-            Call(
-                script("open"),
-                (keys.route(conversation), keys.conversations(conversation)),
-                (
-                    keys.stem(conversation),
-                    encode(conversation.id),
-                    encode(new.model),
-                    validated_ms,
-                    nonce,
-                    ms(LIVE_S),
-                    max(route_ms, ms(LIVE_S)),
-                    closing,
-                    len(markers),
-                    *sorted(markers),
-                    *flat(new.to_fields()),
-                ),
-            )
-        )
-        if reply[0] == b"stopped":
-            raise StoppedMeanwhile(new.name)
-        ref = SessionRef(conversation.tenant, conversation.id, new.model, int(reply[1]))
-        epoch, model, dispatch = (value.decode() for value in reply[3:])
-        if not epoch:
-            return Opened(ref, int(reply[2]))
-        replaced = SessionRef(conversation.tenant, conversation.id, decode(model), int(epoch))
-        return Opened(ref, int(reply[2]), replaced, int(dispatch))
+    async def open(
+        self,
+        new: NewSession,
+        *,
+        validated_ms: int,
+        nonce: str,
+        if_busy: IfBusy = IfBusy.REPLACE,
+    ) -> Opened | Attached | Busy:
+        call = _open_call(new, validated_ms, nonce, if_busy)
+        return _opened(new, await self._plane.call(call))
+
+    async def recall(
+        self, conversations: Sequence[Conversation], *, key: str, request_sha256: str
+    ) -> Attached | None:
+        async with translated("recall"):
+            kept = await self._redis.mget([keys.intent(one, key) for one in conversations])
+        for conversation, value in zip(conversations, kept, strict=True):
+            epoch, _, sha256 = (value or b"::").decode().split(":")
+            if sha256 == request_sha256:
+                return Attached(conversation, int(epoch))
+        return None
+
+    async def leave_line(self, conversation: Conversation, nonce: str) -> None:
+        async with translated("leave"), self._redis.pipeline(transaction=True) as pipeline:
+            pipeline.zrem(keys.line(conversation), nonce)
+            pipeline.delete(keys.place(conversation, nonce))
+            await pipeline.execute()
 
     async def append(self, appends: Sequence[Append]) -> list[AppendResult | Exception]:
         replies = await self._plane.call_all([_append_call(append) for append in appends])
@@ -260,6 +261,65 @@ def _record(values: Sequence[bytes | None]) -> SessionRecord | None:
 
 def _means(name: str, conversation: Conversation, model: str) -> bool:
     return name in (conversation.id, conversation.id + SEPARATOR + model)
+
+
+def _open_call(new: NewSession, validated_ms: int, nonce: str, if_busy: IfBusy) -> Call:
+    conversation = new.conversation
+    touched = [keys.route(conversation), keys.conversations(conversation), keys.line(conversation)]
+    if new.idempotency_key:
+        touched.append(keys.intent(conversation, new.idempotency_key))
+    full = conversation.id + SEPARATOR + new.model
+    markers = {keys.stopped(conversation, name) for name in (conversation.id, new.name, full)}
+    args: tuple[str | bytes | int, ...] = (
+        keys.stem(conversation),
+        encode(conversation.id),
+        encode(new.model),
+        validated_ms,
+        nonce,
+        ms(LIVE_S),
+        _route_ms(new),
+        frames.end_comment(State.STOPPED, "replaced"),
+        if_busy,
+        new.queue_number,
+        ms(PLACE_S),
+        LINE_MAX,
+        new.request_sha256,
+        ms(INTENT_S),
+        len(markers),
+        *sorted(markers),
+        *flat(new.to_fields()),
+    )
+    return Call(script("open"), tuple(touched), args)
+
+
+def _route_ms(new: NewSession) -> int:
+    """Nobody comes back to a plain session, nor to an idempotency key after its day."""
+    is_passing = new.owner or new.conversation.is_keyed
+    return ms(LIVE_S + new.retention_s if is_passing else ROUTE_S)
+
+
+def _opened(new: NewSession, reply: Sequence[Any]) -> Opened | Attached | Busy:
+    conversation = new.conversation
+    what, *rest = (value.decode() for value in reply)
+    if what == "stopped":
+        raise StoppedMeanwhile(new.name)
+    if what == "mismatch":
+        raise IntentMismatch(new.idempotency_key)
+    if what == "full":
+        raise LineFull(new.name)
+    if what == "attached":
+        return Attached(conversation, int(rest[0]))
+    if what == "busy":
+        return Busy(_session(conversation, *rest))
+    ref = SessionRef(conversation.tenant, conversation.id, new.model, int(rest[0]))
+    epoch, model, dispatch = rest[2:]
+    return Opened(ref, int(rest[1]), _session(conversation, epoch, model), int(dispatch or 0))
+
+
+def _session(conversation: Conversation, epoch: str, model: str) -> SessionRef | None:
+    if not epoch:
+        return None
+    return SessionRef(conversation.tenant, conversation.id, decode(model), int(epoch))
 
 
 def _append_call(append: Append) -> Call:

@@ -36,6 +36,11 @@ end
 
 local function number(text) return tonumber(text) or 0 end
 
+-- Which session an idempotency key has opened, and for which request.
+local function note_intent(intent, epoch, model, request_sha256, ms)
+  redis.call('SET', intent, epoch .. ':' .. model .. ':' .. request_sha256, 'PX', ms)
+end
+
 -- XADD at the log's end. The record's `end` can only differ from the stream's last id if an earlier
 -- script died between two writes; the stream is then right, and the caller hears its end.
 local function add_chunk(session, at, data, window)

@@ -2,10 +2,11 @@
 -- Makes a claim, or a whole session, known again that Redis has forgotten. Its producer, who has the
 -- body, then appends what is missing.
 --
--- KEYS  record, route, conversations
+-- KEYS  record, route, conversations, then the intent where there is an idempotency key
 -- ARGV  session, stem, conversation, model, epoch, attempt, nonce, worker, lease_ms, live_ms, route_ms,
 --       offset at which the producer's body begins, '1' where nothing that it has sent is missing,
---       closing bytes of a session that was replaced, then the record's fields
+--       closing bytes of a session that was replaced, request_sha256, intent_ms, then the
+--       record's fields
 -- Returns {'restored', end, tokens}, {'fenced'} or {'ended'}.
 local record, route, conversations = KEYS[1], KEYS[2], KEYS[3]
 local session, stem, conversation, model, epoch = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
@@ -27,13 +28,14 @@ else
     if state and not final(state) then close_from_outside(before, 'stopped', 'replaced', ARGV[14], now) end
   end
   local words = { 'HSET', record }
-  for i = 15, #ARGV do words[#words + 1] = ARGV[i] end
+  for i = 17, #ARGV do words[#words + 1] = ARGV[i] end
   redis.call(unpack(words))
   redis.call('HSET', record, 'end', ARGV[12], 'token_count', '0', 'run_id', '', 'last_ms', int(now))
   redis.call('HSET', route, 'epoch', epoch, 'current', epoch, 'model', model, 's:' .. epoch, model)
   redis.call('PEXPIRE', route, ARGV[11])
   redis.call('SADD', conversations, conversation)
   redis.call('PEXPIRE', conversations, ARGV[11])
+  if KEYS[4] then note_intent(KEYS[4], epoch, model, ARGV[15], ARGV[16]) end
 end
 redis.call('HSET', record, 'state', 'running', 'attempt', attempt, 'nonce', nonce, 'worker', ARGV[8],
   'lease_until_ms', int(now + number(ARGV[9])))

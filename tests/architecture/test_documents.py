@@ -200,6 +200,8 @@ def rendered() -> dict[str, set[str]]:
         "conversation": [conversation],
         "ref": [SessionRef("tenant", "conv", "model", 0)],
         "name": ["name"],
+        "key": ["key"],
+        "nonce": ["nonce"],
         "model": ["model"],
         "worker_id": ["id", "worker"],
         "node_id": ["id", "node"],

@@ -7,7 +7,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 from replay import keys
-from replay.identity import SessionRef
+from replay.identity import Conversation, SessionRef
 from replay.redis_log import RedisLog
 from replay.subscription import Subscription
 
@@ -28,3 +28,9 @@ class RedisHarness:
 
     async def expire_lease(self, ref: SessionRef) -> None:
         await self.redis.hset(keys.record(ref), "lease_until_ms", "1")
+
+    async def expire_place(self, conversation: Conversation, nonce: str) -> None:
+        assert await self.redis.delete(keys.place(conversation, nonce))
+
+    async def expire_intent(self, conversation: Conversation, key: str) -> None:
+        assert await self.redis.delete(keys.intent(conversation, key))

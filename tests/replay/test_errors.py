@@ -7,6 +7,8 @@ import pytest
 from replay import errors
 from replay.errors import (
     EpochMismatch,
+    IntentMismatch,
+    LineFull,
     LogUnavailable,
     OffsetBeyondEnd,
     OffsetDoubtful,
@@ -29,6 +31,8 @@ EXAMPLES = [
     (OffsetDoubtful(9, 3), {"offset": 9, "size": 3}, "go back to 3"),
     (EpochMismatch(1, 2), {"epoch": 1, "current": 2}, "current one is 2"),
     (StoppedMeanwhile("c"), {"session_id": "c"}, "cancelled by a stop"),
+    (IntentMismatch("k"), {"key": "k"}, "'k' has been used for another request"),
+    (LineFull("c"), {"session_id": "c"}, "too many requests wait"),
     (LogUnavailable("append"), {"operation": "append"}, "(append)"),
     (RedisUnfit("A_URL", "evicts"), {"setting": "A_URL", "refusal": "evicts"}, "of A_URL evicts"),
 ]

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from log_contract import LogContract
 
-from replay.identity import SessionRef
+from replay.identity import Conversation, SessionRef
+from replay.log import INTENT_S
 from replay.memory_log import MemoryLog
 
 pytestmark = pytest.mark.anyio
@@ -34,6 +35,12 @@ class MemoryHarness:
         record = await self.log.record(ref)
         assert record is not None
         self.log._sessions[ref].record = _with_lease(record, record.lease_until_ms - 120_000)
+
+    async def expire_place(self, conversation: Conversation, nonce: str) -> None:
+        del self.log._routes[conversation.tenant, conversation.id].line[nonce]
+
+    async def expire_intent(self, conversation: Conversation, key: str) -> None:
+        self.now_ms += round(1000 * INTENT_S)
 
 
 def _with_lease(record: Any, until_ms: int) -> Any:
