@@ -15,7 +15,8 @@ from redis.asyncio import Redis
 
 from replay import keys
 from replay.records import known_fields
-from replay.redis_plane import translated
+from replay.redis_plane import Plane, translated
+from replay.redis_scripts import Call, script
 
 HEARTBEAT_S = 1.0
 HEARTBEAT_TTL_S = 5.0
@@ -93,6 +94,7 @@ class Directory:
 
     def __init__(self, redis: Redis) -> None:
         self._redis: Any = redis
+        self._plane = Plane(redis)
 
     async def beat_worker(self, worker: WorkerRecord) -> None:
         """Renews a worker's record. Raises LogUnavailable."""
@@ -131,15 +133,15 @@ class Directory:
 
     async def _beat(self, index: str, key: str, member: str, text: str) -> None:
         ttl_ms = round(HEARTBEAT_TTL_S * 1000)
-        async with translated("beat"):
-            seconds, micros = await self._redis.time()
-            now_ms = seconds * 1000 + micros // 1000
-            async with self._redis.pipeline(transaction=False) as pipeline:
-                pipeline.set(key, text, px=ttl_ms)
-                pipeline.zadd(index, {member: now_ms})
-                pipeline.zremrangebyscore(index, "-inf", now_ms - 10 * ttl_ms)
-                pipeline.pexpire(index, 10 * ttl_ms)
-                await pipeline.execute()
+        replies = await self._plane.call_all(
+            [
+                Call(script("beat"), (key,), (text, ttl_ms)),
+                Call(script("enroll"), (index,), (member, 10 * ttl_ms)),
+            ]
+        )
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise reply
 
     async def _leave(self, index: str, key: str, member: str) -> None:
         async with translated("leave"), self._redis.pipeline(transaction=False) as pipeline:

@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=no-writes
 -- The conversations of one shard of the watch index whose look is due.
 --
 -- KEYS  shard

@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=no-writes
 -- Looks at the current session of a conversation, for the reaper.
 --
 -- KEYS  route

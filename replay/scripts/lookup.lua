@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- The current sessions of the conversations of one slot that may answer to a name.
 --
 -- KEYS  conversations

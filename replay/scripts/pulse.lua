@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- Asks how a silent session is, and, while no worker holds it, appends the keep-alive that is due.
 --
 -- KEYS  record

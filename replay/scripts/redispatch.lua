@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- Counts another dispatch of a session that is queued and has no job.
 --
 -- KEYS  record

@@ -24,7 +24,6 @@ from tests.protocol.wire import Node, until
 from tests.redis_server import RedisServer
 
 LEASE_S = 1.0
-MODEL = "scripted"
 OURS = dict.fromkeys(
     (
         "REPLAY_API_KEYS",
@@ -47,6 +46,8 @@ class Breakable:
     made, with the options that it wants.
     """
 
+    model = "scripted"
+
     def __init__(
         self,
         folder: Path,
@@ -60,7 +61,7 @@ class Breakable:
         self.redis = redis or RedisServer(folder / "redis")
         self.db = Redis.from_url(self.redis.url)
         self.nodes: list[Node] = []
-        arguments = ["--engine", "scripted", "--redis-url", self.redis.url, "--model", MODEL]
+        arguments = ["--engine", "scripted", "--redis-url", self.redis.url, "--model", self.model]
         arguments += ["--api-nodes", str(nodes), "--workers", str(workers)]
         self.cluster = Cluster(
             folder / "state",

@@ -49,6 +49,13 @@ def cluster_of(tmp_path: Path) -> Iterator[Callable[..., Breakable]]:
 
 
 @pytest.fixture
+def exchanges() -> Iterator[ExitStack]:
+    """Hangs up what was entered here."""
+    with ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
 def name() -> str:
     """A conversation that no other test uses."""
     return f"c-{secrets.token_hex(6)}"

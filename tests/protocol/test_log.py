@@ -245,13 +245,15 @@ def test_a_full_memory_takes_the_end_but_no_bytes(full: Stored) -> None:
 
 
 @pytest.mark.clause("LOG-9")
-@pytest.mark.parametrize("name", ["claim", "renew", "reap", "stop", "mark", "close"])
+@pytest.mark.parametrize(
+    "name", ["claim", "renew", "reap", "requeue", "stop", "mark", "close", "pulse", "beat"]
+)
 def test_what_ends_or_holds_a_session_may_write_when_memory_is_full(name: str) -> None:
     assert "allow-oom" in script(name).text.splitlines()[0]
 
 
 @pytest.mark.clause("LOG-9")
-@pytest.mark.parametrize("name", ["open", "append", "pulse"])
+@pytest.mark.parametrize("name", ["open", "append"])
 def test_what_opens_or_appends_may_not(name: str) -> None:
     assert "allow-oom" not in script(name).text.splitlines()[0]
 
