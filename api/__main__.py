@@ -5,11 +5,10 @@ from __future__ import annotations
 import logging
 import sys
 
-from pydantic import ValidationError
-
 from api.app import create_app
 from api.config import ApiSettings
 from api.drain import NodeServer, listening_sockets
+from replay.redis_url import check_planes
 
 logger = logging.getLogger("api")
 
@@ -23,6 +22,7 @@ def main() -> int:
     )
     try:
         settings = ApiSettings()
+        check_planes(settings.redis_url, settings.queue_redis_url)
         ports = [settings.port, *([settings.front_port] if settings.front_port else [])]
         sockets = listening_sockets(
             settings.host,
@@ -30,7 +30,7 @@ def main() -> int:
             send_buffer_bytes=settings.send_buffer_bytes,
             user_timeout_s=settings.tcp_user_timeout_s,
         )
-    except (ValidationError, OSError) as error:
+    except (ValueError, OSError) as error:
         logger.error("cannot start: %s", error)
         return 1
     bound = ", ".join(f"{settings.host}:{one.getsockname()[1]}" for one in sockets)

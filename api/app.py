@@ -14,7 +14,6 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
-from redis.asyncio import Redis
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
@@ -38,7 +37,7 @@ from replay.errors import LogUnavailable, RedisUnfit
 from replay.identity import SessionRef
 from replay.log import Look
 from replay.redis_log import RedisLog
-from replay.redis_plane import connect
+from replay.redis_plane import Client, connect, connect_queue
 from replay.redis_policy import START_S, check_policies
 from replay.subscription import OnMessage, OnReset, Subscription
 from replay.sweeper import Sweeper
@@ -139,7 +138,7 @@ async def _open_node(
     async with AsyncExitStack() as stack:
         log_redis = connect(settings.redis_url)
         stack.push_async_callback(log_redis.aclose)
-        inbox_redis = connect(settings.queue_url)
+        inbox_redis = connect_queue(settings.queue_url)
         stack.push_async_callback(inbox_redis.aclose)
         queue = ArqQueue(settings.queue_url)
         stack.push_async_callback(queue.aclose)
@@ -202,8 +201,8 @@ async def keep_alive(ref: SessionRef, catalog: Catalog, queue: JobQueue) -> byte
 
 @asynccontextmanager
 async def _sweeper(settings: ApiSettings, queue: JobQueue) -> AsyncIterator[Sweeper]:
-    """A sweeper on a client with a single connection, as its two-looks rule needs."""
-    redis = connect(settings.redis_url, single=True)
+    """A sweeper on a client of its own, whose connections nobody else opens or breaks."""
+    redis = connect(settings.redis_url)
 
     async def requeue(look: Look, dispatch: int) -> None:
         await queue.enqueue(look.ref, dispatch=dispatch, number=look.queue_number)
@@ -225,10 +224,10 @@ async def _sweeper(settings: ApiSettings, queue: JobQueue) -> AsyncIterator[Swee
 
 @asynccontextmanager
 async def _checked(
-    settings: ApiSettings, log_redis: Redis, queue_redis: Redis, presence: Presence
+    settings: ApiSettings, log_redis: Client, queue_redis: Client, presence: Presence
 ) -> AsyncIterator[None]:
     """A block beside which Redis, once it answers, may be refused; the node then ends."""
-    planes = {"REPLAY_REDIS_URL": log_redis}
+    planes: dict[str, Client] = {"REPLAY_REDIS_URL": log_redis}
     if settings.queue_url != settings.redis_url:
         planes["REPLAY_QUEUE_REDIS_URL"] = queue_redis
 

@@ -13,10 +13,12 @@ from inference_worker.config import WorkerSettings
 from inference_worker.engine import EngineError
 from inference_worker.worker import Worker
 from replay.errors import RedisUnfit
+from replay.redis_url import check_planes
 
 
 async def serve(settings: WorkerSettings) -> None:
-    """Runs the worker; a second signal changes nothing."""
+    """Runs the worker; a second signal changes nothing. Raises ValueError, EngineError."""
+    check_planes(settings.redis_url, settings.queue_redis_url)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -27,7 +27,7 @@ from replay.cluster import HEARTBEAT_S, Directory, ModelRecord, WorkerRecord
 from replay.errors import LogUnavailable
 from replay.identity import SessionRef, decode, encode
 from replay.redis_log import RedisLog
-from replay.redis_plane import connect, translated
+from replay.redis_plane import connect, connect_queue, translated
 from replay.redis_policy import START_S, check_policies
 from replay.subscription import Subscription
 from replay.sweeper import Sweeper
@@ -41,8 +41,8 @@ class Worker:
     def __init__(self, settings: WorkerSettings) -> None:
         self._settings = settings
         self._redis = connect(settings.redis_url)
-        self._sweep_redis = connect(settings.redis_url, single=True)
-        self._queue_redis = connect(settings.queue_url)
+        self._sweep_redis = connect(settings.redis_url)
+        self._queue_redis = connect_queue(settings.queue_url)
         self._log = RedisLog(self._redis)
         self._directory = Directory(self._redis)
         self._producer = Producer(self._log, window_bytes=settings.window_bytes)
@@ -113,7 +113,7 @@ class Worker:
         self._sessions.requeue = dispatch.enqueue
         sweeper = Sweeper(
             RedisLog(self._sweep_redis),
-            self._directory,
+            Directory(self._sweep_redis),
             lease_s=settings.lease_s,
             requeue=dispatch.requeue,
             has_job=dispatch.has_job,

@@ -11,11 +11,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from redis.asyncio import Redis
-
 from replay import keys
 from replay.records import known_fields
-from replay.redis_plane import Plane, translated
+from replay.redis_plane import Client, Plane, translated
 from replay.redis_scripts import Call, script
 
 HEARTBEAT_S = 1.0
@@ -92,7 +90,7 @@ class NodeRecord:
 class Directory:
     """Reads and writes the records. The client stays its opener's."""
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: Client) -> None:
         self._redis: Any = redis
         self._plane = Plane(redis)
 

@@ -16,7 +16,7 @@ from replay import keys
 from replay.identity import Conversation, SessionRef, decode
 from replay.queue import job_id
 from replay.records import FINAL_STATES, PROMPT_TOKEN, SUMMARY_FIELDS, SessionRecord, State
-from replay.redis_plane import translated
+from replay.redis_plane import Client, servers, translated
 
 SCAN_PAGE_KEYS = 1000
 """How many keys one SCAN looks at: a reply that does not block Redis for long."""
@@ -82,7 +82,8 @@ class Detail:
 class Inspector:
     """Questions to the log plane. The client stays its opener's. All raise LogUnavailable."""
 
-    def __init__(self, redis: Redis, *, scan_keys_max: int = SCAN_KEYS_MAX) -> None:
+    def __init__(self, redis: Client, *, scan_keys_max: int = SCAN_KEYS_MAX) -> None:
+        self._client = redis
         self._redis: Any = redis
         self._scan_keys_max = scan_keys_max
 
@@ -98,13 +99,13 @@ class Inspector:
         """How the session stands now."""
         ref = record.ref
         async with translated("detail"), self._redis.pipeline(transaction=False) as pipeline:
-            pipeline.time()
             pipeline.pttl(keys.record(ref))
+            pipeline.time()  # of the same server, see redis_cluster
             pipeline.hstrlen(keys.record(ref), "prompt")
             pipeline.hstrlen(keys.record(ref), "request")
             pipeline.xlen(keys.stream(ref))
             pipeline.xrange(keys.stream(ref), count=1)
-            time, ttl_ms, prompt_bytes, request_bytes, entries, first = await pipeline.execute()
+            ttl_ms, time, prompt_bytes, request_bytes, entries, first = await pipeline.execute()
         return Detail(
             now_ms=_ms(time),
             ttl_ms=ttl_ms,
@@ -144,13 +145,16 @@ class Inspector:
 
     async def _shelve_retained(self, shelf: _Shelf) -> bool:
         """Whether every key was looked at."""
-        pattern, cursor, looked_at = record_pattern(shelf.query.tenant), 0, 0
-        while True:
-            cursor, found = await self._redis.scan(cursor, match=pattern, count=SCAN_PAGE_KEYS)
-            await self._shelve(shelf, found)
-            looked_at += SCAN_PAGE_KEYS
-            if cursor == 0 or looked_at >= self._scan_keys_max:
-                return bool(cursor == 0)
+        pattern, looked_at = record_pattern(shelf.query.tenant), 0
+        for server in await servers(self._client):
+            cursor: int | None = None
+            while cursor != 0:
+                if looked_at >= self._scan_keys_max:
+                    return False
+                cursor, found = await server.scan(cursor or 0, pattern, SCAN_PAGE_KEYS)
+                await self._shelve(shelf, found)
+                looked_at += SCAN_PAGE_KEYS
+        return True
 
     async def _shelve(self, shelf: _Shelf, found: Sequence[bytes]) -> None:
         fresh = shelf.unseen(found)

@@ -165,7 +165,7 @@ class MemoryLeases(MemoryState):
         session.record = replace(session.record, dispatch=look.dispatch + 1)
         return session.record.dispatch
 
-    async def connection(self) -> int:
+    def connection(self) -> int:
         """Memory never breaks."""
         return 1
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from redis.asyncio import Redis
-
 from replay import frames, keys
 from replay.identity import Conversation, SessionRef, decode, encode
 from replay.log import (
@@ -27,14 +25,15 @@ from replay.log import (
     Restored,
 )
 from replay.records import SessionRecord, State
-from replay.redis_plane import Plane, translated
+from replay.redis_plane import Client, Plane, connections_made
 from replay.redis_scripts import Call, flat, ms, script
 
 
 class RedisLeases:
-    """``Leases`` over one Redis. The client stays its opener's."""
+    """``Leases`` over the log plane. The client stays its opener's."""
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: Client) -> None:
+        self._client = redis
         # redis-py 5's hints say "value or awaitable" for many commands of its asyncio client
         self._redis: Any = redis
         self._plane = Plane(redis)
@@ -168,11 +167,9 @@ class RedisLeases:
         call = Call(script("redispatch"), (keys.record(look.ref),), (look.dispatch,))
         return int(await self._plane.call(call))
 
-    async def connection(self) -> int:
-        """The server's number of our connection. Only a client with a single one tells the truth
-        about what the next calls use."""
-        async with translated("connection"):
-            return int(await self._redis.client_id())
+    def connection(self) -> int:
+        """See ``SweptLog``."""
+        return connections_made(self._client)
 
 
 def _renew_call(claim: Claim, lease_s: float) -> Call:

@@ -50,7 +50,7 @@ from replay.records import (
     pack_tokens,
 )
 from replay.redis_leases import RedisLeases
-from replay.redis_plane import translated
+from replay.redis_plane import clock_ms, translated
 from replay.redis_scripts import Call, flat, ms, script
 
 DOUBT_FIELDS = ("doubt", "doubt_end", "doubts")
@@ -59,7 +59,7 @@ LOOKUP_SESSIONS_MAX = 1000
 
 
 class RedisLog(RedisLeases):
-    """``SessionLog``, ``Leases`` and ``Feed`` over one Redis. The client stays its opener's."""
+    """``SessionLog``, ``Leases`` and ``Feed`` over the log plane. The client stays its opener's."""
 
     async def open(
         self,
@@ -154,7 +154,7 @@ class RedisLog(RedisLeases):
         model = route.get(b"s:%d" % wanted)
         if model is None:
             if _means(name, conversation, decode(route[b"model"].decode())):
-                raise await self._absent(name, route, epoch)
+                raise await self._absent(name, conversation, route, epoch)
             return None
         ref = SessionRef(conversation.tenant, conversation.id, decode(model.decode()), wanted)
         async with translated("resolve"):
@@ -173,12 +173,12 @@ class RedisLog(RedisLeases):
     async def _summary(self, ref: SessionRef) -> tuple[list[bytes | None], int]:
         async with self._redis.pipeline(transaction=False) as pipeline:
             pipeline.hmget(keys.record(ref), list(SUMMARY_FIELDS))
-            pipeline.time()
+            pipeline.time()  # of the same server, see redis_cluster
             values, (seconds, micros) = await pipeline.execute()
         return values, seconds * 1000 + micros // 1000
 
     async def _absent(
-        self, name: str, route: Mapping[bytes, bytes], epoch: int | None
+        self, name: str, conversation: Conversation, route: Mapping[bytes, bytes], epoch: int | None
     ) -> Exception:
         """Why the route names no such session: erased, expired, or never given."""
         last = int(route.get(b"epoch") or 0)
@@ -188,8 +188,8 @@ class RedisLog(RedisLeases):
         if epoch is not None and epoch > erased:
             return SessionExpired(name, epoch)
         async with translated("resolve"):
-            seconds, _ = await self._redis.time()
-        if seconds * 1000 < int(route.get(b"gone_until_ms") or 0):
+            now_ms = await clock_ms(self._client, keys.route(conversation))
+        if now_ms < int(route.get(b"gone_until_ms") or 0):
             state, reason = route[b"gone_state"].decode(), route[b"gone_reason"].decode()
             return SessionNotFound(name, f"{state} ({reason}) and evicted")
         return SessionNotFound(name)
@@ -245,7 +245,7 @@ class RedisLog(RedisLeases):
         return [reply if isinstance(reply, Exception) else _pulse(reply) for reply in replies]
 
     async def ping(self) -> None:
-        """Raises LogUnavailable where Redis does not answer."""
+        """Raises LogUnavailable where Redis does not answer, or says that it is down."""
         async with translated("ping"):
             await self._redis.ping()
 

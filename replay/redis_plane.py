@@ -1,6 +1,7 @@
-"""A connection pool to one Redis, and script calls through it; errors become ours here.
+"""A client of a plane, and script calls through it; errors become ours here.
 
-A *plane* is one of the two Redis servers that a cluster may use: the log plane and the queue plane.
+A *plane* is the Redis of the logs or the one of the queues: a server, the master that sentinels
+know, or, for the logs, a Redis Cluster.
 """
 
 from __future__ import annotations
@@ -10,95 +11,82 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from redis.asyncio import (
-    Connection,
-    ConnectionPool,
-    Redis,
-    SSLConnection,
-    UnixDomainSocketConnection,
-)
-from redis.asyncio.connection import AbstractConnection, parse_url
-from redis.exceptions import ConnectionError, NoScriptError, RedisError, ResponseError
+from redis.asyncio import Connection, Redis
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from replay.errors import LogUnavailable
+from replay.redis_cluster import RedisCluster
+from replay.redis_connections import KINDS, Pool
 from replay.redis_scripts import Call
+from replay.redis_sentinel import MASTERED, Sentinels
+from replay.redis_url import NO_QUEUE_ON_CLUSTER, Kind, Place, RedisUrl, parse
 
-SOCKET_TIMEOUT_S = 5.0
-CONNECT_TIMEOUT_S = 2.0
 FSYNC_S = 2.0
 """How much later than its write ``appendfsync everysec`` may reach the disk."""
 
 
-class _Attentive(AbstractConnection):
-    """A connection that does not lose its task's cancellation, as redis-py 5's does on Python 3.11.
-
-    That one sends under ``wait_for``, which drops a cancellation that arrives as the bytes leave,
-    and looks for stray bytes under ``timeout(0)``, which takes a cancellation for its own: the
-    cancelled task then runs on for ever. Neither is needed, and each command is cheaper without.
-    """
-
-    async def can_read_destructive(self) -> bool:
-        reader = self._reader
-        return reader is None or reader.at_eof() or bool(getattr(reader, "_buffer", b""))
-
-    async def send_packed_command(
-        self, command: bytes | str | Iterable[bytes], check_health: bool = True
-    ) -> None:
-        if not self.is_connected:
-            await super().connect()  # type: ignore[no-untyped-call]  # redis-py has no hint here
-        assert self._writer is not None
-        chunks = [command.encode()] if isinstance(command, str) else command
-        try:
-            async with asyncio.timeout(self.socket_timeout):
-                self._writer.writelines([chunks] if isinstance(chunks, bytes) else chunks)
-                await self._writer.drain()
-        except OSError as error:  # a timeout is one too
-            await self.disconnect(nowait=True)
-            raise ConnectionError(f"writing to Redis: {error or type(error).__name__}") from error
-        except BaseException:
-            await self.disconnect(nowait=True)  # half a command may have left
-            raise
+Client = Redis | RedisCluster
+"""What ``connect`` gives: redis-py's commands, whatever the plane is."""
 
 
-class _Tcp(_Attentive, Connection):
-    pass
+def pool(url: str) -> Pool:
+    """Connections to one server or to the master that sentinels know. Raises ValueError."""
+    parsed = parse(url)
+    if parsed.kind is Kind.CLUSTER:
+        raise ValueError(NO_QUEUE_ON_CLUSTER)
+    return _pool(parsed, None)
 
 
-class _Tls(_Attentive, SSLConnection):
-    pass
+def connect(url: str) -> Client:
+    """A client of a plane; the caller closes it (``aclose``). Raises ValueError."""
+    parsed = parse(url)
+    if parsed.kind is Kind.CLUSTER:
+        return RedisCluster(parsed.places, lambda place: _client(_pool(parsed, place)))
+    return _client(_pool(parsed, None))
 
 
-class _Unix(_Attentive, UnixDomainSocketConnection):
-    pass
+def connect_queue(url: str) -> Redis:
+    """The same for the queue plane, which is never a Redis Cluster. Raises ValueError."""
+    return _client(pool(url))
 
 
-_KINDS: dict[type, type[AbstractConnection]] = {
-    Connection: _Tcp,
-    SSLConnection: _Tls,
-    UnixDomainSocketConnection: _Unix,
-}
+def connections_made(client: Client) -> int:
+    """How many connections the client has made: it grows with every break."""
+    nodes = client.nodes if isinstance(client, RedisCluster) else [client]
+    pools: Iterable[Any] = (node.connection_pool for node in nodes)
+    return sum(pool.made for pool in pools)
 
 
-def pool(url: str) -> ConnectionPool:
-    """Connections with bounded waits and no hidden retries."""
-    options: dict[str, Any] = dict(parse_url(url))
-    kind = _KINDS[options.pop("connection_class", Connection)]
-    return ConnectionPool(
-        connection_class=kind,
-        socket_timeout=SOCKET_TIMEOUT_S,
-        socket_connect_timeout=CONNECT_TIMEOUT_S,
-        **options,
-    )
+async def servers(client: Client) -> list[Redis]:
+    """A client of every master of the plane, for what has no key."""
+    return await client.masters() if isinstance(client, RedisCluster) else [client]
 
 
-def connect(url: str, *, single: bool = False) -> Redis:
-    """A client of one Redis; the caller closes it (``aclose``).
+async def server_of(client: Client, key: str) -> Redis:
+    """A client of the master that owns the key, for what must be said on its connection."""
+    return await client.node_of(key) if isinstance(client, RedisCluster) else client
 
-    ``single``: one connection for everything, so that its number tells whether it broke meanwhile.
-    """
-    redis: Redis = Redis(connection_pool=pool(url), single_connection_client=single)
+
+async def clock_ms(client: Client, key: str) -> int:
+    """The clock by which that key's times are written: Redis's, where the key lies."""
+    seconds, micros = await (await server_of(client, key)).time()
+    return int(seconds * 1000 + micros // 1000)
+
+
+def _client(pool: Pool) -> Redis:
+    redis: Redis = Redis(connection_pool=pool)
     redis.auto_close_connection_pool = True
     return redis
+
+
+def _pool(url: RedisUrl, place: Place | None) -> Pool:
+    options = dict(url.options)
+    kind = KINDS[options.pop("connection_class", Connection)]
+    if url.kind is Kind.SENTINEL:
+        return Pool(MASTERED[kind], sentinels=Sentinels(url), **options)
+    if "path" not in options:
+        options["host"], options["port"] = place or url.places[0]
+    return Pool(kind, **options)
 
 
 @asynccontextmanager
@@ -111,9 +99,10 @@ async def translated(operation: str) -> AsyncIterator[None]:
 
 
 class Plane:
-    """Script calls on one Redis. Owns nothing but the client it was given."""
+    """Script calls on one plane. Owns nothing but the client it was given."""
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: Client) -> None:
+        self._client = redis
         self._redis: Any = redis
 
     async def call(self, call: Call) -> Any:
@@ -122,58 +111,76 @@ class Plane:
             try:
                 return await self._redis.execute_command(*call.command())
             except NoScriptError:
-                await self._redis.script_load(call.script.text)
-                return await self._redis.execute_command(*call.command())
+                return await self._redis.execute_command(*call.loading())
 
     async def call_all(self, calls: Sequence[Call]) -> list[Any]:
         """Several script calls in one round trip; a failed one's place holds its exception."""
         if not calls:
             return []
         async with translated(calls[0].script.name):
-            replies = await self._pipeline(calls)
+            replies = await _piped(self._redis, [call.command() for call in calls])
             again = [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
             if again:
-                for text in {calls[i].script.text for i in again}:
-                    await self._redis.script_load(text)
-                for i, reply in zip(
-                    again, await self._pipeline([calls[i] for i in again]), strict=True
-                ):
+                repeated = await _piped(self._redis, [calls[i].loading() for i in again])
+                for i, reply in zip(again, repeated, strict=True):
                     replies[i] = reply
         return [_translate(reply, calls[0].script.name) for reply in replies]
 
     async def call_durably(self, calls: Sequence[Call]) -> None:
-        """Script calls, and returns once what they wrote is on the server's disk.
+        """Script calls, and returns once what they wrote is on the disks that the plane promises.
 
-        A server without WAITAOF (Redis before 7.2) is given as long as ``appendfsync everysec``
-        may take. One without an append-only file keeps nothing, so there is nothing to wait for.
+        That is the server's own, and ``min-replicas-to-write`` replicas' memory. A server without
+        WAITAOF (Redis before 7.2) is given as long as ``appendfsync everysec`` may take. One
+        without an append-only file keeps nothing, so there is nothing to wait for.
         """
-        async with translated("settle"), self._redis.pipeline(transaction=False) as pipeline:
-            for call in calls:
-                pipeline.execute_command(*call.command())
-            pipeline.execute_command("WAITAOF", 1, 0, round(1000 * FSYNC_S))
-            *replies, told = await pipeline.execute(raise_on_error=False)
-        if any(isinstance(reply, NoScriptError) for reply in replies):
-            await self.call_all(calls)  # loads the script; nothing was written on that connection
-            raise LogUnavailable("settle: the script was forgotten")
         async with translated("settle"):
-            policy = await self._redis.config_get("append*")
-            if policy.get("appendonly") != "yes" or policy.get("appendfsync") == "no":
-                return
-            if isinstance(told, ResponseError):
-                await asyncio.sleep(0.0 if policy["appendfsync"] == "always" else FSYNC_S)
-            elif told[0] < 1:
-                raise LogUnavailable("settle: the disk is slow")
-
-    async def _pipeline(self, calls: Sequence[Call]) -> list[Any]:
-        async with self._redis.pipeline(transaction=False) as pipeline:
+            by_server: dict[Redis, list[Call]] = {}
             for call in calls:
-                pipeline.execute_command(*call.command())
-            replies: list[Any] = await pipeline.execute(raise_on_error=False)
-            return replies
+                server = await server_of(self._client, call.keys[0])
+                by_server.setdefault(server, []).append(call)
+            told = await asyncio.gather(
+                *(_settle(server, mine) for server, mine in by_server.items()),
+                return_exceptions=True,
+            )
+        for error in told:
+            if error is not None:
+                raise error
+
+
+async def _settle(server: Any, calls: Sequence[Call]) -> None:
+    """``call_durably`` for the calls of one server: on one connection, which then waits."""
+    async with translated("settle"):
+        policy = await server.config_get("append*", "min-replicas-to-write")
+        replicas = int(policy.get("min-replicas-to-write", 0))
+        waits: list[tuple[str | bytes | int, ...]] = [
+            ("WAIT", replicas, round(1000 * FSYNC_S)),
+            ("WAITAOF", 1, 0, round(1000 * FSYNC_S)),
+        ]
+        sent = [call.loading() for call in calls] + waits
+        *replies, copies, on_disk = await _piped(server, sent)
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise reply
+        if copies < replicas:
+            raise LogUnavailable("settle: the replicas are slow")
+        if policy.get("appendonly") != "yes" or policy.get("appendfsync") == "no":
+            return
+        if isinstance(on_disk, ResponseError):
+            await asyncio.sleep(0.0 if policy["appendfsync"] == "always" else FSYNC_S)
+        elif on_disk[0] < 1:
+            raise LogUnavailable("settle: the disk is slow")
+
+
+async def _piped(client: Any, commands: Sequence[Sequence[Any]]) -> list[Any]:
+    async with client.pipeline(transaction=False) as pipeline:
+        for command in commands:
+            pipeline.execute_command(*command)
+        replies: list[Any] = await pipeline.execute(raise_on_error=False)
+        return replies
 
 
 def _translate(reply: Any, operation: str) -> Any:
-    if isinstance(reply, ResponseError):
+    if isinstance(reply, Exception):
         error = LogUnavailable(f"{operation}: {reply}")
         error.__cause__ = reply
         return error

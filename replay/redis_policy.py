@@ -11,11 +11,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from replay.errors import LogUnavailable, RedisUnfit
-from replay.redis_plane import translated
+from replay.redis_plane import Client, servers, translated
 
 NO_EVICTION = "noeviction"
 ASK_AGAIN_S = 1.0
@@ -55,9 +54,15 @@ class Policy:
             )
 
 
-async def policy_of(redis: Redis) -> Policy:
+async def policies_of(plane: Client) -> set[Policy]:
+    """Asks all servers of a plane. Raises LogUnavailable."""
+    async with translated("policy"):
+        asked = await servers(plane)
+    return {await policy_of(server) for server in asked}
+
+
+async def policy_of(asked: Any) -> Policy:
     """Asks a server. Raises LogUnavailable."""
-    asked: Any = redis
     async with translated("policy"):
         memory = await asked.info("memory")
         persistence = await asked.info("persistence")
@@ -72,22 +77,22 @@ async def policy_of(redis: Redis) -> Policy:
     )
 
 
-async def check_policies(planes: Mapping[str, Redis]) -> None:
+async def check_policies(planes: Mapping[str, Client]) -> None:
     """Returns once each server has answered, however long it is away; warns where it should.
 
     ``planes`` are named by the setting that chose them. Raises RedisUnfit.
     """
     for setting, redis in planes.items():
-        policy = await _answer(redis)
-        if refusal := policy.refusal():
-            raise RedisUnfit(setting, refusal)
-        for warning in policy.warnings():
-            logger.warning("the Redis of %s %s", setting, warning)
+        for policy in await _answer(redis):
+            if refusal := policy.refusal():
+                raise RedisUnfit(setting, refusal)
+            for warning in policy.warnings():
+                logger.warning("the Redis of %s %s", setting, warning)
 
 
-async def _answer(redis: Redis) -> Policy:
+async def _answer(plane: Client) -> set[Policy]:
     while True:
         try:
-            return await policy_of(redis)
+            return await policies_of(plane)
         except LogUnavailable:
             await asyncio.sleep(ASK_AGAIN_S)

@@ -1,8 +1,8 @@
 """The Lua scripts beside this module, ready to be called by their digest.
 
 EVALSHA is content-addressed: an older process never calls a newer script by mistake. After a
-restart or a failover Redis may have forgotten a script (NOSCRIPT); the caller then loads it and
-repeats that one call, which is safe because the script did not run.
+restart or a failover Redis may have forgotten a script (NOSCRIPT); the caller then repeats that one
+call with the script's text, which is safe because the script did not run.
 """
 
 from __future__ import annotations
@@ -38,6 +38,10 @@ class Call:
     def command(self) -> tuple[str | bytes | int, ...]:
         """The words of the Redis command."""
         return ("EVALSHA", self.script.sha, len(self.keys), *self.keys, *self.args)
+
+    def loading(self) -> tuple[str | bytes | int, ...]:
+        """The same for a server that may not know the script; it does from then on."""
+        return ("EVAL", self.script.text, len(self.keys), *self.keys, *self.args)
 
 
 @cache

@@ -4,20 +4,28 @@ redis-py's PubSub costs half again as much CPU for each message, says "subscribe
 has confirmed it, and reconnects without a sign, which hides gaps (hazards 3.1, 3.2). Here a
 subscription is confirmed before ``subscribe`` returns, and every reconnection is told
 (``on_reset``) after all channels are subscribed again.
+
+Of a Redis Cluster any node will do, because each hears what is published on any; of what sentinels
+watch it is the master alone.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
+from itertools import cycle
+from ssl import SSLContext
 from typing import Any, Protocol, cast
 
 import hiredis
-from redis.asyncio.connection import parse_url
+from redis.asyncio import SSLConnection
+from redis.exceptions import RedisError
 
 from replay.errors import LogUnavailable
+from replay.redis_sentinel import Sentinels
+from replay.redis_url import Kind, Place, parse
 
 PING_INTERVAL_S = 2.0
 """A master that hangs without closing leaves us deaf, not disconnected; so we ask."""
@@ -44,10 +52,13 @@ class Channels(Protocol):
 
 
 class Subscription:
-    """``Channels`` over one Redis. Owned by the task that runs ``open``."""
+    """``Channels`` over one plane. Owned by the task that runs ``open``."""
 
     def __init__(self, url: str, *, on_message: OnMessage, on_reset: OnReset) -> None:
-        self._url: dict[str, Any] = dict(parse_url(url))
+        self._url = parse(url)
+        self._sentinels = Sentinels(self._url) if self._url.kind is Kind.SENTINEL else None
+        self._nodes = cycle(self._url.places)
+        self._place: Place = ("", 0)
         self._on_message = on_message
         self._on_reset = on_reset
         self._confirmed: dict[str, asyncio.Future[None]] = {}
@@ -99,7 +110,7 @@ class Subscription:
                 async with self._connected() as wire:
                     pause_s = RETRY_MIN_S
                     await self._keep(wire)
-            except (OSError, TimeoutError, hiredis.HiredisError):
+            except (OSError, RedisError, hiredis.HiredisError):
                 pass
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, RETRY_MAX_S)
@@ -110,8 +121,8 @@ class Subscription:
             wire = await self._connect()
         try:
             self._asked.clear()
-            for credentials in self._credentials():
-                wire.send(*credentials)
+            for words in self._greeting():
+                wire.send(*words)
             for channel, future in list(self._confirmed.items()):
                 if future.done():
                     self._confirmed[channel] = asyncio.get_running_loop().create_future()
@@ -124,35 +135,44 @@ class Subscription:
 
     async def _connect(self) -> _Wire:
         loop = asyncio.get_running_loop()
-        url = self._url
-        if "path" in url:
-            _, wire = await loop.create_unix_connection(lambda: _Wire(self._on_push), url["path"])
-            return wire
-        secure = "connection_class" in url  # redis-py names its TLS connection there
-        _, wire = await loop.create_connection(
-            lambda: _Wire(self._on_push),
-            url.get("host", "localhost"),
-            url.get("port", 6379),
-            ssl=True if secure else None,
-        )
-        return wire
+        options = self._url.options
+        if "path" in options:
+            return (await loop.create_unix_connection(self._wired, options["path"]))[1]
+        self._place = await self._sentinels.master() if self._sentinels else next(self._nodes)
+        tls = _tls(options) if "connection_class" in options else None
+        return (await loop.create_connection(self._wired, *self._place, ssl=tls))[1]
 
-    def _credentials(self) -> list[tuple[str, ...]]:
-        if "password" not in self._url:
-            return []
-        user = (self._url["username"],) if "username" in self._url else ()
-        return [("AUTH", *user, self._url["password"])]
+    def _wired(self) -> _Wire:
+        return _Wire(self._on_push)
+
+    def _greeting(self) -> list[tuple[str, ...]]:
+        options, words = self._url.options, []
+        if "password" in options:
+            user = (options["username"],) if "username" in options else ()
+            words.append(("AUTH", *user, options["password"]))
+        if self._sentinels is not None:
+            words.append(("ROLE",))
+        return words
 
     async def _keep(self, wire: _Wire) -> None:
         """Waits for all channels to be confirmed, tells it, then pings until the server is gone."""
-        async with asyncio.timeout(CONFIRM_TIMEOUT_S):
-            await asyncio.gather(*(asyncio.shield(f) for f in list(self._confirmed.values())))
+        waited_for = [asyncio.shield(future) for future in self._confirmed.values()]
+        confirmed: asyncio.Future[Any] = asyncio.gather(*waited_for)
+        await asyncio.wait(
+            [confirmed, wire.closed],
+            timeout=CONFIRM_TIMEOUT_S,
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+        if not confirmed.done():
+            return
         self._on_reset()
         while not wire.closed.done():
             wire.answered = False
             wire.send("PING")
             await asyncio.wait([wire.closed], timeout=PING_INTERVAL_S)
             if not wire.answered:
+                return
+            if self._sentinels and await self._sentinels.have_moved_from(self._place):
                 return
 
     def _on_push(self, reply: Any) -> None:
@@ -161,6 +181,8 @@ class Subscription:
             self._on_message(reply[1].decode(), reply[2])
         elif kind == b"subscribe":
             self._on_confirmed(reply[1].decode())
+        elif kind == b"slave" and self._wire is not None:  # what it says of its role
+            self._wire.close()
 
     def _on_confirmed(self, channel: str) -> None:
         """A channel that was left and asked for again is confirmed by the last answer alone."""
@@ -207,6 +229,12 @@ class _Wire(asyncio.Protocol):
     def close(self) -> None:
         if self._transport is not None:
             self._transport.abort()
+
+
+def _tls(options: Mapping[str, Any]) -> SSLContext:
+    """As redis-py makes it of the same options."""
+    asked = {name: value for name, value in options.items() if name.startswith("ssl_")}
+    return SSLConnection(**asked).ssl_context.get()
 
 
 def _packed(words: tuple[str, ...]) -> bytes:

@@ -97,8 +97,8 @@ class Absences:
 class SweptLog(Leases, Protocol):
     """What is swept: the leases, and which connection was asked."""
 
-    async def connection(self) -> int:
-        """The number of the connection that the next calls use; another one after a break."""
+    def connection(self) -> int:
+        """A number that has changed if a connection broke since it was last read."""
         ...
 
 
@@ -138,7 +138,6 @@ class Sweeper:
         self._suspicions: dict[SessionRef, Suspicion] = {}
         self._nodes = Absences()
         self._workers = Absences()
-        self._connection = 0
 
     async def run(self) -> None:
         """Sweeps until it is cancelled; a log that is away is asked again."""
@@ -155,7 +154,6 @@ class Sweeper:
 
     async def sweep(self) -> None:
         """One look at everything that is due. Raises LogUnavailable."""
-        self._connection = await self._log.connection()
         due = await self._log.due(SWEEP_SESSIONS_MAX)
         for one in due:
             await self._look(one)
@@ -180,14 +178,14 @@ class Sweeper:
     async def _without_node(self, look: Look) -> int:
         found = await self._neighbours.has_node(look.owner)
         return self._nodes.since_ms(
-            look.owner, found=found, now_ms=look.now_ms, connection=self._connection
+            look.owner, found=found, now_ms=look.now_ms, connection=self._log.connection()
         )
 
     async def _without_worker(self, look: Look) -> int:
         model = look.ref.model
         found = await self._neighbours.serves(model)
         return self._workers.since_ms(
-            model, found=found, now_ms=look.now_ms, connection=self._connection
+            model, found=found, now_ms=look.now_ms, connection=self._log.connection()
         )
 
     async def _queued(self, due: Due, look: Look) -> None:
@@ -217,7 +215,9 @@ class Sweeper:
 
     async def _produced(self, due: Due, look: Look) -> None:
         first = self._suspicions.pop(look.ref, None)
-        dead, suspicion = is_dead(look, first, connection=self._connection, lease_ms=self._lease_ms)
+        # Read after the look: a break while it was taken, or before it, is a new connection.
+        connection = self._log.connection()
+        dead, suspicion = is_dead(look, first, connection=connection, lease_ms=self._lease_ms)
         if dead:
             await self._take_from(due, look)
         elif suspicion is not None:

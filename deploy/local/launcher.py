@@ -22,6 +22,7 @@ from deploy.local.probes import nodes_are_ready, workers_are_ready
 from deploy.local.signal_pipe import SignalPipe
 from deploy.local.state_file import describe, locked_state, redis_port_before, write_state
 from deploy.local.supervisor import Supervisor
+from replay.redis_url import check_planes
 
 STATE_BYTES = 100_000_000  # room for logs and Redis's file, below which no start is tried
 LOOK_S = 0.05  # between looks at something that is about to be ready
@@ -196,6 +197,15 @@ def check_models(options: Options) -> None:
             raise LaunchFailed(f"no model {name} at {path}; the default one comes with: make setup")
 
 
+def check_urls(options: Options) -> None:
+    """Raises LaunchFailed when a Redis is named by a URL that nodes and workers would refuse."""
+    embedded = f"redis://{redis_server.LOOPBACK}"
+    try:
+        check_planes(options.redis_url or embedded, os.environ.get("REPLAY_QUEUE_REDIS_URL"))
+    except ValueError as error:
+        raise LaunchFailed(str(error)) from None
+
+
 def launch(options: Options, commands: Commands = cluster_commands) -> int:
     """Runs one cluster until it is told to stop; the exit status.
 
@@ -205,6 +215,7 @@ def launch(options: Options, commands: Commands = cluster_commands) -> int:
     began_s = time.monotonic()
     try:
         check_models(options)
+        check_urls(options)
         options = with_ports(options)
         with locked_state(options.state_dir) as lock, SignalPipe() as signals:
             check_disk(options.state_dir, STATE_BYTES)

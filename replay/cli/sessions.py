@@ -30,6 +30,7 @@ from replay.inspection import Detail, Inspector, Query, QueueInspector
 from replay.log import Stopped
 from replay.records import SessionRecord, State
 from replay.redis_log import RedisLog
+from replay.redis_plane import connect_queue
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,10 +138,12 @@ async def _rank(queue_redis_url: str, record: SessionRecord) -> tuple[int | None
     if record.state is not State.QUEUED:
         return None, "-"
     try:
-        async with access.plane(queue_redis_url) as redis:
+        async with access.opened(connect_queue(queue_redis_url)) as redis:
             rank = await QueueInspector(redis).rank(record)
     except LogUnavailable:
         return None, "unknown, the queue plane does not answer"
+    except ValueError as error:
+        return None, f"unknown, see --queue-redis-url: {error}"
     return rank, "has no job" if rank is None else f"{rank:,} before it"
 
 

@@ -19,7 +19,8 @@ from inference_worker.preparing import Preparing, prepared
 from inference_worker.scripted_engine import open_scripted_engine
 from replay import keys
 from replay.prepare import QUESTION_TTL_S, Answer, Prepared, Question, Refused
-from replay.redis_plane import SOCKET_TIMEOUT_S, connect
+from replay.redis_connections import SOCKET_TIMEOUT_S
+from replay.redis_plane import connect
 
 pytestmark = pytest.mark.anyio
 LIMIT_S = 10.0

@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from redis.exceptions import OutOfMemoryError, ResponseError
 
 from deploy.local.ports import any_free
-from replay import redis_plane
+from replay import redis_connections
 from replay.errors import LogUnavailable
 from replay.redis_plane import Plane, connect, translated
 from replay.redis_scripts import Call, Script
@@ -198,7 +198,7 @@ async def mute_server() -> AsyncIterator[str]:
 async def test_a_server_that_hangs_is_our_error_within_the_limit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(redis_plane, "SOCKET_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(redis_connections, "SOCKET_TIMEOUT_S", 0.1)
     async with mute_server() as url, asyncio.timeout(2):
         client = connect(url)
         with pytest.raises(LogUnavailable):
@@ -224,14 +224,3 @@ async def test_what_is_not_redis_own_stays_what_it_is() -> None:
         with pytest.raises(type(error)):
             async with translated("read"):
                 raise error
-
-
-async def test_one_connection_serves_a_single_client_and_commands_at_once_wait_for_each_other(
-    redis_url: str,
-) -> None:
-    client = connect(redis_url, single=True)
-    try:
-        ids = await asyncio.gather(*(client.client_id() for _ in range(20)))
-        assert len(set(ids)) == 1
-    finally:
-        await client.aclose()

@@ -57,19 +57,6 @@ def test_subclasses_of_errors_have_no_code_by_chance() -> None:
     assert all(not kind.__subclasses__() for kind in EXIT_CODES)
 
 
-@pytest.mark.parametrize(
-    ("url", "shown"),
-    [
-        ("redis://user:hunter2@host:6379/3?ssl=1", "redis://host:6379"),
-        ("rediss://:hun@ter2@host", "rediss://host"),
-        ("unix://user:hunter2@/run/redis.sock?db=1", "unix://"),
-        ("unix:///run/redis.sock", "unix:///run/redis.sock"),
-    ],
-)
-def test_a_url_is_shown_without_its_secrets(url: str, shown: str) -> None:
-    assert access.without_secrets(url) == shown
-
-
 def test_a_closed_pipe_is_no_error(redis_url: str) -> None:
     answered(redis_url)
     reading, writing = os.pipe()

@@ -1,0 +1,123 @@
+"""Connections to one Redis server, and the pool that keeps them.
+
+They belong to their task: redis-py 5's connection loses cancellations on Python 3.11, and its pool
+lets one connection that hangs hold up all others. Neither sends a command twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from redis.asyncio import Connection, ConnectionPool, SSLConnection, UnixDomainSocketConnection
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import ConnectionError, ReadOnlyError
+
+SOCKET_TIMEOUT_S = 5.0
+CONNECT_TIMEOUT_S = 2.0
+
+
+class Attentive(AbstractConnection):
+    """A connection that does not lose its task's cancellation.
+
+    redis-py's sends under ``wait_for``, which drops a cancellation that arrives as the bytes leave,
+    and looks for stray bytes under ``timeout(0)``, which takes a cancellation for its own: the
+    cancelled task then runs on for ever. Neither is needed, and each command is cheaper without.
+
+    ``on_made`` is called each time the connection was made.
+    """
+
+    def __init__(self, *, on_made: Callable[[], None] = lambda: None, **options: Any) -> None:
+        super().__init__(**options)
+        self._on_made = on_made
+
+    async def connect(self) -> None:
+        """Connects, where it is not connected."""
+        if self.is_connected:
+            return
+        try:
+            async with asyncio.timeout(self.socket_connect_timeout):
+                await super().connect()  # type: ignore[no-untyped-call]  # redis-py has no hint here
+        except BaseException:
+            await self.disconnect(nowait=True)  # the replies of its greeting may still come
+            raise
+        self._on_made()
+
+    async def can_read_destructive(self) -> bool:
+        reader = self._reader
+        return reader is None or reader.at_eof() or bool(getattr(reader, "_buffer", b""))
+
+    async def send_packed_command(
+        self, command: bytes | str | Iterable[bytes], check_health: bool = True
+    ) -> None:
+        if not self.is_connected:
+            await self.connect()
+        assert self._writer is not None
+        chunks = [command.encode()] if isinstance(command, str) else command
+        try:
+            async with asyncio.timeout(self.socket_timeout):
+                self._writer.writelines([chunks] if isinstance(chunks, bytes) else chunks)
+                await self._writer.drain()
+        except OSError as error:  # a timeout is one too
+            await self.disconnect(nowait=True)
+            raise ConnectionError(f"writing to Redis: {error or type(error).__name__}") from error
+        except BaseException:
+            await self.disconnect(nowait=True)  # half a command may have left
+            raise
+
+    async def read_response(self, *args: Any, **options: Any) -> Any:
+        try:
+            return await super().read_response(*args, **options)
+        except ReadOnlyError as error:  # what was a master has become a replica
+            await self.disconnect(nowait=True)
+            raise ConnectionError(f"no longer a master: {error}") from error
+
+
+class Tcp(Attentive, Connection):
+    """By TCP."""
+
+
+class Tls(Attentive, SSLConnection):
+    """By TLS."""
+
+
+class Unix(Attentive, UnixDomainSocketConnection):
+    """By a Unix socket."""
+
+
+KINDS: dict[type, type[Attentive]] = {
+    Connection: Tcp,
+    SSLConnection: Tls,
+    UnixDomainSocketConnection: Unix,
+}
+
+
+class Pool(ConnectionPool):
+    """Connections with bounded waits and no hidden retries.
+
+    ``made`` counts them: who read the same number before and after has used no new one meanwhile.
+    """
+
+    def __init__(self, kind: type[AbstractConnection], **options: Any) -> None:
+        self.made = 0
+        bounds = {
+            "socket_timeout": SOCKET_TIMEOUT_S,
+            "socket_connect_timeout": CONNECT_TIMEOUT_S,
+        }
+        super().__init__(kind, **{**bounds, **options, "on_made": self._count})
+
+    def _count(self) -> None:
+        self.made += 1
+
+    async def get_connection(
+        self, command_name: str | None = None, *keys: Any, **options: Any
+    ) -> AbstractConnection:
+        """A connection that is connected. Unlike redis-py's it makes several at once."""
+        connection: AbstractConnection = self.get_available_connection()  # type: ignore[no-untyped-call]
+        try:
+            await self.ensure_connection(connection)
+        except BaseException:
+            await self.release(connection)
+            raise
+        return connection
