@@ -84,7 +84,7 @@ class RedisLog(RedisLeases):
         return None
 
     async def leave_line(self, conversation: Conversation, nonce: str) -> None:
-        async with translated("leave"), self._redis.pipeline(transaction=True) as pipeline:
+        async with translated("leave"), self._redis.pipeline(transaction=False) as pipeline:
             pipeline.zrem(keys.line(conversation), nonce)
             pipeline.delete(keys.place(conversation, nonce))
             await pipeline.execute()

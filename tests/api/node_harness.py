@@ -180,15 +180,16 @@ class NodeHarness:
     workers: Workers
     http: httpx.AsyncClient
 
-    async def post(self, *, name: str = "", **body: Any) -> httpx.Response:
-        return await self.http.post(
-            "/v1/chat/completions", headers=named(name), json={"messages": HELLO, **body}
-        )
+    async def post(
+        self, *, name: str = "", key: str = "", if_busy: str = "", **body: Any
+    ) -> httpx.Response:
+        content = {"messages": HELLO, **body}
+        return await self.http.post(chat(if_busy), headers=named(name, key), json=content)
 
-    def posting(self, *, name: str = "", **body: Any) -> Any:
+    def posting(self, *, name: str = "", key: str = "", if_busy: str = "", **body: Any) -> Any:
         """A streamed POST, as a context manager."""
         content = {"messages": HELLO, "stream": True, **body}
-        return self.http.stream("POST", "/v1/chat/completions", headers=named(name), json=content)
+        return self.http.stream("POST", chat(if_busy), headers=named(name, key), json=content)
 
     async def producer(self) -> Producer:
         """Waits for a job and takes it, as a worker would."""
@@ -212,9 +213,15 @@ class NodeHarness:
         return (await posting).content
 
 
-def named(name: str) -> dict[bytes, bytes]:
-    """The header that names a session, as UTF-8 bytes."""
-    return {b"X-Conversation-Id": name.encode()} if name else {}
+def named(name: str, key: str = "") -> dict[bytes, bytes]:
+    """The headers that name a session and its intent, as UTF-8 bytes."""
+    both = {b"X-Conversation-Id": name.encode(), b"Idempotency-Key": key.encode()}
+    return {header: value for header, value in both.items() if value}
+
+
+def chat(if_busy: str) -> str:
+    """Where a chat is asked for."""
+    return "/v1/chat/completions" + (f"?if_busy={if_busy}" if if_busy else "")
 
 
 def error_of(response: httpx.Response) -> dict[str, Any]:

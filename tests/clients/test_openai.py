@@ -136,6 +136,45 @@ def test_a_whole_answer_with_the_header_is_the_same_and_can_be_read(
     assert named.id.encode() in read(nodes[1], "whole").content
 
 
+def test_an_intent_is_one_generation_for_the_sdk_too(
+    client: openai.OpenAI, model: str, nodes: list[str]
+) -> None:
+    def answer(at: openai.OpenAI, words: str, **query: str) -> str:
+        stream = at.chat.completions.create(
+            model=model,
+            messages=said(words),
+            stream=True,
+            extra_headers={"Idempotency-Key": "sdk-intent"},
+            extra_query=query,
+        )
+        return "".join((one.choices[0].delta.content or "") + one.id for one in stream)
+
+    with openai.OpenAI(base_url=f"{nodes[1]}/v1", api_key=KEY, max_retries=0) as elsewhere:
+        first = answer(client, "[[tokens=12 rate=0]]")
+        assert answer(elsewhere, "[[tokens=12 rate=0]]", if_busy="reject") == first
+        with pytest.raises(openai.UnprocessableEntityError, match="sdk-intent"):
+            answer(elsewhere, "something else")
+
+
+def test_a_busy_conversation_is_a_conflict_error(
+    client: openai.OpenAI, model: str, nodes: list[str]
+) -> None:
+    name = {"X-Conversation-Id": "sdk-busy"}
+    with client.chat.completions.create(
+        model=model, messages=SLOW, stream=True, extra_headers=name
+    ) as stream:
+        next(stream)
+        with pytest.raises(openai.ConflictError) as conflict:
+            client.chat.completions.create(
+                model=model,
+                messages=MESSAGES,
+                extra_headers=name,
+                extra_query={"if_busy": "reject"},
+            )
+    assert isinstance(conflict.value.body, dict) and conflict.value.body["current_epoch"]
+    httpx.delete(f"{nodes[1]}/v1/stream", params={"conv_id": "sdk-busy"}, headers=AUTHORIZATION)
+
+
 def test_the_models_are_listed(client: openai.OpenAI) -> None:
     [only] = client.models.list()
     assert only.object == "model" and only.id and only.created > 0
