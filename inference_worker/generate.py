@@ -27,14 +27,23 @@ from inference_worker.engine import (
     SequenceSpec,
     Step,
 )
-from inference_worker.producer import Outlet, Producer
+from inference_worker.outlet import Outlet
+from inference_worker.producer import Producer, stored_chunks
 from inference_worker.rendering import Renderer, renderer_of
 from inference_worker.text import TextAssembler
 from replay import keys
 from replay.errors import LogUnavailable
 from replay.identity import SessionRef
-from replay.log import PROGRESS_TOKENS, AppendStatus, Claim, ClaimStatus, Leases, SessionLog
-from replay.records import Reason, SessionRecord, State, Token, unpack_tokens
+from replay.log import (
+    PROGRESS_TOKENS,
+    AppendStatus,
+    Claim,
+    ClaimResult,
+    ClaimStatus,
+    Leases,
+    SessionLog,
+)
+from replay.records import Chunk, Reason, SessionRecord, State, Token, unpack_tokens
 from replay.request import GenerationRequest
 
 CLAIM_TRIES = 20
@@ -76,6 +85,17 @@ class Session:
         return self.record.deaths > 0 and added < PROGRESS_TOKENS
 
 
+@dataclass(frozen=True, slots=True)
+class _Claimed:
+    """A claim, and what the log had of the session then."""
+
+    claim: Claim
+    record: SessionRecord
+    tokens: list[Token]
+    body: list[Chunk]
+    doubtful: bool
+
+
 class Sessions:
     """All sessions of one worker. Owned by the event loop; ``on_steps`` alone runs elsewhere."""
 
@@ -99,6 +119,7 @@ class Sessions:
         self._takeovers: asyncio.Queue[Claim] = asyncio.Queue()
         self._idle = asyncio.Event()
         self._idle.set()
+        self._renew_now = asyncio.Event()
         self.on_slot_free: Callable[[], None] = lambda: None
         self.requeue: Requeue = _nowhere
 
@@ -116,8 +137,15 @@ class Sessions:
         claimed = await self._claimed(ref)
         if claimed is None:
             return
-        claim, record, tokens = claimed
-        outlet = Outlet(claim, record, on_lost=lambda status: self._lose(claim, status))
+        claim, record, tokens = claimed.claim, claimed.record, claimed.tokens
+        outlet = Outlet(
+            claim,
+            record,
+            body=claimed.body,
+            tokens=tokens,
+            is_settled=claim.attempt == 1 and not claimed.doubtful,
+            on_lost=lambda status: self._lose(claim, status),
+        )
         self._producer.add(outlet)
         try:
             if record.model_sha256 and record.model_sha256 != engine.model.sha256:
@@ -136,23 +164,27 @@ class Sessions:
             logger.info("attempt %d from token %d: %s", claim.attempt, len(tokens), ref.path())
             self._takeovers.put_nowait(claim)
 
-    async def _claimed(self, ref: SessionRef) -> tuple[Claim, SessionRecord, list[Token]] | None:
+    async def _claimed(self, ref: SessionRef) -> _Claimed | None:
         """The claim, and what the log knows of the session; None where it is not ours."""
         nonce = uuid4().hex
         for _ in range(CLAIM_TRIES):
             try:
-                claim = await self._claim(ref, nonce)
-                record = await self._log.record(ref) if claim else None
-                if claim is None or record is None or record.state.is_final:
+                result = await self._claim(ref, nonce)
+                record = await self._log.record(ref) if result.claim else None
+                if result.claim is None or record is None or record.state.is_final:
                     return None
                 tokens = unpack_tokens(await self._log.tokens(ref))
-                return claim, record, tokens[: record.token_count]
+                # With its body a Redis that forgets can be told again.
+                body = [chunk async for chunk in stored_chunks(self._log, ref, 0)]
+                return _Claimed(
+                    result.claim, record, tokens[: record.token_count], body, result.doubtful
+                )
             except LogUnavailable as error:
                 logger.warning("claiming again: %s", error)
                 await asyncio.sleep(CLAIM_RETRY_S)
         return None
 
-    async def _claim(self, ref: SessionRef, nonce: str) -> Claim | None:
+    async def _claim(self, ref: SessionRef, nonce: str) -> ClaimResult:
         result = await self._log.claim(
             ref,
             worker=self._worker,
@@ -163,7 +195,7 @@ class Sessions:
         )
         if result.status is not ClaimStatus.CLAIMED:
             logger.info("not claimed (%s): %s", result.status, ref.path())
-        return result.claim
+        return result
 
     def stop(self, session_key: str) -> None:
         """A session was ended from outside: its sequence stops within one token."""
@@ -174,7 +206,10 @@ class Sessions:
     async def keep_leases(self) -> None:
         """Renews the leases until it is cancelled; a lost one stops its sequence."""
         while True:
-            await asyncio.sleep(self._lease_s / 3)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._lease_s / 3):
+                    await self._renew_now.wait()
+            self._renew_now.clear()
             claims = self._producer.claims()
             try:
                 statuses = await self._log.renew(claims, self._lease_s)
@@ -182,8 +217,12 @@ class Sessions:
                 logger.warning("leases are not renewed: %s", error)
                 continue
             for claim, status in zip(claims, statuses, strict=True):
-                if isinstance(status, ClaimStatus) and status is not ClaimStatus.RENEWED:
+                if isinstance(status, ClaimStatus) and not self._producer.renewed(claim, status):
                     self._lose(claim, AppendStatus(status))
+
+    def renew_now(self) -> None:
+        """Redis was away: what it has forgotten meanwhile is to be found out at once."""
+        self._renew_now.set()
 
     async def settle_takeovers(self) -> None:
         """Lets the sessions that were taken over write once that is on disk, until cancelled."""
@@ -195,21 +234,23 @@ class Sessions:
                 statuses = await self._log.settle(claims, self._lease_s)
             except LogUnavailable as error:
                 logger.warning("takeovers are not settled: %s", error)
-                await asyncio.sleep(CLAIM_RETRY_S)
-                for claim in claims:
-                    self._takeovers.put_nowait(claim)
-                continue
+                statuses = [error] * len(claims)
             for claim, status in zip(claims, statuses, strict=True):
                 self._settled(claim, status)
+            if not self._takeovers.empty():
+                await asyncio.sleep(CLAIM_RETRY_S)
 
     def _settled(self, claim: Claim, status: ClaimStatus | Exception) -> None:
         if isinstance(status, Exception):
             self._takeovers.put_nowait(claim)
-        elif status is not ClaimStatus.RENEWED:
+        elif status in (ClaimStatus.FENCED, ClaimStatus.ENDED):
             self._lose(claim, AppendStatus(status))
             self._producer.drop_claim(claim)
-        else:
-            self._producer.settle(claim)
+        elif self._producer.renewed(claim, status):
+            if status in (ClaimStatus.RENEWED, ClaimStatus.MOVED):
+                self._producer.settle(claim)
+            else:  # Redis forgot even the claim; it is made known again first
+                self._takeovers.put_nowait(claim)
 
     async def tell_releases(self) -> None:
         """Tells whoever waits for a stop that the session is let go, until it is cancelled."""

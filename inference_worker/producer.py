@@ -1,12 +1,12 @@
 """The producer: rendered bytes and their tokens, from the engine's steps to the log.
 
 All sessions of one engine step go to the log in one round trip, and one flush is in flight at a
-time: a second one might overtake it. What comes meanwhile waits and goes together. The unit is
-what one step made, bytes and tokens together; it is never split, so that the token string and the
-text stay aligned for whoever takes the session over.
+time: a second one might overtake it. What comes meanwhile waits and goes together.
 
-An outlet keeps all its units until its session has ended: the log may say *at an earlier offset*
-(a lost reply, a lost tail), and the producer then goes on at ``body[end:]``.
+A Redis that comes back may have forgotten claims, tails, ends and whole sessions. Who hears of that
+(a renewal under another Redis, an append that finds nothing) is *estranged* and reconciles before
+anything else is written: the claim is made known again, what is stored is compared with what was
+made, and what is missing is appended at the same offsets.
 """
 
 from __future__ import annotations
@@ -14,188 +14,67 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from bisect import bisect_left
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator
+from typing import Protocol
 
 from redis.exceptions import OutOfMemoryError
 
+from inference_worker.outlet import Outlet
 from replay import frames
-from replay.errors import LogUnavailable
+from replay.errors import LogUnavailable, OffsetExpired
 from replay.identity import SessionRef
 from replay.log import (
-    CHUNK_BYTES_MAX,
     Append,
     AppendResult,
     AppendStatus,
     Claim,
+    ClaimStatus,
+    Leases,
     SessionLog,
 )
-from replay.records import Reason, SessionRecord, State, Token
+from replay.records import Chunk, Reason, State
 
 BACKLOG_BYTES_MAX = 32 * 1024 * 1024
 """What a session may hold while the log is away; beyond it, it ends as failed(storage)."""
 
 RETRY_MIN_S = 0.02
 RETRY_MAX_S = 1.0
+WATCH_DELAY_S = 2.0
+"""When a restored session is looked at first."""
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Unit:
-    """What one step made: it lies at ``start`` and brings tokens from ``first_token`` on."""
-
-    start: int
-    data: bytes
-    first_token: int
-    tokens: Sequence[Token]
-
-    @property
-    def end(self) -> int:
-        """The offset at which its bytes end."""
-        return self.start + len(self.data)
+class ProducedLog(SessionLog, Leases, Protocol):
+    """What a producer needs of the log."""
 
 
-@dataclass(frozen=True, slots=True)
-class Closing:
-    """How the session ends when all its units are stored."""
+async def stored_chunks(log: SessionLog, ref: SessionRef, start: int) -> AsyncIterator[Chunk]:
+    """What the log has from ``start`` on, or from its first retained offset.
 
-    state: State
-    reason: str
-
-
-class Outlet:
-    """One session's way into the log. Owned by the event loop."""
-
-    def __init__(
-        self, claim: Claim, record: SessionRecord, *, on_lost: Callable[[AppendStatus], None]
-    ) -> None:
-        self.claim = claim
-        self.record = record
-        self.is_settled = claim.attempt == 1
-        """Whether the claim is on disk. A takeover that Redis forgets must not have written."""
-        self.end = record.end
-        self.token_count = record.token_count
-        self.on_lost = on_lost
-        self.closed = asyncio.Event()
-        self.closing: Closing | None = None
-        self.last_put = time.monotonic()
-        self.dialect = record.dialect
-        self._ping_interval_s = record.ping_interval_s
-        self._units: list[Unit] = []
-        self._sent = 0
-        self._forgotten: set[int] = set()
-
-    @property
-    def pending(self) -> bool:
-        """Whether something is to be flushed."""
-        return self.is_settled and self.is_behind
-
-    @property
-    def is_behind(self) -> bool:
-        """Whether the log lacks something of it."""
-        return not self.closed.is_set() and (
-            self._sent < len(self._units) or self.closing is not None
-        )
-
-    @property
-    def backlog_bytes(self) -> int:
-        """How much the log does not have yet."""
-        return self.end - self._units[self._sent].start if self._sent < len(self._units) else 0
-
-    def put(self, data: bytes, tokens: Sequence[Token] = ()) -> None:
-        """Adds what one step made."""
-        if self.closing is not None or not (data or tokens):
+    Raises LogUnavailable.
+    """
+    offset = start
+    while True:
+        try:
+            page = await log.read(ref, offset)
+        except OffsetExpired as expired:
+            offset = expired.first_offset
+            continue
+        for chunk in page.chunks:
+            yield chunk
+        if not page.chunks or page.end is not None:
             return
-        self._units.append(Unit(self.end, data, self.token_count, tokens))
-        self.end += len(data)
-        self.token_count += len(tokens)
-        if data:
-            self.last_put = time.monotonic()
-
-    def close(self, data: bytes, tokens: Sequence[Token], state: State, reason: str) -> None:
-        """Adds the last of it; the first close counts."""
-        if self.closing is None:
-            self.put(data, tokens)
-            self.closing = Closing(state, reason)
-
-    def fail(self, reason: str, detail: str = "") -> None:
-        """Ends the session as failed, with its dialect's error event."""
-        self.close(
-            frames.closing(self.dialect, State.FAILED, reason, detail), (), State.FAILED, reason
-        )
-
-    def ping_due_in(self, now: float) -> float:
-        """Seconds until a keep-alive comment is due; infinite where none is wanted."""
-        if self._ping_interval_s < 0 or self.closing is not None:
-            return float("inf")
-        return self.last_put + self._ping_interval_s - now
-
-    def next_append(self, window_bytes: int) -> tuple[Append, int]:
-        """The next append, and how many units it holds."""
-        taken, size = 0, 0
-        waiting = self._units[self._sent :]
-        for unit in waiting:
-            if taken and size + len(unit.data) > CHUNK_BYTES_MAX:
-                break
-            taken, size = taken + 1, size + len(unit.data)
-        batch = waiting[:taken]
-        last = self.closing if taken == len(waiting) else None
-        append = Append(
-            claim=self.claim,
-            start=batch[0].start if batch else self.end,
-            data=b"".join(unit.data for unit in batch),
-            first_token=batch[0].first_token if batch else self.token_count,
-            tokens=[token for unit in batch for token in unit.tokens],
-            state=last.state if last else None,
-            reason=last.reason if last else "",
-            window_bytes=window_bytes,
-        )
-        return append, taken
-
-    def stored(self, taken: int) -> None:
-        """The log has appended the next ``taken`` units."""
-        self._sent += taken
-
-    def give_up(self, reason: str) -> None:
-        """Ends the session as failed where the log ends, whatever was still to come."""
-        self._discard_unsent()
-        self.closing = None
-        self.fail(reason)
-
-    def _discard_unsent(self) -> None:
-        unsent = self._units[self._sent :]
-        if unsent:
-            self.end, self.token_count = unsent[0].start, unsent[0].first_token
-            self._forgotten.update(unit.end for unit in unsent)  # a reply may have been lost
-            del self._units[self._sent :]
-
-    def go_on_at(self, end: int) -> bool:
-        """The log's end is ``end``: whether that is one of our borders, to go on from."""
-        index = bisect_left(self._units, end, key=lambda unit: unit.start)
-        known = self.end if index == len(self._units) else self._units[index].start
-        if known != end and end in self._forgotten:
-            self._move(end)
-            return True
-        self._sent = index
-        return known == end
-
-    def _move(self, end: int) -> None:
-        """What is not stored yet (the closing frames) goes to where the log turned out to end."""
-        unsent, self.end = self._units[self._sent :], end
-        del self._units[self._sent :]
-        for unit in unsent:
-            self._units.append(replace(unit, start=self.end))
-            self.end += len(unit.data)
+        offset = page.chunks[-1].end
 
 
 class Producer:
     """The outlets of one worker, and the one flush at a time. Owned by the task in ``run``."""
 
-    def __init__(self, log: SessionLog, *, window_bytes: int) -> None:
+    def __init__(self, log: ProducedLog, *, window_bytes: int, lease_s: float) -> None:
         self._log = log
         self._window_bytes = window_bytes
+        self._lease_s = lease_s
         self._outlets: dict[Outlet, None] = {}  # in the order of their claims
         self._dirty = asyncio.Event()
         self._was_flushed = asyncio.Event()
@@ -214,9 +93,25 @@ class Producer:
         """The claims of all outlets: what is not stored yet is still to be protected."""
         return [outlet.claim for outlet in self._outlets]
 
+    def renewed(self, claim: Claim, status: ClaimStatus) -> bool:
+        """What the renewal of a claim came to: whether the session is still ours."""
+        return all(self._renewed(outlet, status) for outlet in self._of(claim))
+
+    def _renewed(self, outlet: Outlet, status: ClaimStatus) -> bool:
+        has_ended = outlet.ended_s is not None
+        if status is ClaimStatus.RENEWED and not has_ended:
+            return True
+        if status in (ClaimStatus.FENCED, ClaimStatus.ENDED):
+            if has_ended and (outlet.has_lingered or status is ClaimStatus.FENCED):
+                self.drop(outlet)
+            return has_ended
+        outlet.estrange()
+        self.wake()
+        return True
+
     def outlets(self) -> list[Outlet]:
-        """All that are open."""
-        return list(self._outlets)
+        """All whose session has not ended."""
+        return [outlet for outlet in self._outlets if outlet.ended_s is None]
 
     def has(self, ref: SessionRef) -> bool:
         """Whether there is an outlet of this session, by whatever claim."""
@@ -253,6 +148,7 @@ class Producer:
         while True:
             await self._wait()
             try:
+                await self._reconcile()
                 await self.flush()
                 pause_s = RETRY_MIN_S
             except LogUnavailable as error:
@@ -261,6 +157,42 @@ class Producer:
                 self._dirty.set()
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, RETRY_MAX_S)
+
+    async def _reconcile(self) -> None:
+        """Sees to every outlet that Redis may have forgotten. Raises LogUnavailable."""
+        for outlet in list(self._outlets):
+            if outlet.wants_restoring:
+                await self._reconcile_one(outlet)
+
+    async def _reconcile_one(self, outlet: Outlet) -> None:
+        ref = outlet.claim.ref
+        await self._log.watch(ref.conversation, WATCH_DELAY_S)
+        restored = await self._log.restore(
+            outlet.claim,
+            outlet.record,
+            start=outlet.start,
+            delivered=outlet.delivered,
+            lease_s=self._lease_s,
+        )
+        if restored.status is ClaimStatus.ENDED and outlet.ended_s is not None:
+            outlet.ended()
+        elif restored.status is not ClaimStatus.RESTORED:
+            self._lost(outlet, AppendStatus(restored.status))
+        elif not outlet.is_verified and (offset := await self._difference(outlet)) is not None:
+            logger.error("the log has other bytes from offset %d on: %s", offset, ref.path())
+            closing = frames.closing(outlet.dialect, State.LOST, Reason.LOG)
+            await self._log.diverge(outlet.claim, offset=offset, closing=closing)
+            self._lost(outlet, AppendStatus.ENDED)
+        elif outlet.restored(restored):
+            self.wake()
+        else:
+            self._lost(outlet, AppendStatus.AT)
+
+    async def _difference(self, outlet: Outlet) -> int | None:
+        async for chunk in stored_chunks(self._log, outlet.claim.ref, outlet.start):
+            if (offset := outlet.first_difference([chunk])) is not None:
+                return offset
+        return None
 
     async def flush(self) -> None:
         """One round trip with what every outlet has. Raises LogUnavailable."""
@@ -282,14 +214,20 @@ class Producer:
         if result.status is AppendStatus.APPENDED:
             outlet.stored(taken)
             if append.state is not None:
-                self.drop(outlet)
-            elif outlet.pending:
-                self._dirty.set()
-        elif result.status is AppendStatus.AT and outlet.go_on_at(result.end):
-            self._dirty.set()
+                outlet.ended()
+            if outlet.pending or outlet.wants_restoring:
+                self.wake()
+        elif result.status in (AppendStatus.FORGOTTEN, AppendStatus.GONE):
+            outlet.estrange()
+            self.wake()
+        elif result.status is AppendStatus.AT and outlet.go_on_at(result.end, result.token_count):
+            self.wake()
         else:
-            self.drop(outlet)
-            outlet.on_lost(result.status)
+            self._lost(outlet, result.status)
+
+    def _lost(self, outlet: Outlet, status: AppendStatus) -> None:
+        self.drop(outlet)
+        outlet.on_lost(status)
 
     def _refused(self, outlet: Outlet, append: Append, error: Exception) -> LogUnavailable | None:
         """An append that Redis refused: full memory ends the session, anything else is retried."""

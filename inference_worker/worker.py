@@ -45,7 +45,9 @@ class Worker:
         self._queue_redis = connect_queue(settings.queue_url)
         self._log = RedisLog(self._redis)
         self._directory = Directory(self._redis)
-        self._producer = Producer(self._log, window_bytes=settings.window_bytes)
+        self._producer = Producer(
+            self._log, window_bytes=settings.window_bytes, lease_s=settings.lease_s
+        )
         self._sessions = Sessions(
             self._log,
             self._producer,
@@ -122,7 +124,9 @@ class Worker:
             self._queue_redis, self._engines, prefill_chunk_tokens=settings.prefill_chunk_tokens
         )
         control = await stack.enter_async_context(
-            Subscription(settings.redis_url, on_message=self._told, on_reset=_nothing).open()
+            Subscription(
+                settings.redis_url, on_message=self._told, on_reset=self._sessions.renew_now
+            ).open()
         )
         wakes = await stack.enter_async_context(
             Subscription(
@@ -202,10 +206,6 @@ async def _subscribed(subscription: Subscription, channel: str) -> None:
             return
         except LogUnavailable as error:
             logger.warning("not subscribed: %s", error)
-
-
-def _nothing() -> None:
-    """A control message that was missed is found by the next append or renewal."""
 
 
 def _model_record(engine: Engine) -> ModelRecord:

@@ -169,11 +169,15 @@ class AppendResult:
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """What a restoring came to: RESTORED with what the log has, FENCED or ENDED."""
+    """What a restoring came to: RESTORED with what the log has, FENCED or ENDED.
+
+    ``whole``: that is all that readers have, and Redis will be trusted again.
+    """
 
     status: ClaimStatus
     end: int = 0
     token_count: int = 0
+    whole: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -410,13 +414,20 @@ class Leases(Protocol):
         ...
 
     async def restore(
-        self, claim: Claim, record: SessionRecord, *, start: int, lease_s: float, complete: bool
+        self,
+        claim: Claim,
+        record: SessionRecord,
+        *,
+        start: int,
+        delivered: int | None,
+        lease_s: float,
     ) -> Restored:
         """Makes a claim, or its whole session, known again that Redis has forgotten.
 
-        The producer has the session's bytes from ``start`` on and appends what is missing;
-        ``complete``: nothing is. ``record`` is what it was told when it claimed. A session that was
-        erased or followed by another meanwhile is ENDED.
+        The producer has the session's bytes from ``start`` on and appends what is missing; readers
+        may have been given them up to ``delivered`` (None: it has not looked yet whether the log
+        has the same). ``record`` is what it was told when it claimed. A session that was erased or
+        followed by another meanwhile is ENDED.
         """
         ...
 

@@ -170,7 +170,13 @@ class MemoryLeases(MemoryState):
         return 1
 
     async def restore(
-        self, claim: Claim, record: SessionRecord, *, start: int, lease_s: float, complete: bool
+        self,
+        claim: Claim,
+        record: SessionRecord,
+        *,
+        start: int,
+        delivered: int | None,
+        lease_s: float,
     ) -> Restored:
         session = self._find(claim.ref)
         if session is None and (session := self._remade(claim, record, start)) is None:
@@ -182,6 +188,7 @@ class MemoryLeases(MemoryState):
             is_now.attempt == claim.attempt and is_now.nonce != claim.nonce
         ):
             return Restored(ClaimStatus.FENCED)
+        whole = delivered is not None and is_now.end >= delivered
         session.record = replace(
             is_now,
             state=State.RUNNING,
@@ -189,9 +196,9 @@ class MemoryLeases(MemoryState):
             nonce=claim.nonce,
             worker=claim.worker,
             lease_until_ms=self._now() + round(lease_s * 1000),
-            run_id=self.run_id if complete else is_now.run_id,
+            run_id=self.run_id if whole else is_now.run_id,
         )
-        return Restored(ClaimStatus.RESTORED, session.record.end, session.record.token_count)
+        return Restored(ClaimStatus.RESTORED, is_now.end, is_now.token_count, whole)
 
     def _remade(self, claim: Claim, record: SessionRecord, start: int) -> Session | None:
         ref = claim.ref

@@ -127,7 +127,13 @@ class RedisLeases:
         return await self.renew(claims, lease_s)
 
     async def restore(
-        self, claim: Claim, record: SessionRecord, *, start: int, lease_s: float, complete: bool
+        self,
+        claim: Claim,
+        record: SessionRecord,
+        *,
+        start: int,
+        delivered: int | None,
+        lease_s: float,
     ) -> Restored:
         ref = claim.ref
         args = (
@@ -143,7 +149,7 @@ class RedisLeases:
             ms(LIVE_S),
             ms(ROUTE_S),
             start,
-            "1" if complete else "",
+            "" if delivered is None else delivered,
             frames.end_comment(State.STOPPED, "replaced"),
             record.request_sha256,
             ms(INTENT_S),
@@ -157,7 +163,7 @@ class RedisLeases:
         status = ClaimStatus(reply[0].decode())
         if status is not ClaimStatus.RESTORED:
             return Restored(status)
-        return Restored(status, int(reply[1]), int(reply[2]))
+        return Restored(status, int(reply[1]), int(reply[2]), reply[3] == b"1")
 
     async def diverge(self, claim: Claim, *, offset: int, closing: bytes) -> None:
         args = (keys.session(claim.ref), "", State.LOST, "log", closing, offset)

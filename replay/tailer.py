@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Protocol
 
 from replay import frames, keys
-from replay.errors import LogUnavailable, OffsetBeyondEnd, SessionNotFound
+from replay.errors import LogUnavailable, OffsetBeyondEnd, OffsetDoubtful, SessionNotFound
 from replay.identity import SessionRef
 from replay.log import (
     CHUNK_BYTES_MAX,
@@ -84,9 +84,15 @@ class Tailer:
         *,
         waiting: Callable[[SessionRef], Awaitable[bytes]] = nothing_to_say,
         joins_history: bool = False,
+        may_come_back: Callable[[], bool] = lambda: False,
     ) -> None:
-        """``joins_history``: stored entries come in few large chunks, not one by one."""
+        """``joins_history``: stored entries come in few large chunks, not one by one.
+
+        ``may_come_back``: whether a session that is gone may only have been forgotten by Redis, so
+        that its producer will say so.
+        """
         self._log = log
+        self._may_come_back = may_come_back
         self._joins_history = joins_history
         self._open_channels = channels
         self._waiting = waiting
@@ -121,14 +127,14 @@ class Tailer:
     ) -> AsyncIterator[Tail]:
         """A reader of the session from byte ``offset`` on: history, then live, until the end.
 
-        ``ping_interval_s`` is the record's. Raises OffsetExpired, OffsetBeyondEnd, SessionNotFound
-        and LogUnavailable, here or while it is iterated.
+        ``ping_interval_s`` is the record's. Raises OffsetExpired, OffsetBeyondEnd, OffsetDoubtful,
+        SessionNotFound and LogUnavailable, here or while it is iterated.
         """
         async with self._joined(ref) as topic:
             topic.ping_interval_s = ping_interval_s
-            if offset > 0:
-                await self._check(ref, offset)
             tail = Tail(topic, offset, joins_history=self._joins_history)
+            if offset > 0:
+                await self._check(tail)
             topic.tails.add(tail)
             try:
                 yield tail
@@ -158,10 +164,18 @@ class Tailer:
                 self._channels.unsubscribe(channel)
                 await topic.aclose()
 
-    async def _check(self, ref: SessionRef, offset: int) -> None:
+    async def _check(self, tail: Tail) -> None:
+        """Whether the log has what the client says that it has."""
+        ref, offset = tail.ref, tail.position
         pulse = await self._log.pulse(ref, silence_ms=-1, comment=b"")
         if pulse is None:
+            if self._may_come_back():
+                raise LogUnavailable("it may have forgotten the session")
             raise SessionNotFound(ref.conversation_id)
+        if pulse.doubt is not None:
+            if pulse.doubt.concerns(offset):
+                raise OffsetDoubtful(offset, pulse.doubt.offset)
+            tail.cleared = pulse.doubt.number
         if offset > pulse.end:
             raise OffsetBeyondEnd(offset, pulse.end)
 
@@ -171,9 +185,9 @@ class Tailer:
             topic.hear(payload)
 
     def _on_reset(self) -> None:
-        """Something may have been missed while the connection was away."""
+        """Something may have been missed, or forgotten, while the connection was away."""
         for topic in self._topics.values():
-            topic.behind()
+            topic.reread()
 
     async def _pulse_forever(self) -> None:
         while True:
@@ -190,9 +204,10 @@ class Tailer:
     async def _pulse(self, group: Sequence[_Topic]) -> None:
         asks = await asyncio.gather(*map(self._ask, group))
         for topic, pulse in zip(group, await self._log.pulses(asks), strict=True):
-            if not isinstance(pulse, Exception):
-                topic.heard = time.monotonic()
-                topic.take(pulse)
+            if isinstance(pulse, Exception) or (pulse is None and self._may_come_back()):
+                continue
+            topic.heard = time.monotonic()
+            topic.take(pulse)
 
     async def _ask(self, topic: _Topic) -> Ask:
         if not topic.waits or topic.ping_interval_s < 0:
@@ -227,7 +242,7 @@ class _Topic:
         self._under_way: dict[int, asyncio.Task[Page]] = {}
 
     def hear(self, payload: bytes) -> None:
-        """One published message: a chunk, the end, or the producer's release."""
+        """One published message: a chunk, the end, a doubt, or the producer's release."""
         self.heard = time.monotonic()
         if payload.startswith(b"c"):
             start, data = payload[1:].split(b"\n", 1)
@@ -237,6 +252,10 @@ class _Topic:
             end = End.from_json(payload[1:])
             for tail in self.tails:
                 tail.offer_end(end)
+        elif payload.startswith(b"d"):
+            offset, number = payload[1:].split()
+            for tail in self.tails:
+                tail.doubt(int(offset), int(number))
         elif payload == b"r":
             self.released.set()
 
@@ -253,13 +272,15 @@ class _Topic:
             return
         self.waits = pulse.state in (State.QUEUED, State.LOADING)
         for tail in self.tails:
+            if pulse.doubt is not None:
+                tail.doubt(pulse.doubt.offset, pulse.doubt.number)
             if pulse.state.is_final or tail.position < pulse.end:
                 tail.fall_behind()
 
-    def behind(self) -> None:
-        """Sends every reader back to the history."""
+    def reread(self) -> None:
+        """Sends every reader back to the history: what was read may have been forgotten."""
         for tail in self.tails:
-            tail.fall_behind()
+            tail.reread()
 
     async def page(self, offset: int) -> Page:
         """One page of history, read after this call; readers who ask meanwhile share it.
@@ -326,16 +347,20 @@ class Tail:
         "_lost",
         "_pieces",
         "_queued_bytes",
+        "_reread",
         "_stored",
         "_topic",
         "_waiter",
+        "cleared",
         "position",
     )
 
     def __init__(self, topic: _Topic, offset: int, *, joins_history: bool = False) -> None:
         self.position = offset
+        self.cleared = 0  # number of the last doubt that was found not to concern it
         self._joins_history = joins_history
         self._topic = topic
+        self._reread = False
         # Short lists: ten thousand readers have them, and an empty deque takes 760 bytes.
         self._stored: list[Chunk | End] = []
         self._pieces: list[tuple[int, bytes] | End] = []
@@ -344,6 +369,11 @@ class Tail:
         self._lost: Exception | None = None
         self._loop = asyncio.get_running_loop()
         self._waiter: asyncio.Future[None] | None = None
+
+    @property
+    def ref(self) -> SessionRef:
+        """Whose log it reads."""
+        return self._topic.ref
 
     def offer(self, start: int, data: bytes) -> None:
         """Live bytes; beyond the limit the queue is dropped and read from the history later."""
@@ -365,6 +395,21 @@ class Tail:
         self._queued_bytes = 0
         self._behind = True
         self._wake()
+
+    def reread(self) -> None:
+        """The same, with what was read already and not delivered: Redis may have forgotten it."""
+        self._stored.clear()
+        self._reread = True
+        self.fall_behind()
+
+    def doubt(self, offset: int, number: int) -> None:
+        """Bytes above ``offset`` may be others now; a reader below it has none of them."""
+        if number <= self.cleared:
+            return
+        self.cleared = number
+        self.reread()
+        if self.position > offset:
+            self.lose(OffsetDoubtful(self.position, offset))
 
     def lose(self, error: Exception) -> None:
         """Nothing more will come; the reader gets ``error``."""
@@ -405,12 +450,18 @@ class Tail:
     def _deliver(self, item: Chunk | End) -> Chunk | End:
         if isinstance(item, Chunk):
             self.position = item.end
+        elif item.size < self.position:
+            raise OffsetDoubtful(self.position, item.size)
         return item
 
     async def _read(self) -> None:
         # Cleared first: what happens during the read (a gap, a reset) must send us back again.
-        self._behind = False
+        self._behind = self._reread = False
         page = await self._topic.page(self.position)
+        if page.doubt is not None:
+            self.doubt(page.doubt.offset, page.doubt.number)
+        if self._reread:
+            return
         self._stored.extend(joined(page.chunks) if self._joins_history else page.chunks)
         if page.end is not None:
             self._stored.append(page.end)

@@ -4,10 +4,10 @@
 --
 -- KEYS  record, route, conversations, then the intent where there is an idempotency key
 -- ARGV  session, stem, conversation, model, epoch, attempt, nonce, worker, lease_ms, live_ms, route_ms,
---       offset at which the producer's body begins, '1' where nothing that it has sent is missing,
---       closing bytes of a session that was replaced, request_sha256, intent_ms, then the
---       record's fields
--- Returns {'restored', end, tokens}, {'fenced'} or {'ended'}.
+--       offset at which the producer's body begins, offset up to which readers may have been given it
+--       ('' where it has not compared its body with the log yet), closing bytes of a session that was
+--       replaced, request_sha256, intent_ms, then the record's fields
+-- Returns {'restored', end, tokens, '1' where the log has all that readers have}, {'fenced'} or {'ended'}.
 local record, route, conversations = KEYS[1], KEYS[2], KEYS[3]
 local session, stem, conversation, model, epoch = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local attempt, nonce, live = ARGV[6], ARGV[7], ARGV[10]
@@ -40,6 +40,7 @@ end
 redis.call('HSET', record, 'state', 'running', 'attempt', attempt, 'nonce', nonce, 'worker', ARGV[8],
   'lease_until_ms', int(now + number(ARGV[9])))
 redis.call('PEXPIRE', record, live)
-if ARGV[13] == '1' then redis.call('HSET', record, 'run_id', run_id()) end
 local is = fields(record, 'end', 'token_count')
-return { 'restored', is['end'], is.token_count }
+local whole = ARGV[13] ~= '' and number(is['end']) >= number(ARGV[13])
+if whole then redis.call('HSET', record, 'run_id', run_id()) end
+return { 'restored', is['end'], is.token_count, whole and '1' or '' }

@@ -108,7 +108,7 @@ class Desk:
     def __init__(self) -> None:
         self.log = FaultyLog()
         self.engine: Any = Script()
-        self.producer = Producer(self.log, window_bytes=1 << 20)
+        self.producer = Producer(self.log, window_bytes=1 << 20, lease_s=60)
         self.released: list[SessionRef] = []
         self.release_fails = 0
         self.slots_freed = 0

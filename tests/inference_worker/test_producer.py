@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 from redis.exceptions import OutOfMemoryError
 
 from inference_worker import producer
-from inference_worker.producer import Outlet, Producer
+from inference_worker.outlet import Outlet
+from inference_worker.producer import Producer
 from replay import frames
 from replay.errors import LogUnavailable
 from replay.identity import SessionRef
 from replay.log import CHUNK_BYTES_MAX, Append, AppendResult, AppendStatus, Claim
-from replay.records import SessionRecord, State, Token
+from replay.records import Chunk, SessionRecord, State, Token
 
 pytestmark = pytest.mark.anyio
 LIMIT_S = 5.0
@@ -93,7 +94,7 @@ class Journal:
         if name in self.ends:
             return AppendResult(AppendStatus.ENDED)
         if append.start != len(body):
-            return AppendResult(AppendStatus.AT, len(body))
+            return AppendResult(AppendStatus.AT, len(body), len(tokens))
         assert append.first_token <= len(tokens)
         self.body[name] = body + append.data
         tokens[append.first_token :] = append.tokens
@@ -124,14 +125,16 @@ class Line:
 
     def __init__(self, journal: Journal) -> None:
         self.journal = journal
-        self.producer = Producer(journal, window_bytes=WINDOW)  # type: ignore[arg-type]
+        self.producer = Producer(journal, window_bytes=WINDOW, lease_s=60)  # type: ignore[arg-type]
         self.lost: list[AppendStatus] = []
         self.outlet = self.another("c")
 
-    def another(self, name: str, *, ping_interval_s: float = -1, **more: Any) -> Outlet:
-        fields: dict[str, Any] = {"ping_interval_s": ping_interval_s, **more}
+    def another(
+        self, name: str, *, ping_interval_s: float = -1, end: int = 0, **more: Any
+    ) -> Outlet:
+        fields: dict[str, Any] = {"ping_interval_s": ping_interval_s, "end": end}
         record = SessionRecord("t", name, name, "m", 1, dialect="openai.chat", **fields)
-        outlet = Outlet(claim_of(name), record, on_lost=self.lost.append)
+        outlet = Outlet(claim_of(name), record, on_lost=self.lost.append, **more)
         self.producer.add(outlet)
         return outlet
 
@@ -245,7 +248,8 @@ async def test_an_outlet_goes_on_where_its_record_stands() -> None:
     async with lines() as line:
         line.journal.body["d"] = b": queued 1\n\n"
         line.journal.tokens["d"] = [Token(1), Token(2)]
-        line.outlet = line.another("d", end=12, token_count=2)
+        had = [Chunk(12, b": queued 1\n\n")]
+        line.outlet = line.another("d", end=12, body=had, tokens=[Token(1), Token(2)])
         line.put(b"x", 3)
         line.close()
         await line.closed()
@@ -319,7 +323,7 @@ async def test_an_end_beyond_all_that_was_made_is_no_log_of_ours() -> None:
         assert line.lost == [AppendStatus.AT]
 
 
-@pytest.mark.parametrize("status", [AppendStatus.FENCED, AppendStatus.ENDED, AppendStatus.GONE])
+@pytest.mark.parametrize("status", [AppendStatus.FENCED, AppendStatus.ENDED])
 async def test_a_session_that_is_not_ours_any_more_is_told_once_and_left(
     status: AppendStatus,
 ) -> None:
