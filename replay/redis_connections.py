@@ -45,8 +45,10 @@ class Attentive(AbstractConnection):
         self._on_made()
 
     async def can_read_destructive(self) -> bool:
-        reader = self._reader
-        return reader is None or reader.at_eof() or bool(getattr(reader, "_buffer", b""))
+        reader, writer = self._reader, self._writer
+        if reader is None or writer is None or writer.is_closing():  # a reset leaves no EOF
+            return True
+        return reader.at_eof() or bool(getattr(reader, "_buffer", b""))
 
     async def send_packed_command(
         self, command: bytes | str | Iterable[bytes], check_health: bool = True
@@ -59,7 +61,8 @@ class Attentive(AbstractConnection):
             async with asyncio.timeout(self.socket_timeout):
                 self._writer.writelines([chunks] if isinstance(chunks, bytes) else chunks)
                 await self._writer.drain()
-        except OSError as error:  # a timeout is one too
+        except (OSError, RuntimeError) as error:
+            # A timeout is an OSError; RuntimeError is what uvloop raises after a reset.
             await self.disconnect(nowait=True)
             raise ConnectionError(f"writing to Redis: {error or type(error).__name__}") from error
         except BaseException:

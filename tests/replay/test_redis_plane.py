@@ -6,18 +6,21 @@ import asyncio
 import hashlib
 import random
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
+import uvloop
 from redis.asyncio import Redis
-from redis.exceptions import OutOfMemoryError, ResponseError
+from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
 
 from deploy.local.ports import any_free
 from replay import redis_connections
 from replay.errors import LogUnavailable
 from replay.redis_plane import Plane, connect, translated
 from replay.redis_scripts import Call, Script
+from tests.chaos.proxy import Link
 
 pytestmark = pytest.mark.anyio
 LIMIT_S = 10.0
@@ -107,6 +110,28 @@ async def test_a_connection_that_was_closed_while_idle_is_made_again(
             assert await redis.ping()
     finally:
         await other.aclose()
+
+
+def test_a_connection_that_was_reset_is_made_again_whatever_the_loop(redis_url: str) -> None:
+    where = urlsplit(redis_url)
+    assert where.hostname and where.port
+
+    async def ping_between_resets() -> bool:
+        async with Link((where.hostname, where.port)) as link:
+            client = connect(f"redis://127.0.0.1:{link.port}")
+            for _ in range(5):
+                with suppress(RedisError):  # the error that is translated; any other is a defect
+                    await client.ping()
+                link.reset()
+                await asyncio.sleep(0.05)  # the news travels
+            with suppress(RedisError):
+                await client.ping()
+            answered = await client.ping()
+            await client.aclose()
+            return bool(answered)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(ping_between_resets())
 
 
 async def test_a_forgotten_script_is_loaded_and_called_again(redis: Redis) -> None:

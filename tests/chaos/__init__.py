@@ -1,0 +1,1 @@
+"""A machine that tries to break the guarantees: a seed is a plan, an oracle says what broke."""
