@@ -36,6 +36,7 @@ from replay.cluster import Directory
 from replay.errors import LogUnavailable, RedisUnfit
 from replay.identity import SessionRef
 from replay.log import Look
+from replay.recovery import Recovery
 from replay.redis_log import RedisLog
 from replay.redis_plane import Client, connect, connect_queue
 from replay.redis_policy import START_S, check_policies
@@ -147,7 +148,8 @@ async def _open_node(
         log, directory = RedisLog(log_redis), Directory(log_redis)
         catalog = Catalog(directory)
         inbox = Inbox(inbox_redis, node_id, settings.prepare_timeout_s)
-        tailer = await stack.enter_async_context(_tailer(settings, log, catalog, queue))
+        recovery = Recovery(log, lease_s=settings.lease_s)
+        tailer = await stack.enter_async_context(_tailer(settings, log, catalog, queue, recovery))
         heartbeat = Heartbeat(directory, node_id, connections, presence)
         stack.push_async_callback(_leave, directory, node_id)
         sweeper = await stack.enter_async_context(_sweeper(settings, queue))
@@ -157,6 +159,7 @@ async def _open_node(
                 heartbeat=heartbeat.run,
                 inbox=inbox.run,
                 sweeper=sweeper.run,
+                recovery=recovery.watch,
                 overdue=lambda: cut_overdue(connections, settings.send_timeout_s),
             )
         )
@@ -169,6 +172,7 @@ async def _open_node(
             preparer=inbox,
             queue=queue,
             connections=connections,
+            recovery=recovery,
             presence=presence,
         )
         try:
@@ -177,16 +181,22 @@ async def _open_node(
             await node.errands.finish(LEAVE_TIMEOUT_S)
 
 
-def _tailer(settings: ApiSettings, log: RedisLog, catalog: Catalog, queue: JobQueue) -> Tailer:
+def _tailer(
+    settings: ApiSettings, log: RedisLog, catalog: Catalog, queue: JobQueue, recovery: Recovery
+) -> Tailer:
     def channels(on_message: OnMessage, on_reset: OnReset) -> Any:
-        subscription = Subscription(settings.redis_url, on_message=on_message, on_reset=on_reset)
-        return subscription.open()
+        def reset() -> None:
+            recovery.look()
+            on_reset()
+
+        return Subscription(settings.redis_url, on_message=on_message, on_reset=reset).open()
 
     return Tailer(
         log,
         channels,
         waiting=lambda ref: keep_alive(ref, catalog, queue),
         joins_history=True,
+        may_come_back=lambda: recovery.is_under_way,
     )
 
 

@@ -20,7 +20,7 @@ from api.json_body import parse_object
 from api.lasting import Lasting
 from api.node import Node, NodeDep
 from api.opening import Caller, Opening, OpenSession
-from api.problems import SessionEnded
+from api.problems import SessionEnded, Unavailable
 from api.stream import stop
 from api.stream_response import STREAM_HEADERS, ConnectedResponse, pump, raw
 from replay import frames
@@ -104,6 +104,8 @@ class GenerationResponse(ConnectedResponse):
                     await self._stream(connection, opened)
                 else:
                     await self._fold(connection, opened)
+        except SessionNotFound:
+            raise Unavailable("the session log has lost the session, retry", "forgotten") from None
         finally:
             if self._session.is_plain and not self._has_ended:
                 # Not awaited here: Redis may be away, and the client's leaving ends this task.

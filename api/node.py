@@ -15,6 +15,7 @@ from api.connection import Connections
 from api.dispatch import JobQueue
 from api.inbox import Preparer
 from replay.log import Feed, Leases, SessionLog
+from replay.recovery import Recovery
 from replay.tailer import Tailer
 
 
@@ -71,6 +72,7 @@ class Node:
     preparer: Preparer
     queue: JobQueue
     connections: Connections
+    recovery: Recovery
     presence: Presence = field(default_factory=Presence)
     errands: Errands = field(default_factory=Errands)
 

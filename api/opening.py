@@ -165,6 +165,7 @@ class Opening:
             request_sha256=self._request_sha256,
         )
         if attached is None:
+            self._node.recovery.check()
             return None
         record = await self._record(attached)
         return None if (record.state, record.reason) in NOT_BEGUN else self._joined(record)

@@ -72,7 +72,11 @@ async def read_stream(request: Request, node: NodeDep) -> Response:
 async def _resolve(node: Node, request: Request, name: str, epoch: int | None) -> SessionRecord:
     if not requests.may_exist(name):
         raise SessionNotFound(name)
-    return await node.log.resolve(requests.tenant_of(request), name, epoch)
+    try:
+        return await node.log.resolve(requests.tenant_of(request), name, epoch)
+    except (SessionNotFound, SessionExpired, EpochMismatch):
+        node.recovery.check()
+        raise
 
 
 async def _check(node: Node, record: SessionRecord, offset: int) -> None:
@@ -95,6 +99,8 @@ async def stop_stream(request: Request, node: NodeDep) -> Response:
     if not requests.may_exist(name):
         return Response(status_code=204)
     stopped = await stop(node, requests.tenant_of(request), name, epoch=epoch, keep=keep)
+    if stopped is None:
+        node.recovery.check()
     return Response(status_code=204, headers=_stop_headers(stopped))
 
 
@@ -114,9 +120,9 @@ async def stop(
     ref = await _live_ref(node, tenant, name, epoch)
     if ref is None:
         # Nothing runs now, but a POST may be about to open it: the stop must be noted.
-        return await node.log.stop(tenant, name, epoch=epoch, keep=keep, reason=reason)
+        return await _stop(node, tenant, name, epoch, keep, reason)
     async with node.tailer.listen(ref) as released:
-        stopped = await node.log.stop(tenant, name, epoch=epoch, keep=keep, reason=reason)
+        stopped = await _stop(node, tenant, name, epoch, keep, reason)
         if stopped is None or not stopped.stopped:
             return stopped
         if stopped.was_claimed and stopped.ref == ref:
@@ -124,6 +130,15 @@ async def stop(
     if not stopped.was_claimed:
         with suppress(LogUnavailable):  # whoever takes the job finds that the session has ended
             await node.queue.remove(stopped.ref, dispatch=stopped.dispatch)
+    return stopped
+
+
+async def _stop(
+    node: Node, tenant: str, name: str, epoch: int | None, keep: bool, reason: str
+) -> Stopped | None:
+    stopped = await node.log.stop(tenant, name, epoch=epoch, keep=keep, reason=reason)
+    if stopped is not None:
+        node.recovery.remember(stopped, keep=keep)
     return stopped
 
 
@@ -159,6 +174,8 @@ async def lookup_streams(request: Request, node: NodeDep) -> list[dict[str, Any]
     if not names:
         return []
     records = await node.log.lookup(requests.tenant_of(request), names)
+    if len(records) < len(names):
+        node.recovery.check()
     waiting = [record for record in records if record.state is State.QUEUED]
     positions = await _positions(node, waiting)
     return [summary(record, positions.get(record.ref)) for record in records]

@@ -46,6 +46,7 @@ from replay.records import (
     State,
     pack_tokens,
 )
+from replay.recovery import Run
 from replay.subscription import OnMessage, OnReset
 
 EVICTED_MS = 30_000
@@ -323,6 +324,10 @@ class MemoryLog(MemoryLeases):
             await self.pulse(ask.ref, silence_ms=ask.silence_ms, comment=ask.comment)
             for ask in asks
         ]
+
+    async def run(self) -> Run:
+        """Which start this is; a test changes it."""
+        return Run(self.run_id, 3600)
 
     async def ping(self) -> None:
         """Always there."""

@@ -27,6 +27,7 @@ from replay.log import Append, AppendResult, Claim
 from replay.memory_log import MemoryLog
 from replay.prepare import Prepared, Refused
 from replay.records import Reason, State
+from replay.recovery import Recovery
 from replay.tailer import Tailer
 
 MODEL = "org/model:Q4"
@@ -251,6 +252,7 @@ async def node_parts(settings: ApiSettings) -> AsyncIterator[tuple[FastAPI, dict
                 preparer=preparer,
                 queue=queue,
                 connections=connections,
+                recovery=Recovery(log, lease_s=1.0),
                 presence=presence,
             )
             try:

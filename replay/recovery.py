@@ -1,0 +1,127 @@
+"""What a process knows of a Redis that may have forgotten: for how long, and what to say again.
+
+A Redis that was restarted, or replaced by its replica, may lack its last seconds. Producers then
+make their sessions known again; until they have had the time, whoever finds no session does not
+know that there is none. A stop that was answered and then forgotten is issued again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import NoReturn, Protocol
+
+from replay.errors import EpochMismatch, LogUnavailable
+from replay.identity import SessionRef
+from replay.log import Stopped
+
+ASK_INTERVAL_S = 2.0
+"""A failover within a Redis Cluster may break no connection of ours, so it is asked about."""
+
+RETRY_S = 0.2
+STOP_MEMORY_S = 60.0
+"""How long a stop is remembered; Redis forgets seconds."""
+
+STOPS_MAX = 10_000
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Which start of Redis this is, and how long ago that was."""
+
+    id: str
+    age_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Stop:
+    at_s: float
+    ref: SessionRef
+    keep: bool
+    reason: str
+
+
+class ForgetfulLog(Protocol):
+    """What is asked of the log, and told again."""
+
+    async def run(self) -> Run:
+        """Which start of Redis this is. Raises LogUnavailable."""
+        ...
+
+    async def stop(
+        self, tenant: str, name: str, *, epoch: int | None, keep: bool, reason: str
+    ) -> Stopped | None:
+        """See ``SessionLog``."""
+        ...
+
+
+class Recovery:
+    """One process's view of its Redis. Owned by the task that awaits ``watch``."""
+
+    def __init__(self, log: ForgetfulLog, *, lease_s: float) -> None:
+        self._log = log
+        self._period_s = lease_s
+        self._run = ""
+        self._until_s = 0.0
+        self._asks = asyncio.Event()
+        self._stops: deque[_Stop] = deque(maxlen=STOPS_MAX)
+
+    def look(self) -> None:
+        """The connection was lost: until the answer is there, anything may have been forgotten."""
+        self._asks.set()
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether a session that is not there may come back."""
+        is_asking = self._asks.is_set() and bool(self._run)
+        return is_asking or time.monotonic() < self._until_s
+
+    def check(self) -> None:
+        """Called where a session is not there. Raises LogUnavailable where it may come back."""
+        if self.is_under_way:
+            raise LogUnavailable("Redis has just come back")
+
+    def remember(self, stopped: Stopped, *, keep: bool) -> None:
+        """A stop that is about to be answered must outlive Redis's memory."""
+        self._stops.append(_Stop(time.monotonic(), stopped.ref, keep, stopped.reason))
+
+    async def watch(self) -> NoReturn:
+        """Asks again and again, until it is cancelled, which Redis it is."""
+        while True:
+            try:
+                await self._ask()
+            except LogUnavailable:
+                await asyncio.sleep(RETRY_S)
+                continue
+            self._asks.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(ASK_INTERVAL_S):
+                    await self._asks.wait()
+
+    async def _ask(self) -> None:
+        run = await self._log.run()
+        if run.id == self._run:
+            return
+        if self._run or run.age_s <= self._period_s:
+            logger.warning("another start of Redis: it may have forgotten its last seconds")
+            self._until_s = time.monotonic() + self._period_s
+            await self._stop_again()
+        self._run = run.id
+
+    async def _stop_again(self) -> None:
+        since_s = time.monotonic() - STOP_MEMORY_S
+        for stop in [one for one in self._stops if one.at_s >= since_s]:
+            with suppress(EpochMismatch):
+                await self._log.stop(
+                    stop.ref.tenant,
+                    stop.ref.conversation_id,
+                    epoch=stop.ref.epoch,
+                    keep=stop.keep,
+                    reason=stop.reason,
+                )
