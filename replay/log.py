@@ -26,6 +26,9 @@ CHUNK_BYTES_MAX = 64 * 1024
 PAGE_ENTRIES_MAX = 256
 """How many entries one read returns at most, so that no reply blocks Redis for long."""
 
+PAGE_BYTES_MAX = 8 * CHUNK_BYTES_MAX
+"""The same in bytes, save one entry: a reader that does not read holds a page."""
+
 LIVE_S = 24 * 3600.0
 """How long a session's keys live without a sign of life; a guard, the reaper is far faster."""
 
@@ -199,11 +202,15 @@ class Doubt:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """What one read found: chunks in order, and the end where it was reached."""
+    """What one read found: chunks in order, and the end where it was reached.
+
+    ``more`` where a limit, and not the log, has ended it.
+    """
 
     chunks: list[Chunk] = field(default_factory=list)
     end: End | None = None
     doubt: Doubt | None = None
+    more: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from replay.identity import SEPARATOR, Conversation, SessionRef, candidates
 from replay.log import (
     LINE_MAX,
     NOT_BEGUN,
+    PAGE_BYTES_MAX,
     PAGE_ENTRIES_MAX,
     PLACE_S,
     Append,
@@ -190,13 +191,14 @@ class MemoryLog(MemoryLeases):
         if session is None:
             return Page()
         after = [chunk for chunk in session.chunks if chunk.end > offset]
-        page = after[:PAGE_ENTRIES_MAX]
+        within = [chunk for chunk in after if chunk.end <= offset + PAGE_BYTES_MAX]
+        page = after[: len(within) + 1][:PAGE_ENTRIES_MAX]
         if page and page[0].start > offset:
             raise OffsetExpired(offset, page[0].start)
         if page:
             page[0] = page[0].cut(offset)
-        end = session.end if len(after) < PAGE_ENTRIES_MAX else None
-        return Page(page, end, doubt_of(session.record))
+        more = len(after) > len(within) or len(page) == PAGE_ENTRIES_MAX
+        return Page(page, None if more else session.end, doubt_of(session.record), more)
 
     async def record(self, ref: SessionRef) -> SessionRecord | None:
         session = self._find(ref)

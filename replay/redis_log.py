@@ -24,6 +24,7 @@ from replay.log import (
     INTENT_S,
     LINE_MAX,
     LIVE_S,
+    PAGE_BYTES_MAX,
     PAGE_ENTRIES_MAX,
     PLACE_S,
     ROUTE_S,
@@ -95,14 +96,17 @@ class RedisLog(RedisLeases):
         return [_append_result(reply) for reply in replies]
 
     async def read(self, ref: SessionRef, offset: int) -> Page:
-        key = keys.stream(ref)
+        key, limit = keys.stream(ref), offset + PAGE_BYTES_MAX
         async with translated("read"), self._redis.pipeline(transaction=False) as pipeline:
-            pipeline.execute_command("XRANGE", key, f"({offset}", "+", "COUNT", PAGE_ENTRIES_MAX)
+            # What follows the limit is asked first: if there is anything, the rest is complete.
+            pipeline.execute_command("XRANGE", key, f"({limit}", "+", "COUNT", 1)
+            pipeline.execute_command("XRANGE", key, f"({offset}", limit, "COUNT", PAGE_ENTRIES_MAX)
             pipeline.hmget(keys.record(ref), *DOUBT_FIELDS)
-            entries, doubt = await pipeline.execute()
+            beyond, entries, doubt = await pipeline.execute()
+        entries, is_full = entries or [], len(entries or ()) >= PAGE_ENTRIES_MAX
         chunks: list[Chunk] = []
         end: End | None = None
-        for entry_id, pairs in entries or ():
+        for entry_id, pairs in entries if is_full else [*entries, *(beyond or ())]:
             found = (
                 dict(zip(pairs[::2], pairs[1::2], strict=True))
                 if isinstance(pairs, list)
@@ -116,7 +120,8 @@ class RedisLog(RedisLeases):
             if chunks[0].start > offset:
                 raise OffsetExpired(offset, chunks[0].start)
             chunks[0] = chunks[0].cut(offset)
-        return Page(chunks, end, _doubt(doubt))
+        more = is_full or bool(beyond and end is None)
+        return Page(chunks, end, _doubt(doubt), more)
 
     async def record(self, ref: SessionRef) -> SessionRecord | None:
         async with translated("record"):

@@ -24,7 +24,6 @@ from replay.errors import LogUnavailable, OffsetBeyondEnd, OffsetDoubtful, Sessi
 from replay.identity import SessionRef
 from replay.log import (
     CHUNK_BYTES_MAX,
-    PAGE_ENTRIES_MAX,
     Ask,
     Feed,
     Page,
@@ -465,7 +464,7 @@ class Tail:
         self._stored.extend(joined(page.chunks) if self._joins_history else page.chunks)
         if page.end is not None:
             self._stored.append(page.end)
-        elif len(page.chunks) >= PAGE_ENTRIES_MAX:
+        elif page.more:
             self._behind = True
 
     def _live(self) -> Chunk | End | None:

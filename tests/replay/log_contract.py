@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AbstractAsyncContextManager
+from itertools import accumulate, pairwise
 from typing import Any, Protocol
 
 import pytest
@@ -22,6 +23,8 @@ from replay.errors import (
 )
 from replay.identity import Conversation, SessionRef
 from replay.log import (
+    CHUNK_BYTES_MAX,
+    PAGE_BYTES_MAX,
     PAGE_ENTRIES_MAX,
     Append,
     AppendResult,
@@ -390,8 +393,23 @@ class LogContract:
             await append(harness.log, claim, i, b"%d" % (i % 10))
         await close(harness.log, claim, count)
         page = await harness.log.read(ref, 0)
-        assert (len(page.chunks), page.end) == (PAGE_ENTRIES_MAX, None)
+        assert (len(page.chunks), page.end, page.more) == (PAGE_ENTRIES_MAX, None, True)
         assert len(await body(harness.log, ref)) == count
+
+    async def test_a_page_of_large_entries_has_few(self, harness: Harness) -> None:
+        ref, claim = await produced(harness.log)
+        sizes = [CHUNK_BYTES_MAX, 3, CHUNK_BYTES_MAX - 3, 2 * PAGE_BYTES_MAX, 1, PAGE_BYTES_MAX]
+        whole = b"".join(b"%d" % number * size for number, size in enumerate(sizes))
+        ends = list(accumulate(sizes))
+        for start, end in pairwise([0, *ends]):
+            await append(harness.log, claim, start, whole[start:end])
+        await close(harness.log, claim, ends[-1])
+        for offset in (0, 1, ends[2], ends[2] + 1, ends[3] - 1, ends[3], ends[4], ends[5]):
+            page = await harness.log.read(ref, offset)
+            besides = sum(len(chunk.data) for chunk in page.chunks[:-1])
+            assert besides <= PAGE_BYTES_MAX
+            assert (page.end is None) == page.more
+            assert await body(harness.log, ref, offset) == whole[offset:]
 
     async def test_a_repeated_append_does_nothing(self, harness: Harness) -> None:
         ref, claim = await produced(harness.log)
