@@ -10,13 +10,14 @@ import argparse
 import sys
 import time
 
-from tests.benchmarks import delivery, dispatch, first_token, replaying
+from tests.benchmarks import delivery, dispatch, first_token, idle_readers, replaying
 from tests.benchmarks.report import heading, table
 
 BENCHMARKS = {
     "dispatch": dispatch,
     "first-token": first_token,
     "delivery": delivery,
+    "idle-readers": idle_readers,
     "replay": replaying,
 }
 
