@@ -362,6 +362,8 @@ def _append_result(reply: Any) -> AppendResult | Exception:
 
 
 def _pulse_call(ask: Ask) -> Call:
+    if ask.silence_ms < 0:
+        return Call(script("ask"), (keys.record(ask.ref),), ())
     args = (keys.session(ask.ref), ask.silence_ms, ask.comment)
     return Call(script("pulse"), (keys.record(ask.ref),), args)
 

@@ -154,6 +154,16 @@ class Sweeper:
 
     async def sweep(self) -> None:
         """One look at everything that is due. Raises LogUnavailable."""
+        try:
+            await self._sweep()
+        except LogUnavailable:
+            # A Redis that refuses us (its disk is full) has refused renewals and heartbeats too, so
+            # that nothing seen before counts, though no connection broke.
+            self._suspicions.clear()
+            self._nodes, self._workers = Absences(), Absences()
+            raise
+
+    async def _sweep(self) -> None:
         due = await self._log.due(SWEEP_SESSIONS_MAX)
         for one in due:
             await self._look(one)

@@ -1,4 +1,4 @@
-#!lua flags=no-writes
+#!lua flags=allow-oom
 -- The conversations of one shard of the watch index whose look is due.
 --
 -- KEYS  shard

@@ -1,4 +1,4 @@
-#!lua flags=no-writes
+#!lua flags=allow-oom
 -- Looks at the current session of a conversation, for the reaper.
 --
 -- KEYS  route

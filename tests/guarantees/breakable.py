@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from urllib.parse import unquote
@@ -20,10 +21,11 @@ from deploy.local.probes import workers_are_ready
 from inference_worker.batch_loop import BatchEngine
 from inference_worker.scripted_engine import open_scripted_engine, scripted_answer
 from replay.request import SamplingParams
-from tests.protocol.wire import Node, until
+from tests.protocol.wire import LOOK_S, Cut, Node, until
 from tests.redis_server import RedisServer
 
 LEASE_S = 1.0
+FOLLOW_LIMIT_S = 60.0
 OURS = dict.fromkeys(
     (
         "REPLAY_API_KEYS",
@@ -110,6 +112,28 @@ class Breakable:
             yield pid
         finally:
             os.kill(pid, signal.SIGCONT)
+
+    def begin(self, node: Node, name: str, words: str, **fields: object) -> None:
+        """Asks and leaves as soon as bytes are there: the session has a name and goes on."""
+        with node.posting(name, words, **fields) as post:
+            post.first(1)
+
+    def followed(self, node: Node, name: str) -> bytes:
+        """The whole log, as a client reads it that goes on wherever it was cut."""
+        data = b""
+        last_s = time.monotonic() + FOLLOW_LIMIT_S
+        while time.monotonic() < last_s:
+            with node.reading(name, from_=len(data)) as reader:
+                if reader.status == 200:
+                    with suppress(Cut):
+                        return data + reader.whole()
+                    data += reader.data
+            time.sleep(LOOK_S)  # as a client does
+        raise AssertionError(f"no end within {FOLLOW_LIMIT_S} s: {data[-200:]!r}")
+
+    def until_logged(self, name: str, words: str) -> None:
+        """Returns when a node or worker has said this."""
+        until(lambda: words in self.log_of(name))
 
     def log_of(self, name: str) -> str:
         """What a node or worker has printed, over all its lives."""

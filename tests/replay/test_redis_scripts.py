@@ -17,7 +17,10 @@ FILES = sorted(
     for path in resources.files("replay").joinpath("scripts").iterdir()
 )
 NAMES = [name for name in FILES if name not in SHARED]
-READS = {"due", "look"}
+READS = {"ask"}
+"""Answered also by a Redis that refuses writes, which the sweeper's looks must not be: there no
+lease could be renewed."""
+
 REFUSED_WHEN_MEMORY_IS_FULL = {"append", "open"}
 """What takes memory for long. Everything else is small, and the cluster stands still without it."""
 

@@ -252,6 +252,24 @@ async def test_an_expired_lease_is_looked_at_again_at_the_next_sweep(world: Worl
     assert await world.state(ref) == (State.QUEUED, "")
 
 
+async def test_a_look_before_redis_refused_does_not_count(world: World) -> None:
+    """It refused the renewals too (its disk was full), though no connection broke."""
+    ref = await world.opened()
+    await claimed(world.log, ref, lease_s=LEASE_S)
+    world.log.pass_s(LEASE_S)
+    await world.sweep()
+    world.log.away = True
+    with suppress(LogUnavailable):
+        await world.sweep()
+    world.log.away = False
+    world.log.pass_s(LEASE_S)
+    await world.sweep()
+    assert (await world.state(ref))[0] is State.RUNNING
+    world.log.pass_s(HALF_MS / 1000)
+    await world.sweep()
+    assert (await world.state(ref))[0] is State.QUEUED
+
+
 async def test_a_renewal_between_the_looks_clears_the_suspicion(world: World) -> None:
     ref = await world.opened()
     claim = await claimed(world.log, ref, lease_s=LEASE_S)
