@@ -33,6 +33,7 @@ from api.node import Node, Presence
 from api.problems import TABLE, NothingThere, problem_response
 from replay import frames
 from replay.cluster import Directory
+from replay.compaction import Compactor
 from replay.errors import LogUnavailable, RedisUnfit
 from replay.identity import SessionRef
 from replay.log import Look
@@ -152,13 +153,15 @@ async def _open_node(
         tailer = await stack.enter_async_context(_tailer(settings, log, catalog, queue, recovery))
         heartbeat = Heartbeat(directory, node_id, connections, presence)
         stack.push_async_callback(_leave, directory, node_id)
-        sweeper = await stack.enter_async_context(_sweeper(settings, queue))
+        compactor = Compactor(log)
+        sweeper = await stack.enter_async_context(_sweeper(settings, queue, compactor))
         await stack.enter_async_context(_checked(settings, log_redis, inbox_redis, presence))
         await stack.enter_async_context(
             _running(
                 heartbeat=heartbeat.run,
                 inbox=inbox.run,
                 sweeper=sweeper.run,
+                compactor=compactor.run,
                 recovery=recovery.watch,
                 overdue=lambda: cut_overdue(connections, settings.send_timeout_s),
             )
@@ -210,7 +213,9 @@ async def keep_alive(ref: SessionRef, catalog: Catalog, queue: JobQueue) -> byte
 
 
 @asynccontextmanager
-async def _sweeper(settings: ApiSettings, queue: JobQueue) -> AsyncIterator[Sweeper]:
+async def _sweeper(
+    settings: ApiSettings, queue: JobQueue, compactor: Compactor
+) -> AsyncIterator[Sweeper]:
     """A sweeper on a client of its own, whose connections nobody else opens or breaks."""
     redis = connect(settings.redis_url)
 
@@ -227,6 +232,7 @@ async def _sweeper(settings: ApiSettings, queue: JobQueue) -> AsyncIterator[Swee
             lease_s=settings.lease_s,
             requeue=requeue,
             has_job=has_job,
+            compactor=compactor,
         )
     finally:
         await redis.aclose()

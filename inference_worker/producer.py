@@ -21,6 +21,7 @@ from redis.exceptions import OutOfMemoryError
 
 from inference_worker.outlet import Outlet
 from replay import frames
+from replay.blocks import Block
 from replay.errors import LogUnavailable, OffsetExpired
 from replay.identity import SessionRef
 from replay.log import (
@@ -62,7 +63,7 @@ async def stored_chunks(log: SessionLog, ref: SessionRef, start: int) -> AsyncIt
             offset = expired.first_offset
             continue
         for chunk in page.chunks:
-            yield chunk
+            yield chunk.chunk() if isinstance(chunk, Block) else chunk
         if not page.chunks or page.end is not None:
             return
         offset = page.chunks[-1].end

@@ -24,6 +24,7 @@ from inference_worker.preparing import Preparing
 from inference_worker.producer import Producer
 from replay import keys
 from replay.cluster import HEARTBEAT_S, Directory, ModelRecord, WorkerRecord
+from replay.compaction import Compactor
 from replay.errors import LogUnavailable
 from replay.identity import SessionRef, decode, encode
 from replay.redis_log import RedisLog
@@ -113,12 +114,14 @@ class Worker:
         dispatch = Dispatch(pool, self._sessions.start)
         self._sessions.on_slot_free = dispatch.wake_all
         self._sessions.requeue = dispatch.enqueue
+        compactor = Compactor(self._log)
         sweeper = Sweeper(
             RedisLog(self._sweep_redis),
             Directory(self._sweep_redis),
             lease_s=settings.lease_s,
             requeue=dispatch.requeue,
             has_job=dispatch.has_job,
+            compactor=compactor,
         )
         preparing = Preparing(
             self._queue_redis, self._engines, prefill_chunk_tokens=settings.prefill_chunk_tokens
@@ -146,6 +149,7 @@ class Worker:
                 group.create_task(_subscribed(control, keys.control(encode(settings.id)))),
                 group.create_task(_subscribed(wakes, keys.wake())),
                 group.create_task(sweeper.run(), name="sweeper"),
+                group.create_task(compactor.run(), name="compactor"),
                 group.create_task(preparing.run(), name="prepare"),
                 *(
                     group.create_task(dispatch.run(engine), name=f"queue {name}")

@@ -109,7 +109,7 @@ class Inspector:
         return Detail(
             now_ms=_ms(time),
             ttl_ms=ttl_ms,
-            prompt_token_count=prompt_bytes // PROMPT_TOKEN.size,
+            prompt_token_count=record.prompt_token_count or prompt_bytes // PROMPT_TOKEN.size,
             request_bytes=request_bytes,
             entries=entries,
             first_offset=_start(first, record.end),
@@ -237,6 +237,9 @@ def _ms(time: tuple[int, int]) -> int:
 def _start(first: Sequence[Any], size: int) -> int:
     """The offset of the first retained byte; ``size`` where no chunk is stored."""
     for entry_id, fields in first:
+        end = int(entry_id.split(b"-")[0])
+        if b"z" in fields:
+            return end - int(fields[b"n"])
         if b"d" in fields:
-            return int(entry_id.split(b"-")[0]) - len(fields[b"d"])
+            return end - len(fields[b"d"])
     return size

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
+from replay.blocks import Block
 from replay.identity import Conversation, SessionRef
 from replay.records import Chunk, End, NewSession, SessionRecord, State, Token
 
@@ -207,7 +208,7 @@ class Page:
     ``more`` where a limit, and not the log, has ended it.
     """
 
-    chunks: list[Chunk] = field(default_factory=list)
+    chunks: list[Chunk | Block] = field(default_factory=list)
     end: End | None = None
     doubt: Doubt | None = None
     more: bool = False
@@ -265,6 +266,21 @@ class Look:
     owner: str
     dialect: str
     token_count: int = 0
+    ended_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Compactable:
+    """An ended session that is worth compacting, as it was seen: the extent of its log.
+
+    ``first`` and ``end`` are offsets, ``entries`` counts the end's too.
+    """
+
+    ref: SessionRef
+    first: int
+    end: int
+    entries: int
+    ended_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -390,8 +406,11 @@ class Leases(Protocol):
         """The conversation's current session as the reaper sees it, or None."""
         ...
 
-    async def again(self, due: Due, delay_s: float | None) -> None:
-        """Moves a look to later, or takes it out (None), unless it was announced anew."""
+    async def again(self, due: Due, delay_s: float | None) -> Due | None:
+        """Moves a look to later, or takes it out (None), unless it was announced anew.
+
+        Returns the look as it stands now, or None: somebody else was faster, or it is out.
+        """
         ...
 
     async def reap(
@@ -444,6 +463,27 @@ class Leases(Protocol):
 
     async def redispatch(self, look: Look) -> int:
         """Counts another dispatch of a queued session; 0 where another was faster."""
+        ...
+
+
+class Archive(Protocol):
+    """Logs that have ended, and how they are made small."""
+
+    async def compactable(
+        self, conversation: Conversation, *, settled_s: float, bytes_min: int
+    ) -> list[Compactable]:
+        """The conversation's sessions that ended so long ago, are as large and not compacted."""
+        ...
+
+    async def read(self, ref: SessionRef, offset: int) -> Page:
+        """See ``SessionLog``."""
+        ...
+
+    async def compact(self, seen: Compactable, blocks: Sequence[Block]) -> bool:
+        """Puts blocks in the place of a log's entries, in one step, and drops tokens and prompt.
+
+        False, and nothing is done, where the log is not as it was seen: evicted, gone, compacted.
+        """
         ...
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from replay import frames
+from replay.blocks import Block
 from replay.identity import Conversation, SessionRef
 from replay.log import (
     ATTEMPTS_MAX,
@@ -13,6 +14,7 @@ from replay.log import (
     Claim,
     ClaimResult,
     ClaimStatus,
+    Compactable,
     Due,
     Look,
     Requeued,
@@ -95,15 +97,47 @@ class MemoryLeases(MemoryState):
             owner=record.owner,
             dialect=record.dialect,
             token_count=record.token_count,
+            ended_ms=record.ended_ms,
         )
 
-    async def again(self, due: Due, delay_s: float | None) -> None:
+    async def again(self, due: Due, delay_s: float | None) -> Due | None:
         if str(self._watched.get(due.conversation)) != due.score:
-            return
+            return None
         if delay_s is None:
             del self._watched[due.conversation]
-        else:
-            self._watched[due.conversation] = self._now() + round(delay_s * 1000)
+            return None
+        score = self._watched[due.conversation] = self._now() + round(delay_s * 1000)
+        return Due(due.conversation, str(score))
+
+    async def compactable(
+        self, conversation: Conversation, *, settled_s: float, bytes_min: int
+    ) -> list[Compactable]:
+        route = self._routes.get((conversation.tenant, conversation.id))
+        found = [self._find(ref) for ref in route.sessions.values()] if route else []
+        now = self._now()
+        return [
+            _extent(one)
+            for one in found
+            if one is not None
+            and one.record.state.is_final
+            and one.record.ended_ms + round(settled_s * 1000) <= now < one.record.expires_ms
+            and one.record.end >= bytes_min
+            and not (one.record.owner or one.record.packed_bytes)
+        ]
+
+    async def compact(self, seen: Compactable, blocks: Sequence[Block]) -> bool:
+        session = self._find(seen.ref)
+        if session is None or session.record.expires_ms <= self._now():
+            return False
+        if session.record.packed_bytes or _extent(session) != seen:
+            return False
+        borders = [seen.first, *(block.end for block in blocks)]
+        if borders[:-1] != [block.start for block in blocks] or borders[-1] != seen.end:
+            return False
+        session.chunks, session.tokens = list(blocks), []
+        packed_bytes = sum(len(block.packed) for block in blocks)
+        session.record = replace(session.record, prompt=(), packed_bytes=packed_bytes)
+        return True
 
     async def reap(
         self, look: Look, *, state: State, reason: str, closing: bytes, despite_lease: bool = False
@@ -224,3 +258,9 @@ class MemoryLeases(MemoryState):
         session.record = replace(session.record, run_id="")
         self._mark_doubt(session, offset, LOST_BYTES)
         self._end_outside(session, State.LOST, "log", closing)
+
+
+def _extent(session: Session) -> Compactable:
+    record, chunks = session.record, session.chunks
+    first = chunks[0].start if chunks else record.end
+    return Compactable(record.ref, first, record.end, len(chunks) + 1, record.ended_ms)

@@ -293,6 +293,7 @@ class MemoryLog(MemoryLeases):
         for ref in route.sessions.values():
             if (session := self._find(ref)) is not None:
                 session.gone_at_ms = self._now() + EVICTED_MS
+                session.record = replace(session.record, expires_ms=1)
         route.sessions.clear()
         route.current, route.erased = 0, route.epoch
         route.gone = f"{record.state} ({record.reason})"

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from replay import frames, keys
+from replay.blocks import Block
 from replay.identity import Conversation, SessionRef
 from replay.log import INTENT_S, Doubt
 from replay.records import Chunk, End, SessionRecord, State, Token
@@ -21,7 +22,7 @@ LOST_BYTES = 1 << 20
 @dataclass(slots=True)
 class Session:
     record: SessionRecord
-    chunks: list[Chunk] = field(default_factory=list)
+    chunks: list[Chunk | Block] = field(default_factory=list)
     tokens: list[Token] = field(default_factory=list)
     end: End | None = None
     gone_at_ms: float = float("inf")

@@ -171,6 +171,7 @@ class SessionRecord:
     ``claimed_tokens`` how many there were at the last claim, ``deaths`` how many workers in a row
     died with the session, ``dispatch`` how often it was put into the queue. Where ``doubts`` is not
     0, bytes from ``doubt`` to ``doubt_end`` may have been delivered that Redis has lost.
+    ``packed_bytes`` is what the blocks of a compacted log take, 0 where it is not compacted.
     """
 
     tenant: str
@@ -213,6 +214,7 @@ class SessionRecord:
     doubt: int = 0
     doubt_end: int = 0
     doubts: int = 0
+    packed_bytes: int = 0
 
     @property
     def ref(self) -> SessionRef:
@@ -240,8 +242,8 @@ class SessionRecord:
                 values[key] = convert(value)
         for key in ("tenant", "conversation", "name", "model", "epoch"):
             values[key]  # a record without these is no record
-        prompt = raw.get(b"prompt", b"")
-        values["prompt_token_count"] = len(prompt) // PROMPT_TOKEN.size
+        if prompt := raw.get(b"prompt"):
+            values["prompt_token_count"] = len(prompt) // PROMPT_TOKEN.size
         return cls(**values)
 
 
@@ -254,7 +256,6 @@ _CONVERTERS: dict[str, Any] = {
         str(item.type), unpack_prompt
     )
     for item in fields(SessionRecord)
-    if item.name != "prompt_token_count"
 }
 
 SUMMARY_FIELDS = tuple(name for name in _CONVERTERS if name not in ("prompt", "request"))

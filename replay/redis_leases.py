@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from replay import frames, keys
+from replay.blocks import Block
 from replay.identity import Conversation, SessionRef, decode, encode
 from replay.log import (
     ATTEMPTS_MAX,
@@ -19,6 +20,7 @@ from replay.log import (
     Claim,
     ClaimResult,
     ClaimStatus,
+    Compactable,
     Due,
     Look,
     Requeued,
@@ -79,9 +81,9 @@ class RedisLeases:
         reply = await self._plane.call(Call(script("look"), (keys.route(conversation),), args))
         if reply[0] == b"none":
             return None
-        epoch, model, state, lease, now, created, number, dispatch, owner, dialect, tokens = (
-            value.decode() for value in reply
-        )
+        told = [value.decode() for value in reply]
+        epoch, model, state, lease, now, created, number, dispatch, owner, dialect, *more = told
+        token_count, ended_ms = more
         ref = SessionRef(conversation.tenant, conversation.id, decode(model), int(epoch))
         return Look(
             ref=ref,
@@ -93,12 +95,31 @@ class RedisLeases:
             dispatch=int(dispatch),
             owner=owner,
             dialect=dialect,
-            token_count=int(tokens),
+            token_count=int(token_count),
+            ended_ms=int(ended_ms),
         )
 
-    async def again(self, due: Due, delay_s: float | None) -> None:
+    async def again(self, due: Due, delay_s: float | None) -> Due | None:
         delay = "" if delay_s is None else ms(delay_s)
-        await self._plane.call(_watch_call(due.conversation, delay, due.score))
+        score = await self._plane.call(_watch_call(due.conversation, delay, due.score))
+        return Due(due.conversation, score.decode()) if score else None
+
+    async def compactable(
+        self, conversation: Conversation, *, settled_s: float, bytes_min: int
+    ) -> list[Compactable]:
+        args = (keys.stem(conversation), encode(conversation.id), ms(settled_s), bytes_min)
+        rows = await self._plane.call(
+            Call(script("compactable"), (keys.route(conversation),), args)
+        )
+        return [_compactable(conversation, row) for row in rows]
+
+    async def compact(self, seen: Compactable, blocks: Sequence[Block]) -> bool:
+        args: list[str | bytes | int]
+        args = [keys.session(seen.ref), seen.ended_ms, seen.entries, seen.first]
+        for block in blocks:
+            args += (block.end, block.size, block.packed)
+        call = Call(script("compact"), (keys.record(seen.ref),), tuple(args))
+        return bool(await self._plane.call(call))
 
     async def reap(
         self, look: Look, *, state: State, reason: str, closing: bytes, despite_lease: bool = False
@@ -186,6 +207,12 @@ def _renew_call(claim: Claim, lease_s: float) -> Call:
 
 def _claim_status(reply: Any) -> ClaimStatus | Exception:
     return reply if isinstance(reply, Exception) else ClaimStatus(reply[0].decode())
+
+
+def _compactable(conversation: Conversation, row: Sequence[bytes]) -> Compactable:
+    model, epoch, *extent = (value.decode() for value in row)
+    ref = SessionRef(conversation.tenant, conversation.id, decode(model), int(epoch))
+    return Compactable(ref, *map(int, extent))
 
 
 def _watch_call(conversation: Conversation, delay_ms: int | str, seen: str) -> Call:

@@ -7,9 +7,11 @@ conversations that the name may mean.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import starmap
 from typing import Any
 
 from replay import frames, keys
+from replay.blocks import Block
 from replay.errors import (
     EpochMismatch,
     IntentMismatch,
@@ -104,18 +106,13 @@ class RedisLog(RedisLeases):
             pipeline.hmget(keys.record(ref), *DOUBT_FIELDS)
             beyond, entries, doubt = await pipeline.execute()
         entries, is_full = entries or [], len(entries or ()) >= PAGE_ENTRIES_MAX
-        chunks: list[Chunk] = []
+        chunks: list[Chunk | Block] = []
         end: End | None = None
-        for entry_id, pairs in entries if is_full else [*entries, *(beyond or ())]:
-            found = (
-                dict(zip(pairs[::2], pairs[1::2], strict=True))
-                if isinstance(pairs, list)
-                else pairs
-            )
-            if b"end" in found:
-                end = End.from_json(found[b"end"])
-            else:
-                chunks.append(Chunk(int(entry_id.split(b"-")[0]), found[b"d"]))
+        for entry in starmap(_entry, entries if is_full else [*entries, *(beyond or ())]):
+            if isinstance(entry, End):
+                end = entry
+            elif not chunks or entry.start == chunks[-1].end:  # else compacted since it was asked
+                chunks.append(entry)
         if chunks:
             if chunks[0].start > offset:
                 raise OffsetExpired(offset, chunks[0].start)
@@ -261,6 +258,17 @@ class RedisLog(RedisLeases):
         """Raises LogUnavailable where Redis does not answer, or says that it is down."""
         async with translated("ping"):
             await self._redis.ping()
+
+
+def _entry(entry_id: bytes, pairs: Any) -> Chunk | Block | End:
+    """One element of a stream; redis-py gives its fields in one list, or as a dict."""
+    found = dict(zip(pairs[::2], pairs[1::2], strict=True)) if isinstance(pairs, list) else pairs
+    if b"end" in found:
+        return End.from_json(found[b"end"])
+    end = int(entry_id.split(b"-")[0])
+    if b"z" in found:
+        return Block(end, int(found[b"n"]), found[b"z"])
+    return Chunk(end, found[b"d"])
 
 
 def _record(values: Sequence[bytes | None]) -> SessionRecord | None:

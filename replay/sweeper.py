@@ -3,7 +3,7 @@
 Every node and every worker runs one over the watch index. What it finds is suspicion; the record
 is truth. Three things go wrong and are found here: a queued session whose arq job was lost, a
 session whose producer died (it is queued again, and another worker goes on), and a plain session
-whose node died.
+whose node died. A session that has ended is looked at once more, to be compacted.
 
 A lease is reaped by the *two looks* rule: one unbroken connection must have seen the same expired
 lease twice, half a lease apart. Else every outage of Redis longer than a lease would destroy all
@@ -21,6 +21,7 @@ from typing import Protocol
 
 from replay import frames
 from replay.cluster import HEARTBEAT_TTL_S
+from replay.compaction import SETTLED_S, TAKEN_S, Compactor
 from replay.errors import LogUnavailable
 from replay.identity import SessionRef
 from replay.log import Due, Leases, Look
@@ -118,7 +119,8 @@ class Sweeper:
     """One process's sweeper. Owned by the task that awaits ``run``.
 
     ``requeue`` puts a session into its model's queue again, under the dispatch number given;
-    ``has_job`` tells whether the job of a queued session is still there.
+    ``has_job`` tells whether the job of a queued session is still there; ``compactor`` gets what
+    has ended.
     """
 
     def __init__(
@@ -129,12 +131,14 @@ class Sweeper:
         lease_s: float,
         requeue: Callable[[Look, int], Awaitable[None]],
         has_job: Callable[[Look], Awaitable[bool]],
+        compactor: Compactor,
     ) -> None:
         self._log = log
         self._neighbours = neighbours
         self._lease_ms = round(lease_s * 1000)
         self._requeue = requeue
         self._has_job = has_job
+        self._compactor = compactor
         self._suspicions: dict[SessionRef, Suspicion] = {}
         self._nodes = Absences()
         self._workers = Absences()
@@ -174,8 +178,10 @@ class Sweeper:
 
     async def _look(self, due: Due) -> None:
         look = await self._log.look(due.conversation)
-        if look is None or look.state.is_final:
+        if look is None:
             await self._log.again(due, None)
+        elif look.state.is_final:
+            await self._ended(due, look)
         elif look.owner and (absent_ms := await self._without_node(look)) >= 0:
             # Its score stays: the next sweep looks again.
             if absent_ms >= OWNER_ABSENT_S * 1000:
@@ -184,6 +190,18 @@ class Sweeper:
             await self._queued(due, look)
         else:
             await self._produced(due, look)
+
+    async def _ended(self, due: Due, look: Look) -> None:
+        """Once settled it is compacted, by whoever moves its look; a plain one is gone too soon."""
+        settled_in_s = SETTLED_S - (look.now_ms - look.ended_ms) / 1000
+        if look.owner:
+            await self._log.again(due, None)
+        elif settled_in_s > 0:
+            await self._log.again(due, settled_in_s)
+        elif self._compactor.is_busy:
+            await self._log.again(due, LOOK_AGAIN_S)
+        elif (taken := await self._log.again(due, TAKEN_S)) is not None:
+            self._compactor.take(taken)
 
     async def _without_node(self, look: Look) -> int:
         found = await self._neighbours.has_node(look.owner)

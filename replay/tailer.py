@@ -20,10 +20,10 @@ from types import TracebackType
 from typing import Protocol
 
 from replay import frames, keys
+from replay.blocks import Block, joined
 from replay.errors import LogUnavailable, OffsetBeyondEnd, OffsetDoubtful, SessionNotFound
 from replay.identity import SessionRef
 from replay.log import (
-    CHUNK_BYTES_MAX,
     Ask,
     Feed,
     Page,
@@ -311,22 +311,6 @@ class _Topic:
         await asyncio.gather(*pages, return_exceptions=True)
 
 
-def joined(chunks: Sequence[Chunk]) -> list[Chunk]:
-    """The same bytes in fewer chunks, none above CHUNK_BYTES_MAX but by an entry's own size."""
-    whole: list[Chunk] = []
-    parts: list[bytes] = []
-    size = 0
-    for chunk in chunks:
-        if parts and size + len(chunk.data) > CHUNK_BYTES_MAX:
-            whole.append(Chunk(chunk.start, b"".join(parts)))
-            parts, size = [], 0
-        parts.append(chunk.data)
-        size += len(chunk.data)
-    if parts:
-        whole.append(Chunk(chunks[-1].end, b"".join(parts)))
-    return whole
-
-
 def _retrieved(task: asyncio.Task[Page]) -> None:
     """Whoever asked may be gone by now; an error is then nobody's."""
     if not task.cancelled():
@@ -361,7 +345,7 @@ class Tail:
         self._topic = topic
         self._reread = False
         # Short lists: ten thousand readers have them, and an empty deque takes 760 bytes.
-        self._stored: list[Chunk | End] = []
+        self._stored: list[Chunk | Block | End] = []
         self._pieces: list[tuple[int, bytes] | End] = []
         self._queued_bytes = 0
         self._behind = True
@@ -424,6 +408,11 @@ class Tail:
 
         Raises what ``Tailer.tail`` names.
         """
+        item = await self.next_stored()
+        return item.chunk() if isinstance(item, Block) else item
+
+    async def next_stored(self) -> Chunk | Block | End:
+        """The same; bytes that are stored packed come so."""
         while True:
             if self._stored:
                 return self._deliver(self._stored.pop(0))
@@ -446,8 +435,8 @@ class Tail:
             if isinstance(item, End):
                 return
 
-    def _deliver(self, item: Chunk | End) -> Chunk | End:
-        if isinstance(item, Chunk):
+    def _deliver(self, item: Chunk | Block | End) -> Chunk | Block | End:
+        if not isinstance(item, End):
             self.position = item.end
         elif item.size < self.position:
             raise OffsetDoubtful(self.position, item.size)

@@ -137,6 +137,7 @@ def _log(record: SessionRecord, detail: Detail) -> dict[str, str]:
         "size": f"{record.end:,} bytes",
         "window from": f"{detail.first_offset:,}",
         "entries": f"{detail.entries:,}",
+        "compacted to": f"{record.packed_bytes:,} bytes" if record.packed_bytes else "-",
         "tokens": f"{record.token_count:,}",
         "doubt from": f"{record.doubt:,}" if record.doubt >= 0 else "-",
         "ping interval": f"{record.ping_interval_s}s" if record.ping_interval_s >= 0 else "never",

@@ -15,7 +15,7 @@ from replay.redis_scripts import script
 
 from .frail import WINDOW_BYTES, Frail
 from .stored import END_ID, TTL_S, Plant, Stored, now_ms, planted, stored
-from .wire import Node, error_of, events
+from .wire import STREAM, Node, error_of, events, target
 
 LONG = "[[tokens=100000 rate=50]]"
 SHORT = "[[tokens=12 rate=0 seed=3]]"
@@ -74,6 +74,34 @@ def test_what_another_implementation_has_appended_is_read(
     log = b"".join(chunks)
     for offset in range(len(log) + 1):
         assert nodes[offset % 2].read(name, from_=offset).content == log[offset:]
+
+
+@pytest.mark.clause("LOG-10")
+@pytest.mark.parametrize("coding", ["gzip", "identity"])
+def test_what_another_implementation_has_compacted_is_read(
+    nodes: tuple[Node, Node], db: Redis, name: str, coding: str
+) -> None:
+    chunks = (b"data: {}\n\n", ": é🙂\n\n".encode(), b":\n\n" * 10, b"data: {1}\n\n")
+    planted(db, Plant(name, chunks, state="completed", reason="stop")).compact(2, 1, 1)
+    log = b"".join(chunks)
+    for offset in range(len(log) + 1):
+        asked = target(STREAM, conv_id=name, from_=offset)
+        response = nodes[offset % 2].http.get(asked, headers={"Accept-Encoding": coding})
+        assert (response.status_code, response.content) == (200, log[offset:])
+        assert response.headers.get("content-encoding", "identity") == coding
+
+
+@pytest.mark.clause("LOG-10")
+def test_the_window_of_a_compacted_log_begins_where_it_did(
+    node: Node, db: Redis, name: str
+) -> None:
+    chunks = (b"data: {}\n\n", b":\n\n" * 5)
+    plant = Plant(name, chunks, start=1000, state="completed", reason="stop")
+    planted(db, plant).compact(1, 1)
+    refused = node.read(name, from_=999)
+    assert (refused.status_code, error_of(refused)["first_offset"]) == (410, 1000)
+    assert "content-encoding" not in refused.headers
+    assert node.read(name, from_=1000).content == b"".join(chunks)
 
 
 @pytest.mark.clause("LOG-2")

@@ -13,12 +13,14 @@ from replay.log import Look
 from replay.records import State
 from replay.sweeper import is_dead
 
-from .stored import Plant, now_ms, planted, stored
+from .stored import Plant, asked_with, now_ms, planted, stored
 from .wire import Node, until
 
 LONG = "[[tokens=100000 rate=50]]"
 SHORT = "[[tokens=12 rate=0 seed=3]]"
 LEASE_MS = 4000
+SETTLED_MS = 10_000
+LOOKED_AT_S = 40.0
 
 
 @pytest.mark.clause("REC-1")
@@ -118,15 +120,38 @@ def test_one_connection_must_see_the_same_expired_lease_twice() -> None:
 
 
 @pytest.mark.clause("REC-3")
-def test_a_session_stands_in_the_watch_index_until_its_end_was_seen(
+def test_a_plain_session_stands_in_the_watch_index_until_its_end_was_seen(
+    node: Node, db: Redis, name: str
+) -> None:
+    with node.posting(None, f"{LONG} {name}") as post:
+        post.first(1)
+        session = asked_with(db, name)
+        assert len(session.keys.shards(db)) == 1
+    until(lambda: not session.keys.shards(db))
+    assert session.blocks == []
+
+
+@pytest.mark.clause("REC-3")
+@pytest.mark.clause("LOG-10")
+def test_a_session_stands_in_the_watch_index_until_it_is_compacted(
     node: Node, other: Node, db: Redis, name: str
 ) -> None:
-    with node.posting(name, LONG) as post:
-        post.first(1)
-        session = stored(db, name)
-        assert len(session.keys.shards(db)) == 1
-        other.stop(name, keep="true")
-    until(lambda: not session.keys.shards(db))
+    log = node.post(name, "[[tokens=100 rate=0]]", stream=True).content
+    session = stored(db, name)
+    before, prompt = session.fields, session.prompt
+    assert len(session.keys.shards(db)) == 1
+    until(lambda: not session.keys.shards(db), limit_s=LOOKED_AT_S)
+    assert now_ms() - int(before["ended_ms"]) >= SETTLED_MS
+    assert b"".join(data for _, data in session.blocks) == log
+    assert [end for end, _ in session.blocks] == [len(log)]
+    assert session.end == {"state": "completed", "reason": "stop", "size": len(log)}
+    assert 0 < db.pttl(session.keys.stream) <= db.pttl(session.keys.record)
+    assert not db.exists(session.keys.tokens) and session.prompt == b""
+    after = session.fields
+    assert int(after.pop("packed_bytes")) < len(log) / 10
+    assert int(after.pop("prompt_token_count")) == len(prompt) // 4
+    assert after == before
+    assert node.read(name).content == other.read(name, from_=0).content == log
 
 
 @pytest.mark.clause("REC-3")

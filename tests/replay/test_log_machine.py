@@ -16,13 +16,13 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from log_contract import Harness, body, new_session
+from log_contract import Harness, body, compacted, new_session
 from redis import Redis as SyncRedis
 from redis_harness import RedisHarness
 from test_memory_log import MemoryHarness
 
 from replay.errors import OffsetBeyondEnd, SessionExpired, SessionNotFound
-from replay.identity import SessionRef
+from replay.identity import Conversation, SessionRef
 from replay.log import Append, AppendResult, AppendStatus, Claim
 from replay.records import Chunk, End, State, Token, unpack_tokens
 from replay.redis_plane import connect
@@ -191,6 +191,13 @@ class LogMachine(RuleBasedStateMachine):
             return  # the clock of the log in memory is one for all sessions
         self.run(self.harness.pass_retention(session.ref))
         session.expired = True
+
+    @rule(name=names)
+    def compact(self, name: str) -> None:
+        done = self.run(compacted(self.log, Conversation("t", name)))
+        for session in self.sessions[name]:
+            if session.ref in done:
+                session.tokens = []
 
     @rule(name=names, which=st.integers(0, 10), offset=st.integers(0, 5000))
     def read(self, name: str, which: int, offset: int) -> None:

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from log_contract import append, body, claimed, new_session
 from redis.asyncio import Redis
 
-from replay import keys, sweeper
+from replay import frames, keys, sweeper
+from replay.compaction import SETTLED_S, TAKEN_S, WAITING_MAX, Compactor
 from replay.errors import LogUnavailable
 from replay.identity import Conversation, SessionRef
 from replay.log import ATTEMPTS_MAX, PROGRESS_TOKENS, Due, Look
@@ -26,6 +27,7 @@ pytestmark = pytest.mark.anyio
 LEASE_S = 4.0
 LEASE_MS = 4000
 HALF_MS = 2000
+BODY = b"data: {}\n\n" * 1000
 NOW = 1_000_000
 
 
@@ -137,10 +139,18 @@ class World:
         self.jobs: set[tuple[SessionRef, int]] = set()
         self.queued: list[tuple[SessionRef, int]] = []
         self.queue_away = False
+        self.compactor = Compactor(log)
         self.sweeper = self.another()
 
     def another(self) -> Sweeper:
-        return Sweeper(self.log, self, lease_s=LEASE_S, requeue=self.requeue, has_job=self.has_job)
+        return Sweeper(
+            self.log,
+            self,
+            lease_s=LEASE_S,
+            requeue=self.requeue,
+            has_job=self.has_job,
+            compactor=self.compactor,
+        )
 
     async def has_node(self, node_id: str) -> bool:
         return node_id in self.nodes
@@ -183,6 +193,17 @@ class World:
 @pytest.fixture
 def world() -> World:
     return World(Clocked())
+
+
+async def compacted_all(world: World) -> None:
+    """Runs the world's compactor until nothing is watched any more."""
+    task = asyncio.create_task(world.compactor.run())
+    async with asyncio.timeout(5):
+        while world.log._watched:  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0)
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
 
 
 async def watched(world: World) -> list[Due]:
@@ -351,11 +372,66 @@ async def test_a_plain_session_ends_with_its_node_despite_a_live_lease(world: Wo
         assert await world.state(ref) == (State.QUEUED, "")
 
 
-async def test_an_ended_session_leaves_the_watch(world: World) -> None:
-    await world.opened()
+async def test_an_ended_session_leaves_the_watch_once_it_is_compacted(world: World) -> None:
+    ref = await world.opened()
+    claim = await claimed(world.log, ref)
+    await append(world.log, claim, 0, BODY)
+    await world.log.stop("t", "c", epoch=None, keep=True, reason="client")
+    world.log.pass_s(SETTLED_S - 0.1)
+    await world.sweep()
+    assert (await world.log.due(10), (await world.log.record(ref)).packed_bytes) == ([], 0)
+    world.log.pass_s(0.2)
+    await world.sweep()
+    await compacted_all(world)
+    assert 0 < (await world.log.record(ref)).packed_bytes < len(BODY) / 10
+    assert await body(world.log, ref) == BODY + frames.end_comment(State.STOPPED, "client")
+
+
+async def test_what_was_replaced_is_compacted_with_its_successor(world: World) -> None:
+    replaced = await world.opened()
+    await append(world.log, await claimed(world.log, replaced), 0, BODY)
+    new = await world.log.open(new_session("c"), validated_ms=0, nonce="again")
+    await world.log.stop("t", "c", epoch=None, keep=True, reason="client")
+    world.log.pass_s(SETTLED_S)
+    await world.sweep()
+    await compacted_all(world)
+    assert (await world.log.record(replaced)).packed_bytes > 0
+    assert (await world.log.record(new.ref)).packed_bytes == 0  # its comment is too short
+
+
+async def test_a_plain_session_leaves_the_watch_as_it_is(world: World) -> None:
+    ref = await world.opened(owner="node-1")
+    await append(world.log, await claimed(world.log, ref), 0, BODY)
     await world.log.stop("t", "c", epoch=None, keep=True, reason="client")
     await world.sweep()
-    assert await watched(world) == []
+    assert len(world.log._watched) == 0
+
+
+async def test_one_of_many_sweepers_has_a_session_compacted(world: World) -> None:
+    ref = await world.opened()
+    await append(world.log, await claimed(world.log, ref), 0, BODY)
+    await world.log.stop("t", "c", epoch=None, keep=True, reason="client")
+    world.log.pass_s(SETTLED_S)
+    (due,) = await world.log.due(10)
+    seen = await world.log.look(due.conversation)
+    for _ in range(3):
+        await world.sweeper._ended(due, seen)
+    assert world.compactor._waiting.qsize() == 1
+    world.log.pass_s(TAKEN_S - 0.1)
+    assert await world.log.due(10) == []
+    world.log.pass_s(0.2)  # whoever took it has died: the next one finds it
+    assert await world.log.due(10) != []
+
+
+async def test_a_compactor_takes_no_more_than_it_can_hold(world: World) -> None:
+    for number in range(WAITING_MAX + 2):
+        await world.opened(f"c{number}")
+        await world.log.stop("t", f"c{number}", epoch=None, keep=True, reason="client")
+    world.log.pass_s(SETTLED_S)
+    await world.sweep()
+    assert world.compactor.is_busy
+    world.log.pass_s(sweeper.LOOK_AGAIN_S)
+    assert len(await world.log.due(10)) == 2
 
 
 async def test_a_conversation_that_was_never_opened_leaves_the_watch(world: World) -> None:
@@ -553,7 +629,14 @@ async def test_racing_sweepers_free_an_orphan_once(redis_url: str, redis: Redis)
     await redis.hset(keys.record(ref), "lease_until_ms", "1")  # type: ignore[misc]
     clients = [connect(redis_url) for _ in range(4)]
     sweepers = [
-        Sweeper(RedisLog(one), world, lease_s=0.0, requeue=world.requeue, has_job=world.has_job)
+        Sweeper(
+            RedisLog(one),
+            world,
+            lease_s=0.0,
+            requeue=world.requeue,
+            has_job=world.has_job,
+            compactor=world.compactor,
+        )
         for one in clients
     ]
     for _ in range(2):
