@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 
 from starlette.requests import Request
 
+from api import gzip_coding
 from api.problems import BodyTooLarge, RequestInvalid
 from replay.errors import OffsetInvalid
 from replay.identity import KEYED, NAME_BYTES_MAX
@@ -81,6 +82,11 @@ def _header(request: Request, name: str) -> bytes | None:
     if len(values) > 1:
         raise RequestInvalid(f"header '{name}' is given more than once")
     return values[0] if values else None
+
+
+def accepts_gzip(request: Request) -> bool:
+    """Whether the client takes a gzipped answer."""
+    return gzip_coding.accepts_gzip(",".join(request.headers.getlist("accept-encoding")))
 
 
 def query_of(request: Request) -> dict[str, list[str]]:

@@ -65,6 +65,7 @@ async def read_stream(request: Request, node: NodeDep) -> Response:
             offset=offset,
             state=record.state,
             is_stored=offset < record.end or record.state.is_final,
+            gzipped=record.packed_bytes > 0 and requests.accepts_gzip(request),
         )
     )
 

@@ -18,6 +18,8 @@ from pathlib import Path
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from api.gzip_coding import accepts_gzip
+
 INDEX = "/index.html"
 API_PATHS = frozenset(
     {"v1", "chat", "models", "props", "health", "ready", "docs", "redoc", "openapi.json"}
@@ -142,7 +144,7 @@ def answer(found: Asset, asked: Headers) -> tuple[int, dict[str, str], bytes]:
     if found.etag in asked.get("if-none-match", ""):
         return 304, headers, b""
     body = found.content
-    if found.gzipped is not None and "gzip" in asked.get("accept-encoding", ""):
+    if found.gzipped is not None and accepts_gzip(asked.get("accept-encoding", "")):
         body, headers["Content-Encoding"] = found.gzipped, "gzip"
     headers["Content-Length"] = str(len(body))
     return 200, headers, body

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import zlib
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
@@ -60,6 +61,65 @@ def test_any_offset_of_a_live_log_gives_the_same_bytes_then_what_comes(
         log = post.whole()
         for offset, reader in readers:
             assert (reader.status, reader.whole()) == (200, log[offset:])
+
+
+@pytest.fixture
+def compacted(db: Redis, name: str) -> bytes:
+    """A finished log of two blocks."""
+    planted(db, Plant(name, (PIECE,) * 6, state="completed", reason="stop")).compact(4, 2)
+    return PIECE * 6
+
+
+@pytest.mark.clause("GET-9")
+@pytest.mark.parametrize("offset", [0, 1, len(PIECE), 4 * len(PIECE), 5 * len(PIECE) + 7])
+def test_a_client_that_takes_gzip_gets_one_member(
+    node: Node, name: str, compacted: bytes, offset: int
+) -> None:
+    asked = target(STREAM, conv_id=name, from_=offset)
+    with node.exchange("GET", asked, {b"Accept-Encoding": b"br, gzip;q=0.5"}) as reader:
+        sent = reader.whole()
+    assert reader.headers["content-encoding"] == "gzip"
+    assert reader.headers["content-type"] == "text/event-stream"
+    assert reader.headers["x-stream-offset"] == str(offset)
+    assert len(sent) < len(compacted) / 10
+    decoder = zlib.decompressobj(zlib.MAX_WBITS | 16)
+    assert decoder.decompress(sent) == compacted[offset:]
+    assert decoder.eof and not decoder.unused_data
+
+
+@pytest.mark.clause("GET-9")
+def test_at_the_end_a_gzipped_answer_is_empty_too(node: Node, name: str, compacted: bytes) -> None:
+    response = node.read(name, from_=len(compacted))
+    assert (response.status_code, response.content) == (200, b"")
+    assert response.headers["content-encoding"] == "gzip"
+
+
+@pytest.mark.clause("GET-9")
+@pytest.mark.parametrize("accepted", [None, b"", b"identity", b"gzip;q=0", b"br", b"*;q=0"])
+def test_a_client_that_takes_no_gzip_gets_the_bytes(
+    node: Node, name: str, compacted: bytes, accepted: bytes | None
+) -> None:
+    headers = {} if accepted is None else {b"Accept-Encoding": accepted}
+    with node.exchange("GET", target(STREAM, conv_id=name), headers) as reader:
+        assert reader.whole() == compacted
+    assert "content-encoding" not in reader.headers
+    assert "accept-encoding" in reader.headers["vary"].lower()
+
+
+@pytest.mark.clause("GET-9")
+def test_what_is_not_compacted_is_not_compressed(
+    node: Node, finished: tuple[str, bytes], name: str
+) -> None:
+    response = node.read(finished[0])
+    assert "gzip" in response.request.headers["accept-encoding"]
+    assert "accept-encoding" in response.headers["vary"].lower()
+    with node.posting(name, LONG) as post:
+        post.first(1)
+        gzip = {b"Accept-Encoding": b"gzip"}
+        with node.exchange("GET", target(STREAM, conv_id=name), gzip) as reader:
+            assert reader.first(100).startswith(b"data: {")
+    for answer in (response.headers, post.headers, reader.headers):
+        assert "content-encoding" not in answer
 
 
 @pytest.mark.clause("GET-2")
