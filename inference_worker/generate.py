@@ -346,10 +346,8 @@ class Sessions:
         if session is None:
             return
         del self._by_key[keys.session(session.claim.ref)]
-        if session.lost is not None and session.outlet.closing is None:
-            self._producer.drop(
-                session.outlet
-            )  # one that has an end of its own still has to say it
+        if session.lost is not None and not session.outlet.has_own_end:
+            self._producer.drop(session.outlet)
         if not self._running:
             self._idle.set()
         self._releases.put_nowait(session)

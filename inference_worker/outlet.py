@@ -18,6 +18,9 @@ from replay import frames
 from replay.log import CHUNK_BYTES_MAX, Append, AppendStatus, Claim, Restored
 from replay.records import Chunk, SessionRecord, State, Token
 
+BACKLOG_BYTES_MAX = 32 * 1024 * 1024
+"""What a session may hold while the log is away; beyond it, it ends as failed(storage)."""
+
 LINGER_S = 5.0
 """How long an end must have stood before its session's body is forgotten here."""
 
@@ -67,6 +70,7 @@ class Outlet:
         self.on_lost = on_lost
         self.closed = asyncio.Event()
         self.closing: Closing | None = None
+        self.is_overfull = False
         self.ended_s: float | None = None
         self.last_put = time.monotonic()
         self.dialect = record.dialect
@@ -121,15 +125,24 @@ class Outlet:
     def _stored_end(self) -> int:
         return self._units[self._sent].start if self._sent < len(self._units) else self.end
 
+    @property
+    def has_own_end(self) -> bool:
+        """Whether it ends, or will, by its own word; it must live until the log has that."""
+        return self.closing is not None or self.is_overfull
+
     def put(self, data: bytes, tokens: Sequence[Token] = ()) -> None:
-        """Adds what one step made."""
-        if self.closing is not None or not (data or tokens):
+        """Adds what one step made, unless it is overfull: then it is lost, to be given up."""
+        if self.has_own_end or not (data or tokens):
             return
         self._tokens.extend(tokens)
         self._units.append(Unit(self.end, data, len(self._tokens)))
         self.end += len(data)
         if data:
             self.last_put = time.monotonic()
+        if self.backlog_bytes > BACKLOG_BYTES_MAX:
+            # A flush may be under way, and what it holds must stay until it is answered.
+            self.is_overfull = True
+            self.on_lost(AppendStatus.GONE)
 
     def close(self, data: bytes, tokens: Sequence[Token], state: State, reason: str) -> None:
         """Adds the last of it; the first close counts."""
@@ -144,14 +157,14 @@ class Outlet:
         )
 
     def give_up(self, reason: str) -> None:
-        """Ends the session as failed where the log ends, whatever was still to come."""
+        """Ends the session as failed where the log ends. Not while a flush is under way."""
         self._discard_unsent()
-        self.closing = None
+        self.closing, self.is_overfull = None, False
         self.fail(reason)
 
     def ping_due_in(self, now: float) -> float:
         """Seconds until a keep-alive comment is due; infinite where none is wanted."""
-        if self._ping_interval_s < 0 or self.closing is not None:
+        if self._ping_interval_s < 0 or self.has_own_end:
             return float("inf")
         return self.last_put + self._ping_interval_s - now
 

@@ -35,9 +35,6 @@ from replay.log import (
 )
 from replay.records import Chunk, Reason, State
 
-BACKLOG_BYTES_MAX = 32 * 1024 * 1024
-"""What a session may hold while the log is away; beyond it, it ends as failed(storage)."""
-
 RETRY_MIN_S = 0.02
 RETRY_MAX_S = 1.0
 WATCH_DELAY_S = 2.0
@@ -197,7 +194,9 @@ class Producer:
 
     async def flush(self) -> None:
         """One round trip with what every outlet has. Raises LogUnavailable."""
-        self._check_backlog()
+        for outlet in self._outlets:
+            if outlet.is_overfull:
+                outlet.give_up(Reason.STORAGE)
         ready = [outlet for outlet in self._outlets if outlet.pending]
         batches = [outlet.next_append(self._window_bytes) for outlet in ready]
         results = await self._log.append([append for append, _ in batches])
@@ -237,19 +236,11 @@ class Producer:
         # An end may be written when memory is full; what comes before it, even of an answer that
         # is complete here, may not.
         if isinstance(error.__cause__, OutOfMemoryError) and append.state is None:
-            self._give_up(outlet)
+            outlet.give_up(Reason.STORAGE)
+            outlet.on_lost(AppendStatus.GONE)
+            self.wake()
             return None
         return error
-
-    def _check_backlog(self) -> None:
-        for outlet in self.outlets():
-            if outlet.backlog_bytes > BACKLOG_BYTES_MAX and outlet.closing is None:
-                self._give_up(outlet)
-
-    def _give_up(self, outlet: Outlet) -> None:
-        outlet.give_up(Reason.STORAGE)
-        outlet.on_lost(AppendStatus.GONE)
-        self._dirty.set()
 
     async def _wait(self) -> None:
         """Until something was put, or a keep-alive comment is due (which is then put)."""

@@ -12,7 +12,7 @@ import pytest
 from cluster import text_of
 from log_contract import body, claimed, new_session
 
-from inference_worker import generate, producer
+from inference_worker import generate, outlet, producer
 from inference_worker.engine import (
     EngineFailed,
     Finish,
@@ -425,7 +425,7 @@ async def test_a_log_that_is_away_in_the_middle_costs_no_byte(desk: Desk) -> Non
 async def test_what_was_given_up_while_the_log_is_away_is_ended_once_it_is_back(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(producer, "BACKLOG_BYTES_MAX", 100)
+    monkeypatch.setattr(outlet, "BACKLOG_BYTES_MAX", 100)
     ref = await desk.start()
     desk.log.refuses["append"] = 1_000_000
     desk.engine.step(ref, "x" * 200, 5)

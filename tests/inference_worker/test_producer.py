@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from redis.exceptions import OutOfMemoryError
 
-from inference_worker import producer
+from inference_worker import outlet, producer
 from inference_worker.outlet import Outlet
 from inference_worker.producer import Producer
 from replay import frames
@@ -405,7 +405,7 @@ async def test_full_memory_ends_a_complete_answer_of_which_much_is_not_stored() 
 async def test_beyond_its_backlog_a_takeover_that_is_not_settled_is_given_up_too(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(producer, "BACKLOG_BYTES_MAX", 100)
+    monkeypatch.setattr(outlet, "BACKLOG_BYTES_MAX", 100)
     async with lines() as line:
         line.outlet.is_settled = False
         line.put(b"x" * 101, 1)
@@ -416,7 +416,7 @@ async def test_beyond_its_backlog_a_takeover_that_is_not_settled_is_given_up_too
 
 
 async def test_beyond_its_backlog_a_session_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(producer, "BACKLOG_BYTES_MAX", 100)
+    monkeypatch.setattr(outlet, "BACKLOG_BYTES_MAX", 100)
     async with lines("ok", *["away"] * 20) as line:
         line.put(b"said", 1)
         await line.until(lambda: not line.outlet.pending)
@@ -432,11 +432,31 @@ async def test_beyond_its_backlog_a_session_is_given_up(monkeypatch: pytest.Monk
         assert line.journal.ends == {"c": (State.FAILED, "storage")}
 
 
+async def test_the_backlog_is_bounded_while_a_flush_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Redis that takes everything and answers nothing holds a flush for seconds."""
+    monkeypatch.setattr(outlet, "BACKLOG_BYTES_MAX", 100)
+    async with lines("ok", "cut") as line:
+        line.put(b"said", 1)
+        await line.until(lambda: not line.outlet.pending)
+        line.journal.open.clear()
+        line.put(b"on its way", 2)
+        await line.until(lambda: line.journal.at_once)
+        for number in range(10):
+            line.put(b"x" * 30, number)
+        assert line.lost and line.outlet.backlog_bytes < 150
+        line.close(b"all of it", 3)
+        line.journal.open.set()
+        await line.closed()
+        closing = frames.closing("openai.chat", State.FAILED, "storage")
+        assert line.stored()[0] == b"said" + b"on its way" + closing
+        assert line.journal.ends == {"c": (State.FAILED, "storage")}
+
+
 async def test_a_backlog_given_up_after_a_lost_reply_ends_the_session_too(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """As an outage begins: the last append was stored, and nobody heard of it."""
-    monkeypatch.setattr(producer, "BACKLOG_BYTES_MAX", 100)
+    monkeypatch.setattr(outlet, "BACKLOG_BYTES_MAX", 100)
     async with lines("cut", *["away"] * 20) as line:
         line.put(b"said", 1)
         await line.until(lambda: len(line.journal.faults) < 18)
