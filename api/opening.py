@@ -165,7 +165,6 @@ class Opening:
             request_sha256=self._request_sha256,
         )
         if attached is None:
-            self._node.recovery.check()
             return None
         record = await self._record(attached)
         return None if (record.state, record.reason) in NOT_BEGUN else self._joined(record)
@@ -199,6 +198,8 @@ class Opening:
         )
 
     async def _open(self, new: NewSession) -> Opened | Attached | Busy:
+        if self._caller.key or self._caller.if_busy is not IfBusy.REPLACE:
+            self._node.recovery.check()  # what decides may be what Redis has just forgotten
         return await self._node.log.open(
             new,
             validated_ms=int((time.monotonic() - self._caller.arrived_s) * 1000),
@@ -225,6 +226,7 @@ class Opening:
         try:
             return await self._node.log.resolve(conversation.tenant, conversation.id, epoch)
         except SessionNotFound:
+            self._node.recovery.check()
             raise SessionEnded(
                 "request cancelled by a stop, which has evicted its session",
                 state=State.STOPPED,

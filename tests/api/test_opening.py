@@ -190,6 +190,17 @@ class TestIdempotencyKey:
         assert "X-Conversation-Id" in answer.headers["access-control-expose-headers"]
 
 
+async def test_what_redis_may_have_forgotten_opens_nothing(node: NodeHarness) -> None:
+    recovery = node.app.state.node.recovery
+    await recovery._ask()
+    recovery.look()
+    for asked in ({"key": "k"}, {"name": "c", "if_busy": "reject"}):
+        response = await node.post(stream=True, **asked)
+        assert (response.status_code, node.queue.jobs) == (503, [])
+        assert "retry-after" in response.headers
+    assert (await answered(node, name="c")).status_code == 200
+
+
 class TestIfBusy:
     """What a POST does to the live session of its conversation."""
 
