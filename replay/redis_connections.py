@@ -17,6 +17,10 @@ from redis.exceptions import ConnectionError, ReadOnlyError
 SOCKET_TIMEOUT_S = 5.0
 CONNECT_TIMEOUT_S = 2.0
 
+CONNECTIONS_MAX = 64
+"""Of one pool. More commands at once wait their turn: thousands of readers may come back together,
+and a Redis server has 10,000 connections for all of its clients."""
+
 
 class Attentive(AbstractConnection):
     """A connection that does not lose its task's cancellation.
@@ -104,6 +108,7 @@ class Pool(ConnectionPool):
 
     def __init__(self, kind: type[AbstractConnection], **options: Any) -> None:
         self.made = 0
+        self._places = asyncio.Semaphore(CONNECTIONS_MAX)
         bounds = {
             "socket_timeout": SOCKET_TIMEOUT_S,
             "socket_connect_timeout": CONNECT_TIMEOUT_S,
@@ -116,7 +121,12 @@ class Pool(ConnectionPool):
     async def get_connection(
         self, command_name: str | None = None, *keys: Any, **options: Any
     ) -> AbstractConnection:
-        """A connection that is connected. Unlike redis-py's it makes several at once."""
+        """A connection that is connected. Unlike redis-py's it makes several at once.
+
+        Raises TimeoutError where none has become free in time.
+        """
+        async with asyncio.timeout(SOCKET_TIMEOUT_S):
+            await self._places.acquire()
         connection: AbstractConnection = self.get_available_connection()  # type: ignore[no-untyped-call]
         try:
             await self.ensure_connection(connection)
@@ -124,3 +134,10 @@ class Pool(ConnectionPool):
             await self.release(connection)
             raise
         return connection
+
+    async def release(self, connection: AbstractConnection) -> None:
+        """Takes it back; the next one who waits gets it."""
+        try:
+            await super().release(connection)
+        finally:
+            self._places.release()

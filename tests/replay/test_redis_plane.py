@@ -18,6 +18,7 @@ from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
 from deploy.local.ports import any_free
 from replay import redis_connections
 from replay.errors import LogUnavailable
+from replay.redis_connections import CONNECTIONS_MAX
 from replay.redis_plane import Plane, connect, translated
 from replay.redis_scripts import Call, Script
 from tests.chaos.proxy import Link
@@ -132,6 +133,20 @@ def test_a_connection_that_was_reset_is_made_again_whatever_the_loop(redis_url: 
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         assert runner.run(ping_between_resets())
+
+
+async def test_a_thousand_commands_at_once_share_a_few_connections(redis: Redis) -> None:
+    await asyncio.gather(*(redis.get("k") for _ in range(1000)))
+    assert redis.connection_pool.made <= CONNECTIONS_MAX
+
+
+async def test_a_cancelled_wait_takes_no_place(redis: Redis) -> None:
+    waiting = [asyncio.create_task(redis.blpop("nothing", 0)) for _ in range(CONNECTIONS_MAX + 10)]
+    await asyncio.sleep(0.05)
+    for task in waiting:
+        task.cancel()
+    await asyncio.wait(waiting)
+    await asyncio.gather(*(redis.get("k") for _ in range(2 * CONNECTIONS_MAX)))
 
 
 async def test_a_forgotten_script_is_loaded_and_called_again(redis: Redis) -> None:
