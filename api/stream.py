@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -92,16 +92,19 @@ async def _check(node: Node, record: SessionRecord, offset: int) -> None:
 @router.delete("/v1/stream")
 @router.delete("/v1/stream/{conv_id:rest}", include_in_schema=False)
 async def stop_stream(request: Request, node: NodeDep) -> Response:
-    """Ends the session and evicts its bytes; with ``keep`` they stay. 204, also for nothing."""
+    """Ends the session and evicts its bytes for good; with ``keep`` they stay. 204, or an error."""
     query = requests.query_of(request)
     name = requests.stream_name(request, query)
     epoch = requests.parse_epoch(query)
     keep = requests.parse_flag(query, "keep")
     if not requests.may_exist(name):
         return Response(status_code=204)
-    stopped = await stop(node, requests.tenant_of(request), name, epoch=epoch, keep=keep)
+    tenant = requests.tenant_of(request)
+    stopped = await stop(node, tenant, name, epoch=epoch, keep=keep)
     if stopped is None:
         node.recovery.check()
+    if not keep:
+        await node.log.erased(tenant, name)
     return Response(status_code=204, headers=_stop_headers(stopped))
 
 
@@ -118,19 +121,20 @@ async def stop(
 
     None where there is nothing. Raises EpochMismatch and LogUnavailable.
     """
-    ref = await _live_ref(node, tenant, name, epoch)
-    if ref is None:
-        # Nothing runs now, but a POST may be about to open it: the stop must be noted.
-        return await _stop(node, tenant, name, epoch, keep, reason)
-    async with node.tailer.listen(ref) as released:
+    async with AsyncExitStack() as stack:
+        released = None
+        if ref := await _live_ref(node, tenant, name, epoch):
+            released = await stack.enter_async_context(node.tailer.listen(ref))
+        # Also where nothing runs now: a POST may be about to open it, and the stop must be noted.
         stopped = await _stop(node, tenant, name, epoch, keep, reason)
         if stopped is None or not stopped.stopped:
             return stopped
-        if stopped.was_claimed and stopped.ref == ref:
-            await _wait_for(released)
-    if not stopped.was_claimed:
-        with suppress(LogUnavailable):  # whoever takes the job finds that the session has ended
-            await node.queue.remove(stopped.ref, dispatch=stopped.dispatch)
+        if stopped.was_claimed:
+            if released and stopped.ref == ref:
+                await _wait_for(released)
+            return stopped
+    with suppress(LogUnavailable):  # whoever takes the job finds that the session has ended
+        await node.queue.remove(stopped.ref, dispatch=stopped.dispatch)
     return stopped
 
 

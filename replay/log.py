@@ -39,6 +39,9 @@ PROGRESS_TOKENS = 256
 ATTEMPTS_MAX = 5
 """How often a session is taken over at most."""
 
+TOMBSTONE_MS = 600_000
+"""How long a 404 can say what became of an evicted session."""
+
 ROUTE_S = 30 * 24 * 3600.0
 """How long a conversation's last epoch is remembered."""
 
@@ -374,6 +377,14 @@ class SessionLog(Protocol):
         """Ends the current session named so; without ``keep`` evicts all that is retained.
 
         Idempotent; None where there is nothing. Raises EpochMismatch where ``epoch`` is another.
+        """
+        ...
+
+    async def erased(self, tenant: str, name: str) -> None:
+        """Returns once what ``stop`` has evicted under this name will stay so, whatever crashes.
+
+        That is some 1.3 s where the log's disk is synced once a second. Raises LogUnavailable where
+        the disk is too slow: the eviction stands, but a crash may forget it.
         """
         ...
 

@@ -27,6 +27,7 @@ from replay.log import (
     PAGE_BYTES_MAX,
     PAGE_ENTRIES_MAX,
     PLACE_S,
+    TOMBSTONE_MS,
     Append,
     AppendResult,
     AppendStatus,
@@ -51,7 +52,6 @@ from replay.recovery import Run
 from replay.subscription import OnMessage, OnReset
 
 EVICTED_MS = 30_000
-TOMBSTONE_MS = 600_000
 STOPPED_MS = 10_000
 RECOVERY_MS = 10_000
 
@@ -266,6 +266,9 @@ class MemoryLog(MemoryLeases):
                 raise EpochMismatch(epoch or 0, route.current)
             return self._stop(route, session, keep, reason)
         return None
+
+    async def erased(self, tenant: str, name: str) -> None:
+        """Memory forgets what was evicted with all the rest."""
 
     def _stop(self, route: Route, session: Session, keep: bool, reason: str) -> Stopped:
         was = session.record

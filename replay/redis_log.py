@@ -30,6 +30,7 @@ from replay.log import (
     PAGE_ENTRIES_MAX,
     PLACE_S,
     ROUTE_S,
+    TOMBSTONE_MS,
     Append,
     AppendResult,
     AppendStatus,
@@ -53,6 +54,7 @@ from replay.records import (
     pack_tokens,
 )
 from replay.recovery import Run
+from replay.redis_disk import DISK_S
 from replay.redis_leases import RedisLeases
 from replay.redis_plane import clock_ms, servers, translated
 from replay.redis_scripts import Call, flat, ms, script
@@ -228,6 +230,19 @@ class RedisLog(RedisLeases):
             if reply[0] != b"none":
                 return _stopped(conversation, reply)
         return None
+
+    async def erased(self, tenant: str, name: str) -> None:
+        routes = await self._routes(tenant, name)
+        async with translated("erased"):
+            now_ms = await clock_ms(self._client, keys.conversations(Conversation(tenant, name)))
+        recent_ms = now_ms - ms(DISK_S) + TOMBSTONE_MS
+        await self._plane.call_durably(
+            [
+                Call(script("touch"), (keys.route(conversation),), ())
+                for conversation, route in routes
+                if int(route.get(b"gone_until_ms") or 0) > recent_ms
+            ]
+        )
 
     async def _answers(
         self, conversation: Conversation, route: Mapping[bytes, bytes], name: str

@@ -12,17 +12,18 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from redis.asyncio import Connection, Redis
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import NoScriptError, RedisError
 
+from replay import redis_disk
 from replay.errors import LogUnavailable
 from replay.redis_cluster import RedisCluster
 from replay.redis_connections import KINDS, Pool
-from replay.redis_scripts import Call
+from replay.redis_scripts import Call, ms
 from replay.redis_sentinel import MASTERED, Sentinels
 from replay.redis_url import NO_QUEUE_ON_CLUSTER, Kind, Place, RedisUrl, parse
 
-FSYNC_S = 2.0
-"""How much later than its write ``appendfsync everysec`` may reach the disk."""
+REPLICAS_S = 2.0
+"""How long is waited for replicas to have a copy."""
 
 
 Client = Redis | RedisCluster
@@ -129,9 +130,8 @@ class Plane:
     async def call_durably(self, calls: Sequence[Call]) -> None:
         """Script calls, and returns once what they wrote is on the disks that the plane promises.
 
-        That is the server's own, and ``min-replicas-to-write`` replicas' memory. A server without
-        WAITAOF (Redis before 7.2) is given as long as ``appendfsync everysec`` may take. One
-        without an append-only file keeps nothing, so there is nothing to wait for.
+        That is the server's own, and ``min-replicas-to-write`` replicas' memory. One without an
+        append-only file keeps nothing, so there is nothing to wait for.
         """
         async with translated("settle"):
             by_server: dict[Redis, list[Call]] = {}
@@ -150,25 +150,17 @@ class Plane:
 async def _settle(server: Any, calls: Sequence[Call]) -> None:
     """``call_durably`` for the calls of one server: on one connection, which then waits."""
     async with translated("settle"):
-        policy = await server.config_get("append*", "min-replicas-to-write")
+        policy = await redis_disk.policy_of(server)
         replicas = int(policy.get("min-replicas-to-write", 0))
-        waits: list[tuple[str | bytes | int, ...]] = [
-            ("WAIT", replicas, round(1000 * FSYNC_S)),
-            ("WAITAOF", 1, 0, round(1000 * FSYNC_S)),
-        ]
-        sent = [call.loading() for call in calls] + waits
-        *replies, copies, on_disk = await _piped(server, sent)
+        sent = [call.loading() for call in calls]
+        *replies, copies = await _piped(server, [*sent, ("WAIT", replicas, ms(REPLICAS_S))])
         for reply in replies:
             if isinstance(reply, Exception):
                 raise reply
         if copies < replicas:
             raise LogUnavailable("settle: the replicas are slow")
-        if policy.get("appendonly") != "yes" or policy.get("appendfsync") == "no":
-            return
-        if isinstance(on_disk, ResponseError):
-            await asyncio.sleep(0.0 if policy["appendfsync"] == "always" else FSYNC_S)
-        elif on_disk[0] < 1:
-            raise LogUnavailable("settle: the disk is slow")
+        if policy.get("appendonly") == "yes" and policy.get("appendfsync") == "everysec":
+            await redis_disk.synced(server)
 
 
 async def _piped(client: Any, commands: Sequence[Sequence[Any]]) -> list[Any]:

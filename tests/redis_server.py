@@ -22,10 +22,11 @@ TAIL_BYTES = 64 * 1024
 class RedisServer:
     """A Redis on one port, its append-only file in ``folder``, as the launcher starts one.
 
-    ``options`` are its own by name: ``RedisServer(folder, appendfsync="always", maxmemory="8mb")``.
+    ``options`` are its own by name: ``RedisServer(folder, appendfsync="always", maxmemory="8mb")``;
+    ``program`` is another server than the first that is found.
     """
 
-    def __init__(self, folder: Path, **options: str) -> None:
+    def __init__(self, folder: Path, *, program: str = "", **options: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         # Below the ports that clients get: a client that asks for a port where nobody listens
         # could else be given that very port and talk to itself.
@@ -41,7 +42,7 @@ class RedisServer:
             **{key.replace("_", "-"): value for key, value in options.items()},
         }
         words = [word for key, value in settings.items() for word in (f"--{key}", value)]
-        self._command = [find_program().path, *words]
+        self._command = [program or find_program().path, *words]
         self._server: subprocess.Popen[bytes] | None = None
 
     @property
@@ -113,11 +114,15 @@ class RedisServer:
     def lose(self, lost_bytes: int = TAIL_BYTES) -> int:
         """Cuts the end of the newest append-only file off; how many bytes it had."""
         assert self._server is None, "a running server would write on after the hole"
-        files = self.folder.glob("appendonlydir/*.incr.aof")
-        newest = max(files, key=lambda file: int(file.name.split(".")[-3]))
-        size = newest.stat().st_size
-        os.truncate(newest, max(0, size - lost_bytes))
+        size = self.file.stat().st_size
+        os.truncate(self.file, max(0, size - lost_bytes))
         return size
+
+    @property
+    def file(self) -> Path:
+        """The newest append-only file."""
+        files = self.folder.glob("appendonlydir/*.incr.aof")
+        return max(files, key=lambda file: int(file.name.split(".")[-3]))
 
     def log(self) -> str:
         """The last of what it has printed."""

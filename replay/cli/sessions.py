@@ -202,6 +202,8 @@ async def _stop(asked: Asked, *, keep: bool, yes: bool, as_json: bool) -> None:
         stopped = await log.stop(
             asked.tenant, asked.name, epoch=asked.epoch, keep=keep, reason="client"
         )
+        if not keep:
+            await log.erased(asked.tenant, asked.name)
     if stopped is not None:
         _tell_stopped(stopped, evicted=not keep, as_json=as_json)
     elif isinstance(found, SessionNotFound) and found.cause:

@@ -13,7 +13,7 @@ from node_harness import MODEL, NodeHarness, error_of, memory_node, model, wait_
 
 from api.requests import parse_offset
 from api.stream import names_asked
-from replay.errors import OffsetInvalid
+from replay.errors import LogUnavailable, OffsetInvalid
 
 pytestmark = pytest.mark.anyio
 
@@ -246,6 +246,60 @@ async def test_a_stop_waits_for_its_producer(served: NodeHarness) -> None:
     served.log.release(producer.claim.ref)
     assert (await stopping).status_code == 204
     await posting
+
+
+async def test_an_eviction_has_taken_effect_before_it_waits_for_the_disk(
+    node: NodeHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits, synced = asyncio.Event(), asyncio.Event()
+
+    async def erased(tenant: str, name: str) -> None:
+        waits.set()
+        await synced.wait()
+
+    monkeypatch.setattr(node.log, "erased", erased)
+    posting = asyncio.create_task(node.post(name="c", stream=True))
+    producer = await node.producer()
+    node.log.release(producer.claim.ref)
+    stopping = asyncio.create_task(node.http.delete(by_query("c")))
+    await waits.wait()
+    assert (await posting).status_code == 400
+    assert (await node.http.get(by_query("c"))).status_code == 404
+    assert not stopping.done()
+    synced.set()
+    assert (await stopping).status_code == 204
+
+
+async def test_an_eviction_that_a_slow_disk_may_forget_is_503_and_stands(
+    node: NodeHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def erased(tenant: str, name: str) -> None:
+        raise LogUnavailable("waiting for the disk")
+
+    monkeypatch.setattr(node.log, "erased", erased)
+    await node.answered("c")
+    assert (await node.http.delete(by_query("c", keep="true"))).status_code == 204
+    assert (await node.http.delete(by_query("c"))).status_code == 503
+    assert (await node.http.get(by_query("c"))).status_code == 404
+
+
+async def test_a_queued_session_that_was_opened_beside_its_stop_leaves_the_queue_too(
+    node: NodeHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop, opened = node.log.stop, asyncio.Event()
+
+    async def late(*args: object, **more: object) -> object:
+        opened.set()
+        await wait_until(lambda: bool(node.queue.jobs))
+        return await stop(*args, **more)
+
+    monkeypatch.setattr(node.log, "stop", late)
+    stopping = asyncio.create_task(node.http.delete(by_query("c", keep="true")))
+    await opened.wait()
+    posting = asyncio.create_task(node.post(name="c", stream=True))
+    assert (await stopping).headers["x-stream-state"] == "stopped"
+    assert node.queue.jobs == []
+    assert (await posting).status_code == 400
 
 
 async def test_a_stop_of_another_epoch_touches_nothing(node: NodeHarness) -> None:

@@ -148,7 +148,7 @@ class Breakable:
     def settle(self) -> None:
         """Stops whatever a test has left running."""
         for conversation in self.live():
-            self.nodes[0].stop(conversation)
+            self.nodes[0].stop(conversation, keep="true")
 
 
 def _workers_known_to(node: Node) -> int:

@@ -122,7 +122,7 @@ def name(request: pytest.FixtureRequest) -> Iterator[str]:
     nodes = request.getfixturevalue("frail").nodes if frail else request.getfixturevalue("nodes")
     made = f"c-{secrets.token_hex(6)}"
     yield made
-    nodes[1].stop(made)
+    nodes[1].stop(made, keep="true")
 
 
 @pytest.fixture
@@ -155,7 +155,7 @@ def occupied(node: Node, name: str) -> Iterator[None]:
     names = [f"{name}-slot-{number}" for number in range(slots)]
     with ExitStack() as stack:
         for one in names:
-            stack.callback(node.stop, one)
+            stack.callback(node.stop, one, keep="true")
             stack.enter_context(node.posting(one, "[[tokens=100000 rate=10]]"))
         for one in names:
             node.reaches(one, "running")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from log_contract import LogContract, append, body, claimed, close, opened, produced
 from redis.asyncio import Redis
 from redis_harness import RedisHarness
 
-from replay import keys
+from replay import keys, redis_disk
 from replay.log import AppendStatus
 
 pytestmark = pytest.mark.anyio
@@ -77,3 +79,29 @@ def _append(claim: object, start: int) -> object:
     from replay.log import Append
 
     return Append(claim, start, b"more")  # type: ignore[arg-type]
+
+
+async def test_the_disk_is_waited_for_where_something_was_just_erased(
+    harness: RedisHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits = []
+
+    async def synced(server: Any) -> None:
+        waits.append(server)
+
+    monkeypatch.setattr(redis_disk, "synced", synced)
+    await harness.redis.config_set("appendonly", "yes")
+    await opened(harness.log, "c")
+    await harness.log.stop("t", "c", epoch=None, keep=True, reason="client")
+    for name in ("c", "unknown"):
+        await harness.log.erased("t", name)
+    assert waits == []
+    await harness.log.stop("t", "c", epoch=None, keep=False, reason="client")
+    for _ in range(2):  # whoever asks again is told no less
+        await harness.log.erased("t", "c")
+    assert len(waits) == 2
+    (route,) = await harness.redis.keys("*:route:*")
+    await harness.redis.hincrby(route, "gone_until_ms", -5000)
+    await harness.log.erased("t", "c")
+    assert len(waits) == 2
+    await harness.redis.config_set("appendonly", "no")

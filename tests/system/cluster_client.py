@@ -275,7 +275,7 @@ class Client:
             yield names
         finally:
             for name in names:
-                await self.stop(name)
+                await self.stop(name, keep="true")
 
     async def _leave(self, name: str, words: str) -> None:
         """Posts and hangs up as soon as the session is there."""
