@@ -72,7 +72,7 @@ def test_a_session_in_prefill_is_stopped_and_its_post_ends_at_once(
     with node.posting(name, "[[prefill_s=60]]") as post:
         other.reaches(name, "running")
         asked_s = time.monotonic()
-        other.stop(name)
+        other.stop(name, keep="true")
         assert (post.status, post.error()["reason"]) == (400, "client")
         assert time.monotonic() - asked_s < AT_ONCE_S
 
