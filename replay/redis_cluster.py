@@ -18,7 +18,7 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.commands import AsyncCoreCommands
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
-from redis.exceptions import ConnectionError, MovedError, RedisError
+from redis.exceptions import ConnectionError, RedisError, ResponseError
 
 from replay.redis_url import Place
 
@@ -46,6 +46,14 @@ def owners(rows: Sequence[Any], asked: Place) -> list[Place | None]:
         place = (host.decode() if host else asked[0], int(port))
         found[first : last + 1] = [place] * (last + 1 - first)
     return found
+
+
+def moved_to(reply: Any) -> Place | None:
+    """Where a node sends us that does not own the slot (``MOVED 7 host:port``). Pure."""
+    if not isinstance(reply, ResponseError) or not str(reply).startswith("MOVED "):
+        return None
+    host, _, port = str(reply).split()[2].rpartition(":")
+    return host, int(port)
 
 
 class RedisCluster(AsyncCoreCommands):
@@ -116,10 +124,12 @@ class RedisCluster(AsyncCoreCommands):
             await asyncio.gather(
                 *(self._ask(place, commands, mine, replies) for place, mine in by_place.items())
             )
-            left = {i for i in left if isinstance(replies[i], MovedError)}
-            if not left:
+            moved = {i: place for i in left if (place := moved_to(replies[i]))}
+            if not moved:
                 break
-            self._believe(replies[min(left)].node_addr)
+            left = set(moved)
+            for place in moved.values():
+                self._believe(place)
         return replies
 
     def _by_place(

@@ -19,13 +19,13 @@ from deploy.local.ports import any_free
 from replay import redis_connections
 from replay.errors import LogUnavailable
 from replay.redis_connections import CONNECTIONS_MAX
-from replay.redis_plane import Plane, connect, translated
+from replay.redis_plane import Plane, connect, connections_made, translated
 from replay.redis_scripts import Call, Script
 from tests.chaos.proxy import Link
 
 pytestmark = pytest.mark.anyio
 LIMIT_S = 10.0
-TASKS = 300
+TASKS = 100
 
 
 def own_script(text: str) -> Script:
@@ -264,3 +264,50 @@ async def test_what_is_not_redis_own_stays_what_it_is() -> None:
         with pytest.raises(type(error)):
             async with translated("read"):
                 raise error
+
+
+async def test_who_has_become_a_replica_is_left(redis_url: str, redis: Redis) -> None:
+    client = connect(redis_url)
+    plane = Plane(client)
+    call = Call(COUNTS, ("count",), ())
+    try:
+        assert await plane.call(call) == 1
+        await redis.execute_command("REPLICAOF", "127.0.0.1", "1")
+        for asked in (plane.call(call), plane.call_all([call, call])):
+            number = connections_made(client)
+            with pytest.raises(LogUnavailable, match="no longer a master"):
+                await asked
+        assert connections_made(client) > number
+        await redis.execute_command("REPLICAOF", "NO", "ONE")
+        assert await plane.call(call) == 2
+    finally:
+        await redis.execute_command("REPLICAOF", "NO", "ONE")
+        await client.aclose()
+
+
+async def test_a_connection_that_hangs_holds_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each waits as long as a connection may take, and not in a row."""
+    monkeypatch.setattr(redis_connections, "CONNECT_TIMEOUT_S", 0.3)
+    async with mute_server() as url:
+        client = connect(url + "/1")  # its greeting waits for an answer
+        async with asyncio.timeout(0.3 * 10):
+            told = await asyncio.gather(
+                *(client.get("k") for _ in range(20)), return_exceptions=True
+            )
+        assert all(isinstance(error, OSError | RedisError) for error in told)
+        await client.aclose()
+
+
+async def test_a_cancelled_greeting_leaves_no_reply_for_the_next(redis_url: str) -> None:
+    client = connect(redis_url)
+    try:
+        for turns in range(60):
+            await client.connection_pool.disconnect()
+            task = asyncio.create_task(client.get("k"))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.wait([task])
+            assert await client.echo("mine") == b"mine"
+    finally:
+        await client.aclose()

@@ -1,0 +1,192 @@
+"""Planes of several real servers on loopback: a master with sentinels, and a Redis Cluster.
+
+Each is a block; whatever a test has killed or stopped in it, nothing of it is left after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from redis import Redis
+from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
+from redis.exceptions import RedisError
+
+from deploy.local.ports import free_block
+from deploy.local.redis_server import LOOPBACK, find_program
+from tests.protocol.wire import until
+from tests.redis_server import RedisServer
+
+LIMIT_S = 40.0
+SERVICE = "main"
+DOWN_AFTER_MS = 500
+FAILOVER_MS = 3000
+NODE_TIMEOUT_MS = 1000
+
+
+def in_the_end(holds: Callable[[], bool]) -> None:
+    """Waits for servers that start, or have just been told to be something else."""
+
+    def does() -> bool:
+        try:
+            return holds()
+        except RedisError:
+            return False
+
+    until(does, LIMIT_S)
+
+
+def ask(server: RedisServer, *words: str | int) -> Any:
+    """What a server answers to one command."""
+    with Redis.from_url(server.url, socket_timeout=2, socket_connect_timeout=2) as client:
+        return client.execute_command(*words)
+
+
+def _data_server(folder: Path, **options: str) -> RedisServer:
+    """What it has acknowledged it still has after a kill; ``everysec`` loses some now and then."""
+    return RedisServer(folder, appendfsync="always", **options)
+
+
+class _Sentinel(RedisServer):
+    """A sentinel, which is told by a file what it watches, and writes into it what it learns."""
+
+    def __init__(self, folder: Path, master: RedisServer) -> None:
+        super().__init__(folder)
+        conf = folder / "sentinel.conf"
+        conf.write_text(
+            f"port {self.port}\nbind {LOOPBACK}\ndir {folder}\n"
+            f"sentinel monitor {SERVICE} {LOOPBACK} {master.port} 2\n"
+            f"sentinel down-after-milliseconds {SERVICE} {DOWN_AFTER_MS}\n"
+            f"sentinel failover-timeout {SERVICE} {FAILOVER_MS}\n"
+        )
+        self._command = [find_program().path, str(conf), "--sentinel"]
+
+
+class SentinelPlane:
+    """A master, its replica and three sentinels."""
+
+    def __init__(self, servers: Sequence[RedisServer], sentinels: Sequence[RedisServer]) -> None:
+        self.servers = servers
+        self.sentinels = sentinels
+        self.places = [f"{LOOPBACK}:{one.port}" for one in sentinels]
+        self.url = f"redis+sentinel://{','.join(self.places)}/{SERVICE}"
+
+    def role(self, server: RedisServer) -> str:
+        """What a server says that it is."""
+        return str(ask(server, "ROLE")[0].decode())
+
+    def master(self) -> RedisServer:
+        """Whom the sentinels that agree name."""
+        told = {
+            int(ask(sentinel, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE)[1])
+            for sentinel in self.sentinels
+        }
+        (found,) = [one for one in self.servers if {one.port} == told] or [None]
+        if found is None:
+            raise RedisError("the sentinels do not agree")
+        return found
+
+    def leads_another_than(self, server: RedisServer) -> bool:
+        """Whether the sentinels name another master, and it has taken the office."""
+        return self.master() is not server and self.role(self.master()) == "master"
+
+    def wait_whole(self) -> None:
+        """Until there are a master, a replica of it that has all, and sentinels that know it."""
+        in_the_end(self._is_whole)
+
+    def _is_whole(self) -> bool:
+        master = self.master()
+        return (
+            sorted(self.role(one) for one in self.servers) == ["master", "slave"]
+            and self.role(master) == "master"
+            and len(ask(master, "ROLE")[2]) == 1
+            and all(self._knows_all(sentinel) for sentinel in self.sentinels)
+        )
+
+    def _knows_all(self, sentinel: RedisServer) -> bool:
+        told = ask(sentinel, "SENTINEL MASTER", SERVICE)
+        return bool(told["num-slaves"] == 1 and told["num-other-sentinels"] == 2)
+
+
+@contextmanager
+def sentinel_plane(folder: Path) -> Iterator[SentinelPlane]:
+    """The plane, whole."""
+    with ExitStack() as stack:
+        master = stack.enter_context(_data_server(folder / "0").running())
+        follows = f"{LOOPBACK} {master.port}"
+        replica = stack.enter_context(_data_server(folder / "1", replicaof=follows).running())
+        sentinels = [
+            stack.enter_context(_Sentinel(folder / f"sentinel-{number}", master).running())
+            for number in range(3)
+        ]
+        plane = SentinelPlane([master, replica], sentinels)
+        plane.wait_whole()
+        yield plane
+
+
+class ClusterPlane:
+    """Masters that share the slots."""
+
+    def __init__(self, servers: Sequence[RedisServer]) -> None:
+        self.servers = servers
+        places = ",".join(f"{LOOPBACK}:{one.port}" for one in servers)
+        self.url = f"redis+cluster://{places}"
+
+    def owner(self, key: str) -> RedisServer:
+        """The master that has this key."""
+        slot = key_slot(key.encode())
+        for first, last, (_, port, *_), *_ in ask(self.servers[0], "CLUSTER SLOTS"):
+            if first <= slot <= last:
+                return next(one for one in self.servers if one.port == port)
+        raise AssertionError("nobody owns the slot")
+
+    def wait_whole(self) -> None:
+        """Until every master serves and knows all the others."""
+        in_the_end(self._is_whole)
+
+    def _is_whole(self) -> bool:
+        return all(
+            ask(one, "CLUSTER INFO")["cluster_state"] == "ok"
+            and len(ask(one, "CLUSTER SLOTS")) == len(self.servers)
+            for one in self.servers
+        )
+
+    def flush(self) -> None:
+        """Empties all of it."""
+        for one in self.servers:
+            ask(one, "FLUSHALL")
+
+    def immortal(self) -> list[bytes]:
+        """Keys that have no TTL."""
+        found = []
+        for one in self.servers:
+            with Redis.from_url(one.url) as client:
+                found += [key for key in client.scan_iter() if client.ttl(key) == -1]
+        return found
+
+
+@contextmanager
+def cluster_plane(folder: Path, masters: int = 3) -> Iterator[ClusterPlane]:
+    """The plane, whole."""
+    with ExitStack() as stack:
+        servers = []
+        for number in range(masters):
+            bus = str(free_block(LOOPBACK, 1))
+            server = _data_server(
+                folder / str(number),
+                cluster_enabled="yes",
+                cluster_port=bus,
+                cluster_node_timeout=str(NODE_TIMEOUT_MS),
+            )
+            servers.append(stack.enter_context(server.running()))
+            first = REDIS_CLUSTER_HASH_SLOTS * number // masters
+            last = REDIS_CLUSTER_HASH_SLOTS * (number + 1) // masters - 1
+            ask(server, "CLUSTER", "ADDSLOTSRANGE", first, last)
+            ask(server, "CLUSTER", "SET-CONFIG-EPOCH", number + 1)
+            if number:
+                ask(servers[0], "CLUSTER", "MEET", LOOPBACK, server.port, bus)
+        plane = ClusterPlane(servers)
+        plane.wait_whole()
+        yield plane
