@@ -55,8 +55,9 @@ class CompactedLog(Archive, Protocol):
 class Compactor:
     """Compacts what it is given, one conversation at a time. Owned by the task in ``run``."""
 
-    def __init__(self, log: CompactedLog) -> None:
+    def __init__(self, log: CompactedLog, *, settled_s: float = SETTLED_S) -> None:
         self._log = log
+        self._settled_s = settled_s
         self._waiting: asyncio.Queue[Due] = asyncio.Queue(WAITING_MAX)
 
     @property
@@ -82,7 +83,9 @@ class Compactor:
 
     async def compact(self, conversation: Conversation) -> None:
         """Compacts all settled sessions of the conversation. Raises LogUnavailable."""
-        found = await self._log.compactable(conversation, settled_s=SETTLED_S, bytes_min=BYTES_MIN)
+        found = await self._log.compactable(
+            conversation, settled_s=self._settled_s, bytes_min=BYTES_MIN
+        )
         for seen in found:
             try:
                 blocks = await self._packed(seen)

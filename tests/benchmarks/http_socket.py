@@ -69,9 +69,10 @@ class HttpSocket:
         """Ends the connection."""
         self._socket.close()
 
-    def get(self, path: str) -> Exchange:
+    def get(self, path: str, *, coding: str = "identity") -> Exchange:
         """The whole answer, chunked or with a length."""
-        return self._exchange(f"GET {path} HTTP/1.1\r\nHost: {self._host}\r\n\r\n".encode())
+        lines = [f"GET {path} HTTP/1.1", f"Host: {self._host}", f"Accept-Encoding: {coding}"]
+        return self._exchange("\r\n".join(lines).encode() + HEADERS_END)
 
     def post(self, path: str, body: Any, headers: Mapping[str, str]) -> Exchange:
         """The same for a POST of JSON."""

@@ -17,11 +17,14 @@ from uuid import uuid4
 
 import uvloop
 
-from replay.identity import Conversation
+from replay import keys
+from replay.compaction import Compactor
+from replay.identity import Conversation, SessionRef
 from replay.log import Append, AppendStatus, Claim
-from replay.records import NewSession, Reason, State
+from replay.records import NewSession, Reason, State, Token
 from replay.redis_log import RedisLog
 from replay.redis_plane import connect
+from tests.benchmarks import prose
 from tests.benchmarks.companion import serve
 
 MODEL = "scripted"
@@ -109,21 +112,38 @@ class LiveSessions:
             assert result.status is AppendStatus.APPENDED, result
             self._ends[claim] = result.end
 
-    async def fill(self, name: str, events: int) -> str:
-        """One finished session of so many events, an entry each; its path."""
+    async def fill(self, name: str, tokens: int) -> dict[str, Any]:
+        """One finished session of so many tokens of prose, an entry each; its path and size."""
         claim = await self._opened(name)
-        for number in range(events):
-            data = event(number)
-            await self._log.append([Append(claim, number * len(data), data)])
-        done = Append(claim, events * EVENT_BYTES, b"", state=State.COMPLETED, reason=Reason.STOP)
+        record = await self._log.record(claim.ref)
+        assert record is not None
+        at = 0
+        for number, data in enumerate(prose.frames(record, tokens)):
+            token = Token(number)
+            await self._log.append([Append(claim, at, data, number, [token])])
+            at += len(data)
+        done = Append(claim, at, b"", tokens, state=State.COMPLETED, reason=Reason.STOP)
         [result] = await self._log.append([done])
         assert not isinstance(result, Exception) and result.status is AppendStatus.APPENDED
-        return claim.ref.path()
+        return {"path": claim.ref.path(), "size": at}
+
+    async def compact(self, path: str) -> float:
+        """Seconds that the compaction of a finished session took."""
+        began_s = time.perf_counter()
+        await Compactor(self._log, settled_s=0.0).compact(SessionRef.from_path(path).conversation)
+        return time.perf_counter() - began_s
+
+    async def memory(self, path: str) -> int:
+        """Bytes that all keys of a session take in Redis."""
+        ref = SessionRef.from_path(path)
+        names = (keys.record(ref), keys.stream(ref), keys.tokens(ref), keys.route(ref.conversation))
+        return sum([await self._redis.memory_usage(name, samples=0) or 0 for name in names])
 
     async def serve(self) -> None:
         """Answers until nobody asks any more."""
         try:
-            await serve({"open": self.open, "emit": self.emit, "fill": self.fill})
+            answers = {"fill": self.fill, "compact": self.compact, "memory": self.memory}
+            await serve({"open": self.open, "emit": self.emit, **answers})
         finally:
             await self._redis.aclose()
 

@@ -1,13 +1,17 @@
-"""How fast a finished session of 1 MB is replayed: over HTTP, beside what Redis and uvicorn can.
+"""How fast a finished session of 1 MB is replayed, and what it takes in Redis.
 
-The session is as a worker left it: some four thousand entries of a few hundred bytes.
+The session is as a worker leaves it, some four thousand entries of a few hundred bytes, and then
+compacted. HTTP stands beside what Redis and uvicorn can, in turns.
 """
 
 from __future__ import annotations
 
+import re
 import socket
 import tempfile
 import time
+import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -18,25 +22,26 @@ from deploy.local.cluster import Cluster
 from replay import keys
 from replay.identity import SessionRef
 from tests.benchmarks.companion import Companion
-from tests.benchmarks.http_socket import HEADERS_END, HttpSocket
-from tests.benchmarks.live_sessions import EVENT_BYTES
+from tests.benchmarks.http_socket import HEADERS_END, Exchange, HttpSocket
 from tests.benchmarks.report import Row
 from tests.benchmarks.usage import cpu_s
 
 NAME = "replayed"
+GET = f"/v1/stream?conv_id={NAME}&from=0"
 READ_BYTES = 1 << 18
 MEGABYTE = 1_000_000
+CHUNK_HEAD = re.compile(rb"([0-9a-f]+)\r\n")
 
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How long the session is, and how often it is read."""
+    """How long the session is, and how often it is read in each form."""
 
-    events: int = 4000
+    tokens: int = 4000
     reads: int = 60
 
 
-TINY = Sizes(events=400, reads=3)
+TINY = Sizes(tokens=400, reads=3)
 
 
 class RawRedis:
@@ -64,10 +69,44 @@ class RawRedis:
         return time.perf_counter() - began_s
 
 
+@dataclass(frozen=True, slots=True)
+class Ways:
+    """All ways to read one session, each in seconds."""
+
+    node: HttpSocket
+    node_pid: int
+    static: HttpSocket
+    client: Companion
+    redis: RawRedis
+    path: str
+    size: int
+
+    def get(self, coding: str = "identity") -> float:
+        """From the node."""
+        return self.node.get(GET, coding=coding).took_s
+
+    def cpu(self, coding: str = "identity") -> float:
+        """The node's own time for one."""
+        before_s = cpu_s(self.node_pid)
+        self.get(coding)
+        return cpu_s(self.node_pid) - before_s
+
+    def pages(self) -> float:
+        """As the hub reads it."""
+        took_s: float = self.client.ask("pages", path=self.path)
+        return took_s
+
+    def xrange(self) -> float:
+        """All that Redis has."""
+        return self.redis.xrange(keys.stream(SessionRef.from_path(self.path)))
+
+    def body(self) -> float:
+        """As many bytes from uvicorn."""
+        return self.static.get(f"/static/{self.size}").took_s
+
+
 def measure(sizes: Sizes) -> list[Row]:
     """The rows of this benchmark."""
-    size = sizes.events * EVENT_BYTES
-    took: dict[str, list[float]] = {"node": [], "xrange": [], "pages": [], "static": []}
     with (
         tempfile.TemporaryDirectory(prefix="bench-") as folder,
         Cluster(Path(folder), "--api-nodes", "1", "--workers", "0") as cluster,
@@ -75,33 +114,69 @@ def measure(sizes: Sizes) -> list[Row]:
         Companion("floor_server", cluster.redis_url) as uvicorn,
         Companion("redis_floors", cluster.redis_url) as client,
     ):
-        path = sessions.ask("fill", name=NAME, events=sizes.events)
-        redis = RawRedis(cluster.redis_url)
-        node = HttpSocket(cluster.nodes[0])
-        static = HttpSocket(f"http://127.0.0.1:{uvicorn.ask('port')}")
+        filled = sessions.ask("fill", name=NAME, tokens=sizes.tokens)
+        path, size = filled["path"], filled["size"]
         node_pid = cluster.pids["api-1"]
         assert node_pid is not None
-        check(node, size)
-        spent_s = 0.0
-        for _ in range(sizes.reads):
-            took["xrange"].append(redis.xrange(keys.stream(SessionRef.from_path(path))))
-            before_s = cpu_s(node_pid)
-            took["node"].append(node.get(f"/v1/stream?conv_id={NAME}&from=0").took_s)
-            spent_s += cpu_s(node_pid) - before_s
-            took["pages"].append(client.ask("pages", path=path))
-            took["static"].append(static.get(f"/static/{size}").took_s)
+        static = HttpSocket(f"http://127.0.0.1:{uvicorn.ask('port')}")
+        redis = RawRedis(cluster.redis_url)
+        node = HttpSocket(cluster.nodes[0])
+        ways = Ways(node, node_pid, static, client, redis, path, size)
+        before = whole(node.get(GET), size)
+        rows = entries_rows(ways, sizes.reads, sessions.ask("memory", path=path) / sizes.tokens)
+        took_s = sessions.ask("compact", path=path)
+        assert whole(node.get(GET), size) == whole(node.get(GET, coding="gzip"), size) == before
+        rows += blocks_rows(ways, sizes.reads, sessions.ask("memory", path=path) / sizes.tokens)
         for connection in (redis, node, static):
             connection.close()
+    return [*rows, Row("the compaction", [took_s * 1000], "ms", note=f"{size:,} bytes")]
+
+
+def entries_rows(ways: Ways, reads: int, memory: float) -> list[Row]:
+    """The session as its worker left it."""
+    get, pages, xrange, body = in_turns(reads, ways.get, ways.pages, ways.xrange, ways.body)
     return [
-        *rows("GET from the node", took["node"], size),
-        Row("node's CPU for it", [spent_s / sizes.reads * 1000], "ms"),
-        *rows("RedisLog.read, page by page", took["pages"], size, is_floor=True),
-        *rows("raw XRANGE, hiredis, one reply", took["xrange"], size, is_floor=True),
-        *rows("uvicorn, one static body", took["static"], size, is_floor=True),
+        *speed_rows("GET, as its worker left it", get, ways.size),
+        Row("node's CPU for it", [mean_ms(reads, ways.cpu)], "ms"),
+        *speed_rows("RedisLog.read, page by page", pages, ways.size, is_floor=True),
+        *speed_rows("raw XRANGE, hiredis, one reply", xrange, ways.size, is_floor=True),
+        *speed_rows("uvicorn, one static body", body, ways.size, is_floor=True),
+        Row("Redis for a token, as its worker left it", [memory], "bytes"),
     ]
 
 
-def rows(what: str, took_s: list[float], size: int, *, is_floor: bool = False) -> list[Row]:
+def blocks_rows(ways: Ways, reads: int, memory: float) -> list[Row]:
+    """The same session, compacted."""
+
+    def gzipped() -> float:
+        return ways.get("gzip")
+
+    get, zipped, pages, body = in_turns(reads, ways.get, gzipped, ways.pages, ways.body)
+    sent = len(unchunked(ways.node.get(GET, coding="gzip")))
+    return [
+        *speed_rows("GET, compacted", get, ways.size),
+        Row("node's CPU for it", [mean_ms(reads, ways.cpu)], "ms"),
+        *speed_rows("GET, compacted, gzipped", zipped, ways.size),
+        Row("node's CPU for it", [mean_ms(reads, lambda: ways.cpu("gzip"))], "ms"),
+        *speed_rows("RedisLog.read, compacted", pages, ways.size, is_floor=True),
+        *speed_rows("uvicorn, one static body", body, ways.size, is_floor=True),
+        Row("bytes sent, gzipped", [100 * sent / ways.size], "% of them"),
+        Row("Redis for a token, compacted", [memory], "bytes"),
+    ]
+
+
+def in_turns(count: int, *ways: Callable[[], float]) -> list[list[float]]:
+    """What each took, asked one after another so many times."""
+    took = [[way() for way in ways] for _ in range(count)]
+    return [list(column) for column in zip(*took, strict=True)]
+
+
+def mean_ms(count: int, seconds: Callable[[], float]) -> float:
+    """The mean, since the system counts CPU time in hundredths of a second."""
+    return sum(seconds() for _ in range(count)) / count * 1000
+
+
+def speed_rows(what: str, took_s: list[float], size: int, *, is_floor: bool = False) -> list[Row]:
     """The time and the speed of one way to read. Pure."""
     return [
         Row(what, [took * 1000 for took in took_s], "ms", is_floor),
@@ -109,8 +184,21 @@ def rows(what: str, took_s: list[float], size: int, *, is_floor: bool = False) -
     ]
 
 
-def check(node: HttpSocket, size: int) -> None:
-    """Raises ValueError where the node does not send the whole session."""
-    body = node.get(f"/v1/stream?conv_id={NAME}&from=0").raw.partition(HEADERS_END)[2]
-    if body.count(b"data: ") != size // EVENT_BYTES:
-        raise ValueError(f"{body.count(b'data: ')} of {size // EVENT_BYTES} events came")
+def unchunked(exchange: Exchange) -> bytes:
+    """The body's bytes as they were sent. Pure."""
+    rest, parts = exchange.raw.partition(HEADERS_END)[2], list[bytes]()
+    while found := CHUNK_HEAD.match(rest):
+        size = int(found[1], 16)
+        parts.append(rest[found.end() : found.end() + size])
+        rest = rest[found.end() + size + 2 :]
+    return b"".join(parts)
+
+
+def whole(exchange: Exchange, size: int) -> bytes:
+    """The session's bytes. Raises ValueError where they are not all there. Pure."""
+    body = unchunked(exchange)
+    if b"content-encoding: gzip" in exchange.raw.partition(HEADERS_END)[0].lower():
+        body = zlib.decompress(body, zlib.MAX_WBITS | 16)
+    if len(body) != size:
+        raise ValueError(f"{len(body)} of {size} bytes came")
+    return body

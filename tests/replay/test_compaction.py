@@ -12,7 +12,7 @@ import pytest
 from log_contract import append, body, close, opened, produced
 from redis.asyncio import Redis
 
-from replay import compaction, keys
+from replay import keys
 from replay.blocks import BLOCK_BYTES_MAX, Block
 from replay.compaction import Compactor
 from replay.errors import LogUnavailable, SessionNotFound
@@ -27,10 +27,9 @@ pytestmark = pytest.mark.anyio
 EVENTS = 1000
 
 
-@pytest.fixture(autouse=True)
-def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What has just ended is settled."""
-    monkeypatch.setattr(compaction, "SETTLED_S", 0.0)
+def compactor_of(log: Any) -> Compactor:
+    """One that takes what has just ended for settled."""
+    return Compactor(log, settled_s=0.0)
 
 
 def event(number: int) -> bytes:
@@ -61,7 +60,7 @@ async def test_a_log_of_many_entries_becomes_few_blocks_of_a_tenth(redis: Redis)
     ref, said = await filled(log)
     before = [await redis.pttl(key) for key in (keys.stream(ref), keys.record(ref))]
     took = await memory(redis, ref)
-    await Compactor(log).compact(ref.conversation)
+    await compactor_of(log).compact(ref.conversation)
     page = await log.read(ref, 0)
     sizes = [chunk.end - chunk.start for chunk in page.chunks]
     assert all(isinstance(chunk, Block) for chunk in page.chunks) and page.end is not None
@@ -75,7 +74,7 @@ async def test_a_log_of_many_entries_becomes_few_blocks_of_a_tenth(redis: Redis)
 async def test_every_offset_reads_as_before(redis: Redis) -> None:
     log = RedisLog(redis)
     ref, said = await filled(log, 700)
-    await Compactor(log).compact(ref.conversation)
+    await compactor_of(log).compact(ref.conversation)
     for offset in [*range(300), *random.Random(7).sample(range(len(said)), 100), len(said)]:
         assert await body(log, ref, offset) == said[offset:]
 
@@ -85,7 +84,7 @@ async def test_an_operator_sees_the_same_session(redis: Redis) -> None:
     ref, _ = await filled(log)
     before = await log.resolve("t", "c", None)
     was = await inspector.detail(before)
-    await Compactor(log).compact(ref.conversation)
+    await compactor_of(log).compact(ref.conversation)
     record = await log.resolve("t", "c", None)
     assert replace(record, packed_bytes=0, prompt_token_count=0) == before
     now = await inspector.detail(record)
@@ -100,7 +99,7 @@ async def test_what_would_not_shrink_stays_as_it_is(redis: Redis, said: bytes) -
     log = RedisLog(redis)
     ref, claim = await produced(log)
     await close(log, claim, 0, said)
-    await Compactor(log).compact(ref.conversation)
+    await compactor_of(log).compact(ref.conversation)
     assert (await log.record(ref)).packed_bytes == 0
     assert await body(log, ref) == said
 
@@ -135,7 +134,7 @@ async def test_what_is_erased_in_the_middle_of_it_stays_erased(redis: Redis, bef
         assert await redis.pttl(keys.stream(ref)) <= 30_000
 
     log.meddle = erase
-    await Compactor(log).compact(ref.conversation)
+    await compactor_of(log).compact(ref.conversation)
     assert 0 < await redis.pttl(keys.stream(ref)) <= 30_000
     assert (await log.record(ref)).packed_bytes == 0
     assert await body(log, ref) == said  # for whoever reads it just now
@@ -150,7 +149,7 @@ async def test_what_is_gone_in_the_middle_of_it_is_not_made_again(
     log = Meddled(redis, before=before)
     ref, _ = await filled(log, 600)
     log.meddle = redis.flushall
-    await Compactor(log).compact(ref.conversation)
+    await compactor_of(log).compact(ref.conversation)
     assert await redis.keys() == []
 
 
@@ -158,7 +157,7 @@ async def test_many_compactors_at_once_do_it_once(redis: Redis) -> None:
     log = RedisLog(redis)
     ref, said = await filled(log, 600)
     other = await filled(log, 600, name="d")
-    compactors = [Compactor(RedisLog(redis)) for _ in range(4)]
+    compactors = [compactor_of(RedisLog(redis)) for _ in range(4)]
     for conversation in (ref.conversation, other[0].conversation):
         await asyncio.gather(*(one.compact(conversation) for one in compactors))
     assert await body(log, ref) == said
@@ -169,7 +168,7 @@ async def test_a_live_session_is_left_alone(redis: Redis) -> None:
     log = RedisLog(redis)
     ref, _ = await filled(log)
     live = (await opened(log)).ref
-    await Compactor(log).compact(ref.conversation)
+    await compactor_of(log).compact(ref.conversation)
     assert (await log.record(ref)).packed_bytes > 0
     assert (await log.record(live)).prompt != ()
 
@@ -191,7 +190,7 @@ async def test_what_fails_is_left_in_the_watch(redis: Redis) -> None:
     ref, _ = await filled(log, 100)
     await log.watch(ref.conversation, 0)
     (due,) = await log.due(10)
-    compactor = Compactor(log)
+    compactor = compactor_of(log)
     task = asyncio.create_task(compactor.run())
     async with asyncio.timeout(5):
         compactor.take(due)
