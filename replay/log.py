@@ -406,7 +406,10 @@ class Leases(Protocol):
         ...
 
     async def watch(self, conversation: Conversation, delay_s: float) -> None:
-        """Announces a session: before it is opened, so that nobody can lose it."""
+        """Announces a session: before it is opened, so that nobody can lose it.
+
+        A look that is due earlier stays so; whoever has seen it before takes nothing out by it.
+        """
         ...
 
     async def due(self, most: int) -> list[Due]:

@@ -73,7 +73,9 @@ class MemoryLeases(MemoryState):
         return ClaimStatus.RENEWED if record.run_id == self.run_id else ClaimStatus.MOVED
 
     async def watch(self, conversation: Conversation, delay_s: float) -> None:
-        self._watched[conversation] = self._now() + round(delay_s * 1000)
+        score = self._now() + round(delay_s * 1000)
+        before = self._watched.get(conversation, score + 1)
+        self._watched[conversation] = min(score, before - 1)
 
     async def due(self, most: int) -> list[Due]:
         now = self._now()

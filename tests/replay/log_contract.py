@@ -607,6 +607,16 @@ class LogContract:
         await harness.log.again(due, None)
         assert await harness.log.due(10) == []
 
+    async def test_an_announcement_puts_no_look_off(self, harness: Harness) -> None:
+        conversation = Conversation("t", "c::x")
+        await harness.log.watch(conversation, 0)
+        (before,) = await harness.log.due(10)
+        await harness.log.watch(conversation, 60)
+        (due,) = await harness.log.due(10)
+        assert due.conversation == conversation
+        await harness.log.again(before, None)  # what it saw has been announced anew
+        assert await harness.log.due(10) == [due]
+
     async def test_only_the_lease_that_was_seen_is_reaped(self, harness: Harness) -> None:
         ref, claim = await produced(harness.log)
         await append(harness.log, claim, 0, b"ab")
