@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -67,6 +68,10 @@ def parser() -> argparse.ArgumentParser:
 
 async def run_kept(plan: Plan, keep: Path, *, is_told: bool) -> Verdict:
     """Runs one plan; its files stay where it broke something."""
+    task = asyncio.current_task()
+    assert task is not None
+    # Else whoever ends this machine would leave its processes behind.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     folder = keep / f"{plan.engine}-{plan.seed}"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)

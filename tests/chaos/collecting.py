@@ -42,13 +42,22 @@ async def all_ended(world: World) -> bool:
 
 
 async def sessions(
-    world: World, lines: Lines, answer_of: Callable[[GenerationRequest], Answer]
+    world: World,
+    lines: Lines,
+    answer_of: Callable[[GenerationRequest], Answer],
+    *,
+    since_ms: int = 0,
 ) -> list[Session]:
-    """Every session with its log, as each node tells it and as Redis holds it."""
+    """Every session with its log, as each node tells it and as Redis holds it.
+
+    ``since_ms``, a time of Redis's, leaves those out that were opened before it.
+    """
     found = []
     async with world.db() as redis:
         log = RedisLog(redis)
         async for record in records(redis):
+            if record.created_ms < since_ms:
+                continue
             stored = await _stored(log, record)
             found.append(
                 Session(
@@ -64,6 +73,7 @@ async def sessions(
                     answer_of(GenerationRequest.from_json(record.request)),
                     await _copies(lines, record) if await _is_retained(redis, record) else {},
                     record.attempt,
+                    record.idempotency_key,
                 )
             )
     return found

@@ -6,15 +6,16 @@ where they are whole frames that say the answer that was known before.
 
 from __future__ import annotations
 
-import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
-DONE = b"data: [DONE]"
+from .told import DONE, Told, parse_log
+
 COMPLETED, STOPPED, FAILED, LOST = "completed", "stopped", "failed", "lost"
+NOT_BEGUN = ((FAILED, "queue"), (FAILED, "limit"))
 FINAL = (COMPLETED, STOPPED, FAILED, LOST)
 
 
@@ -99,6 +100,7 @@ class Session:
     answer: Answer
     copies: Mapping[str, bytes] = field(default_factory=dict)
     attempts: int = 1
+    key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +140,8 @@ def judge(evidence: Evidence, allowed: Allowed) -> list[str]:
     return [
         *_each(evidence.sessions, lambda one: _of_log(one)),
         *_each(evidence.sessions, lambda one: _of_end(one, allowed, last)),
-        *_each(evidence.segments, lambda one: _of_segment(one, by_id, allowed, told)),
-        *_of_chains(evidence.segments),
+        *_of_readers(evidence.segments, by_id, allowed, told),
+        *_of_intents(evidence.sessions, allowed),
         *_each(evidence.refusals, lambda one: _of_refusal(one, allowed, evidence.sessions)),
         *_of_sightings(evidence.sightings, by_id, allowed),
         *_each(evidence.stops, lambda one: _of_stop(one, by_epoch, allowed)),
@@ -174,72 +176,6 @@ def _of_log(session: Session) -> Iterator[str]:
     yield from (f"I1 {who}: {fault}" for fault in told.faults)
     yield from _of_text(session, told, who)
     yield from (f"I2 {who}: {fault}" for fault in _of_closing(session, told))
-
-
-@dataclass(slots=True)
-class Told:
-    """A log as a client understands it."""
-
-    text: str = ""
-    usage: list[dict[str, Any]] = field(default_factory=list)
-    finishes: list[str] = field(default_factory=list)
-    errors: int = 0
-    ends: list[dict[str, str]] = field(default_factory=list)
-    dones: int = 0
-    last: bytes = b""
-    faults: list[str] = field(default_factory=list)
-
-
-def parse_log(log: bytes) -> Told:
-    """Reads a whole log frame by frame. Raises ValueError where it is none."""
-    told = Told()
-    if not log:
-        return told
-    if not log.endswith(b"\n\n"):
-        raise ValueError(f"it does not end with a frame: {log[-40:]!r}")
-    heads = set()
-    roles = 0
-    for frame in log.removesuffix(b"\n\n").split(b"\n\n"):
-        told.last = frame
-        if frame.startswith(b":"):
-            if frame.startswith(b": end "):
-                told.ends.append(json.loads(frame[6:]))
-        elif frame == DONE:
-            told.dones += 1
-        else:
-            chunk = _json_of(frame)
-            if "error" in chunk:
-                told.errors += 1
-                continue
-            heads.add((chunk["id"], chunk["created"], chunk["model"]))
-            roles += _take(chunk, told)
-    if len(heads) > 1:
-        told.faults.append(f"its frames name several answers: {sorted(heads)}")
-    if roles > 1 or (told.text and not roles):
-        told.faults.append(f"{roles} role frames")
-    return told
-
-
-def _json_of(frame: bytes) -> dict[str, Any]:
-    if not frame.startswith(b"data: {"):
-        raise ValueError(f"this is no frame: {frame[:80]!r}")
-    chunk: dict[str, Any] = json.loads(frame[6:].decode("utf-8"))
-    return chunk
-
-
-def _take(chunk: Mapping[str, Any], told: Told) -> int:
-    """Adds one chunk; 1 where it is the role's."""
-    if chunk.get("usage"):
-        told.usage.append(chunk["usage"])
-    roles = 0
-    for choice in chunk["choices"]:
-        if told.finishes and choice["delta"]:
-            told.faults.append("content after the finish")
-        if choice["finish_reason"]:
-            told.finishes.append(choice["finish_reason"])
-        roles += "role" in choice["delta"]
-        told.text += choice["delta"].get("content") or ""
-    return roles
 
 
 def _of_text(session: Session, told: Told, who: str) -> Iterator[str]:
@@ -293,42 +229,88 @@ def _of_end(session: Session, allowed: Allowed, last: Mapping[str, int]) -> Iter
         yield f"I2 {session.name} epoch {session.epoch}: nothing explains {end}"
 
 
-def _of_segment(
-    segment: Segment,
+def _of_readers(
+    segments: Sequence[Segment],
     sessions: Mapping[str, Session],
     allowed: Allowed,
     told: set[tuple[str, str]],
 ) -> Iterator[str]:
-    """Exactness (I1), no mix (I3), and nothing taken back (I4)."""
-    who = f"{segment.reader} of {segment.name} epoch {segment.epoch} from {segment.start}"
-    if segment.asked_epoch not in (None, segment.epoch):
-        yield f"I3 {who}: it had asked for epoch {segment.asked_epoch}"
-    session = sessions.get(segment.session)
-    if session is None:
-        if segment.data and not allowed.loses_data:
-            yield f"I4 {who}: no such session is left"
-        return
-    stop = segment.start + len(segment.data)
-    stored = session.log[segment.start : stop]
-    if segment.data != stored:
-        at = first_difference(segment.data, stored)
-        is_longer = at == len(stored)
-        if not (is_longer and allowed.loses_data and (segment.reader, segment.name) in told):
-            what = "it has more than the log" if is_longer else "other bytes"
-            yield f"{'I4' if is_longer else 'I1'} {who}: {what}, from {segment.start + at} on"
-    if segment.ended == "whole" and stop != len(session.log):
-        yield f"I1 {who}: a clean end at {stop} of {len(session.log)}"
-
-
-def _of_chains(segments: Sequence[Segment]) -> Iterator[str]:
-    """A reader's segments of one epoch follow one another without hole or overlap (I1)."""
+    """What each reader got of each session, all its responses together."""
     chains: dict[tuple[str, str], list[Segment]] = defaultdict(list)
     for segment in segments:
         chains[segment.reader, segment.session].append(segment)
-    for (reader, _), chain in chains.items():
-        for before, after in pairwise(chain):
-            if after.start != before.start + len(before.data):
-                yield f"I1 {reader} of {after.name}: a hole in its own chain at {after.start}"
+    for (_, session), chain in chains.items():
+        yield from _of_chain(chain, sessions.get(session), allowed, told)
+
+
+def _of_chain(
+    chain: Sequence[Segment],
+    session: Session | None,
+    allowed: Allowed,
+    told: set[tuple[str, str]],
+) -> Iterator[str]:
+    """Exactness (I1), no mix (I3), and nothing taken back (I4)."""
+    first, last = chain[0], chain[-1]
+    who = f"{first.reader} of {first.name} epoch {first.epoch} from {first.start}"
+    for segment in chain:
+        if segment.asked_epoch not in (None, segment.epoch):
+            yield f"I3 {who}: it had asked for epoch {segment.asked_epoch}"
+    for before, after in pairwise(chain):
+        if after.start != before.start + len(before.data):
+            yield f"I1 {who}: a hole in its own chain at {after.start}"
+            return
+    data = b"".join(segment.data for segment in chain)
+    if session is None:
+        if data and not allowed.loses_data:
+            yield f"I4 {who}: no such session is left"
+    elif fault := _difference(data, first.start, last.ended == "whole", session):
+        is_told = (first.reader, first.name) in told and session.log.startswith(
+            data[: max(0, len(session.log) - first.start)], first.start
+        )
+        is_over = last.ended == "whole" and is_whole(session.log[: first.start] + data, session)
+        if not (allowed.loses_data and (is_told or is_over)):
+            yield fault.replace("WHO", who)
+
+
+def _difference(data: bytes, start: int, is_ended: bool, session: Session) -> str:
+    """How a reader's bytes from ``start`` on differ from the log's; "" where they do not."""
+    stop = start + len(data)
+    stored = session.log[start:stop]
+    if data != stored:
+        at = first_difference(data, stored)
+        if at == len(stored):
+            return f"I4 WHO: it has more than the log, from {start + at} on"
+        return f"I1 WHO: other bytes, from {start + at} on"
+    return (
+        f"I1 WHO: a clean end at {stop} of {len(session.log)}"
+        if (is_ended and stop != len(session.log))
+        else ""
+    )
+
+
+def is_whole(log: bytes, session: Session) -> bool:
+    """Whether these bytes by themselves are a whole log of the session's answer.
+
+    That is what a reader has who had its end before Redis forgot it: what is generated again may
+    have other timings.
+    """
+    try:
+        told = parse_log(log)
+    except ValueError:
+        return False
+    is_complete = (told.dones, told.ends) == (1, []) and told.text == session.answer.text
+    is_short = (told.dones, len(told.ends)) == (0, 1) and session.answer.text.startswith(told.text)
+    return not told.faults and (is_complete or is_short)
+
+
+def _of_intents(sessions: Sequence[Session], allowed: Allowed) -> Iterator[str]:
+    """One key is one generation; what ended before it began leaves its key free."""
+    begun = Counter(
+        session.key for session in sessions if (session.state, session.reason) not in NOT_BEGUN
+    )
+    for key, times in begun.items():
+        if key and times > 1 and not allowed.loses_data:
+            yield f"I2 the key {key} opened {times} sessions"
 
 
 def _of_refusal(refusal: Refusal, allowed: Allowed, sessions: Sequence[Session]) -> Iterator[str]:
@@ -348,6 +330,8 @@ def _of_sightings(
     sightings: Sequence[Sighting], sessions: Mapping[str, Session], allowed: Allowed
 ) -> Iterator[str]:
     """All nodes agree on an end, and it never changes (I2); a log never shrinks (I4)."""
+    if allowed.loses_data:
+        return
     ends: dict[str, Sighting] = {}
     sizes: dict[str, int] = {}
     for seen in sightings:
@@ -361,7 +345,7 @@ def _of_sightings(
             yield f"I2 {who}: {final.state}({final.reason}), then {seen.state}({seen.reason})"
         if seen.state in FINAL:
             ends[seen.session] = seen
-        if seen.size < sizes.get(seen.session, 0) and not allowed.loses_data:
+        if seen.size < sizes.get(seen.session, 0):
             yield f"I4 {who}: {sizes[seen.session]} bytes, then {seen.size}"
         sizes[seen.session] = seen.size
     for one, seen in ends.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 LEASE_S = 2.0
@@ -29,6 +29,7 @@ class Kind(StrEnum):
     FILL = "fill"
 
 
+IF_BUSY = ("", "", "replace", "queue", "attach", "reject")
 LINK_KINDS = (Kind.RESET, Kind.HALF_OPEN, Kind.HOLD, Kind.DELAY, Kind.THROTTLE)
 
 
@@ -85,18 +86,25 @@ class Topology:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ask:
-    """One POST; ``name`` "" is a plain one. ``leaves_after_bytes``: its client goes away then."""
+    """One POST; without ``name`` and ``key`` it is a plain one.
+
+    ``key`` is its Idempotency-Key, ``if_busy`` what it wants where a session is live.
+    ``leaves_after_bytes``: its client goes away then.
+    """
 
     name: str
     words: str
     at_s: float
     node: int
+    key: str = ""
+    if_busy: str = ""
     stop: str = ""
     max_tokens: int = -1
     leaves_after_bytes: int = 0
 
     def __str__(self) -> str:
-        more = f" stop={self.stop}" * bool(self.stop)
+        more = f" key={self.key}" * bool(self.key) + f" if_busy={self.if_busy}" * bool(self.if_busy)
+        more += f" stop={self.stop}" * bool(self.stop)
         more += f" max_tokens={self.max_tokens}" * (self.max_tokens >= 0)
         more += f", leaves after {self.leaves_after_bytes} bytes" * bool(self.leaves_after_bytes)
         where = f"api-{self.node + 1} at {self.at_s:g} s"
@@ -216,14 +224,18 @@ def _workload(
     for number in range(choice.randint(3, 6)):
         name = "" if choice.random() < 0.2 else f"c{number}"
         at_s = round(choice.uniform(0, 1.5), 2)
-        asks.append(write(choice, name, f"c{number}", at_s, choice.randrange(topology.nodes)))
+        first = write(choice, name, f"c{number}", at_s, choice.randrange(topology.nodes))
+        if choice.random() < 0.5:
+            first = replace(first, key=f"k{number}", leaves_after_bytes=0)
+        asks.append(first)
         if not name:
             continue
         later_s = round(at_s + choice.uniform(0.2, 3), 2)
         node = choice.randrange(topology.nodes)
-        match choice.choice(("left", "left", "left", "replaced", "stopped")):
-            case "replaced":
-                asks.append(write(choice, name, f"c{number} anew", later_s, node))
+        match choice.choice(("left", "left", "again", "again", "stopped")):
+            case "again":
+                anew = write(choice, name, f"c{number} anew", later_s, node)
+                asks.append(replace(anew, if_busy=choice.choice(IF_BUSY)))
             case "stopped":
                 keep = choice.random() < 0.5
                 stops.append(Stop(name=name, at_s=later_s, node=node, keep=keep))
@@ -307,4 +319,9 @@ def _fault(choice: random.Random, topology: Topology) -> Fault:
         (4 if topology.has_small_disk else 0, Kind.FILL, "redis", 2),
     ]
     [(_, kind, target, for_s)] = choice.choices(wishes, [weight for weight, *_ in wishes])
-    return Fault(kind=kind, target=target, at_s=at_s, for_s=for_s)
+    # A kill alone loses nothing, since what was written stands in the kernel.
+    cut_bytes = drawn((0, drawn((1, 400, 4_000)), choice.randint(1, CUT_BYTES_MAX)))
+    is_crash = kind is Kind.CRASH
+    return Fault(
+        kind=kind, target=target, at_s=at_s, for_s=for_s, cut_bytes=cut_bytes if is_crash else 0
+    )

@@ -16,7 +16,7 @@ from .oracle import Evidence, Refusal, Segment
 from .plan import Ask, Follow
 
 CHAT, STREAM = "/v1/chat/completions", "/v1/stream"
-ID = "X-Completion-Id"
+ID, NAME = "X-Completion-Id", "X-Conversation-Id"
 PING_INTERVAL_S = 1
 SILENCE_S = 10.0
 """How long a client waits for a byte; a living line shows a keep-alive each second or so."""
@@ -143,31 +143,39 @@ async def follow(follow: Follow, who: str, lines: Lines, evidence: Evidence) -> 
 
 
 async def ask(ask: Ask, who: str, lines: Lines, evidence: Evidence) -> None:
-    """One POST of the plan; its client then follows what it has opened."""
+    """One POST of the plan; its client then follows what it was answered by."""
     await asyncio.sleep(ask.at_s)
     reader = Reader(who, ask.name, lines, evidence)
     reader.hop_bytes = ask.leaves_after_bytes
+    query = f"?if_busy={ask.if_busy}" if ask.if_busy else ""
     for turn in count(ask.node):
+        url = lines.url(turn, CHAT + query)
         try:
-            post = lines.http.stream(
-                "POST", lines.url(turn, CHAT), json=body_of(ask), headers=_naming(ask.name)
-            )
+            post = lines.http.stream("POST", url, json=body_of(ask), headers=_naming(ask))
             async with post as response:
                 if response.status_code == 200:
+                    reader.name = response.headers.get(NAME, ask.name)
                     ended = await reader.take(response)
-                    if ended != "whole" and ask.name:
+                    if ended != "whole" and reader.name:
                         await reader.follow(turn + 1)
                     return
                 await response.aread()
-                if "X-Stream-Epoch" in response.headers:
-                    return  # it was opened, and ended without a word
+                if _is_answered(ask, response):
+                    return
                 if response.status_code not in RETRIED:
                     refusal = Refusal(who, ask.name, None, 0, response.status_code, response.text)
                     evidence.refusals.append(refusal)
                     return
         except httpx.TransportError:
-            pass  # whether it was opened is not known: asking again replaces it
+            pass  # whether it was opened is not known; without a key, asking again replaces it
         await asyncio.sleep(PAUSE_S)
+
+
+def _is_answered(ask: Ask, response: httpx.Response) -> bool:
+    """Whether this status is what the request was to come to."""
+    if response.status_code == 409:
+        return ask.if_busy == "reject"
+    return "X-Stream-Epoch" in response.headers  # it was opened, and ended without a word
 
 
 def body_of(ask: Ask) -> dict[str, object]:
@@ -186,5 +194,6 @@ def body_of(ask: Ask) -> dict[str, object]:
     return wishes
 
 
-def _naming(name: str) -> dict[str, str]:
-    return {"X-Conversation-Id": name} if name else {}
+def _naming(ask: Ask) -> dict[str, str]:
+    named = {NAME: ask.name, "Idempotency-Key": ask.key}
+    return {header: value for header, value in named.items() if value}

@@ -63,6 +63,17 @@ async def run(plan: Plan, folder: Path) -> Verdict:
 async def _live(plan: Plan, world: World, lines: Lines, evidence: Evidence) -> None:
     """Clients and faults together; then until everything is at rest."""
     files_before = collecting.open_files(world)
+    await play(plan, world, lines, evidence)
+    await world.well()
+    evidence.leaks += await collecting.leaks(world, files_before)
+    names = sorted({asked.name for asked in plan.asks if asked.name})
+    for node in range(len(lines.nodes)):
+        if not await look(names, node, lines, evidence):
+            evidence.hung.append(f"lookup at node {node + 1}")
+
+
+async def play(plan: Plan, world: World, lines: Lines, evidence: Evidence) -> None:
+    """The plan's clients and faults, until every session and every client has its end."""
     faults = Faults(world)
     onlooker = asyncio.create_task(look_on(plan, lines, evidence))
     tasks = {asyncio.create_task(one): who for who, one in clients(plan, lines, evidence).items()}
@@ -80,12 +91,6 @@ async def _live(plan: Plan, world: World, lines: Lines, evidence: Evidence) -> N
     for task in tasks:
         if not task.cancelled():
             task.result()  # a client that failed by itself is a defect of this machine
-    await world.well()
-    evidence.leaks += await collecting.leaks(world, files_before)
-    names = sorted({asked.name for asked in plan.asks if asked.name})
-    for node in range(len(lines.nodes)):
-        if not await look(names, node, lines, evidence):
-            evidence.hung.append(f"lookup at node {node + 1}")
 
 
 async def _until_ended(world: World) -> None:

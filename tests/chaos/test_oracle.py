@@ -145,6 +145,10 @@ PLANTED: dict[str, tuple[str, Evidence]] = {
         "I5",
         Evidence(sessions=[ended()], stops=[StopReply("c", True, 7, "completed", 9)]),
     ),
+    "one intent that became two": (
+        "I2",
+        Evidence(sessions=[ended(key="k"), ended(key="k", id="b", name="d")]),
+    ),
     "a leak": ("I7", Evidence(leaks=["a key has no TTL"])),
     "a reader that hangs": ("I8", Evidence(hung=["r"])),
 }
@@ -158,11 +162,18 @@ def test_a_planted_defect_is_found(planted: str) -> None:
 
 
 LOSING = Allowed(loses_data=True)
+AGAIN = LOG.replace(b'"completion_tokens":4', b'"completion_tokens":4,"timings":{"ms":71}')
 TOLD = Refusal("r", "c", 7, len(LOG) + 4, 416)
 EXCUSED: dict[str, tuple[Allowed, Evidence]] = {
     "lost bytes, where the reader was told": (
         LOSING,
         Evidence(sessions=[ended()], segments=[read(0, LOG + b"more")], refusals=[TOLD]),
+    ),
+    "an end that was reached before Redis forgot it": (
+        LOSING,
+        Evidence(
+            sessions=[ended()], segments=[read(0, AGAIN[:HALF]), read(HALF, AGAIN[HALF:], "whole")]
+        ),
     ),
     "a lost session": (LOSING, Evidence(segments=[read(0, LOG)])),
     "what was evicted": (
@@ -182,6 +193,8 @@ def test_what_a_fault_explains_is_no_defect(excused: str) -> None:
 SPLICES: list[Callable[[], Segment]] = [
     lambda: read(0, LOG + b"more"),
     lambda: read(0, LOG[:HALF] + b"other words"),
+    lambda: read(0, LOG.replace(WORDS[1], b""), "whole"),
+    lambda: read(0, AGAIN),
 ]
 
 

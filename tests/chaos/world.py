@@ -25,6 +25,7 @@ from .proxy import Link
 
 READY_MAX_S = 120.0
 LOOK_S = 0.05
+SHIFTED = Path(__file__).parent / "shifted"
 SETTINGS = {
     "REPLAY_API_KEYS": "",
     "REPLAY_QUEUE_REDIS_URL": "",
@@ -62,9 +63,12 @@ def small_disk(folder: Path) -> Iterator[None]:
 
 
 class World:
-    """A running topology. ``links`` are by name: ``client:api-1``, ``redis:worker-2``."""
+    """A running topology. ``links`` are by name: ``client:api-1``, ``redis:worker-2``.
 
-    def __init__(self, folder: Path, topology: Topology, engine: str) -> None:
+    ``settings`` are environment variables of nodes and workers.
+    """
+
+    def __init__(self, folder: Path, topology: Topology, engine: str, **settings: str) -> None:
         self.folder = folder
         self.topology = topology
         self.redis = RedisServer(folder / "redis", appendfsync=topology.fsync)
@@ -73,6 +77,7 @@ class World:
         self.doomed: set[int] = set()
         """Process ids of those who were told to end, and may take their time."""
         self._engine = engine
+        self._settings = settings
         self._cluster: Cluster | None = None
 
     @asynccontextmanager
@@ -115,6 +120,7 @@ class World:
             "REPLAY_SLOTS": str(topology.slots),
             "REPLAY_THREADS": "1",
             CHILDREN: json.dumps(children),
+            **self._settings,
         }
         return Cluster(
             self.folder / "state",
@@ -161,5 +167,5 @@ def _shifted_clock(shift_s: int) -> dict[str, str]:
         "LD_PRELOAD": str(library),
         "FAKETIME": f"{shift_s:+d}",
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-        "DONT_FAKE_MONOTONIC": "1",
+        "PYTHONPATH": str(SHIFTED),
     }
