@@ -188,11 +188,9 @@ def _tailer(
     settings: ApiSettings, log: RedisLog, catalog: Catalog, queue: JobQueue, recovery: Recovery
 ) -> Tailer:
     def channels(on_message: OnMessage, on_reset: OnReset) -> Any:
-        def reset() -> None:
-            recovery.look()
-            on_reset()
-
-        return Subscription(settings.redis_url, on_message=on_message, on_reset=reset).open()
+        return Subscription(
+            settings.redis_url, on_message=on_message, on_reset=on_reset, on_break=recovery.look
+        ).open()
 
     return Tailer(
         log,

@@ -70,7 +70,7 @@ class MemoryLeases(MemoryState):
             return ClaimStatus.FENCED
         until = self._now() + round(lease_s * 1000)
         session.record = replace(record, state=State.RUNNING, lease_until_ms=until)
-        return ClaimStatus.RENEWED if record.run_id == self.run_id else ClaimStatus.MOVED
+        return ClaimStatus.RENEWED if record.run_id == self.run else ClaimStatus.MOVED
 
     async def watch(self, conversation: Conversation, delay_s: float) -> None:
         score = self._now() + round(delay_s * 1000)
@@ -232,7 +232,7 @@ class MemoryLeases(MemoryState):
             nonce=claim.nonce,
             worker=claim.worker,
             lease_until_ms=self._now() + round(lease_s * 1000),
-            run_id=self.run_id if whole else is_now.run_id,
+            run_id=self.run if whole else is_now.run_id,
         )
         return Restored(ClaimStatus.RESTORED, is_now.end, is_now.token_count, whole)
 

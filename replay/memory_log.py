@@ -48,7 +48,6 @@ from replay.records import (
     State,
     pack_tokens,
 )
-from replay.recovery import Run
 from replay.subscription import OnMessage, OnReset
 
 EVICTED_MS = 30_000
@@ -139,7 +138,7 @@ class MemoryLog(MemoryLeases):
             for k, v in new.to_fields().items()
         }
         record = SessionRecord.from_fields({**raw, b"epoch": b"%d" % epoch})
-        record = replace(record, created_ms=now, last_ms=now, dispatch=1, run_id=self.run_id)
+        record = replace(record, created_ms=now, last_ms=now, dispatch=1, run_id=self.run)
         self._sessions[record.ref] = Session(record)
         route.epoch = route.current = epoch
         route.nonce = nonce
@@ -316,10 +315,10 @@ class MemoryLog(MemoryLeases):
 
     def _may_comment(self, session: Session) -> bool:
         """After a restart a producer that was forgotten is given time to say so."""
-        if session.record.run_id == self.run_id:
+        if session.record.run_id == self.run:
             return True
-        if session.other_run[0] != self.run_id:
-            session.other_run = (self.run_id, self._now())
+        if session.other_run[0] != self.run:
+            session.other_run = (self.run, self._now())
             return False
         if self._now() - session.other_run[1] < RECOVERY_MS:
             return False
@@ -331,9 +330,9 @@ class MemoryLog(MemoryLeases):
             for ask in asks
         ]
 
-    async def run(self) -> Run:
-        """Which start this is; a test changes it."""
-        return Run(self.run_id, 3600)
+    async def run_id(self) -> str:
+        """Names this start, until a test lets it start anew."""
+        return self.run
 
     async def ping(self) -> None:
         """Always there."""

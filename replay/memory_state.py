@@ -70,7 +70,7 @@ class MemoryState:
         self._stopped: dict[tuple[str, str], int] = {}
         self._watched: dict[Conversation, int] = {}
         self._listeners: set[OnMessage] = set()
-        self.run_id = "run 1"
+        self.run = "run 1"
         self.told: list[tuple[str, SessionRef]] = []
 
     def _note_intent(self, route: Route, record: SessionRecord) -> None:
@@ -125,11 +125,11 @@ class MemoryState:
 
     def _mark_doubt(self, session: Session, at: int, most: int) -> bool:
         record = session.record
-        if record.run_id == self.run_id:
+        if record.run_id == self.run:
             return False
         session.record = replace(
             record,
-            run_id=self.run_id,
+            run_id=self.run,
             doubt=min(at, record.doubt) if record.doubts else at,
             doubt_end=max(record.doubt_end, at + most),
             doubts=record.doubts + 1,

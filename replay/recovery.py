@@ -32,14 +32,6 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
-    """Which start of Redis this is, and how long ago that was."""
-
-    id: str
-    age_s: int
-
-
-@dataclass(frozen=True, slots=True)
 class _Stop:
     at_s: float
     ref: SessionRef
@@ -50,8 +42,8 @@ class _Stop:
 class ForgetfulLog(Protocol):
     """What is asked of the log, and told again."""
 
-    async def run(self) -> Run:
-        """Which start of Redis this is. Raises LogUnavailable."""
+    async def run_id(self) -> str:
+        """Names this start of Redis. Raises LogUnavailable."""
         ...
 
     async def stop(
@@ -73,7 +65,7 @@ class Recovery:
         self._stops: deque[_Stop] = deque(maxlen=STOPS_MAX)
 
     def look(self) -> None:
-        """The connection was lost: until the answer is there, anything may have been forgotten."""
+        """A connection broke: until the answer is there, anything may have been forgotten."""
         self._asks.set()
 
     @property
@@ -105,14 +97,14 @@ class Recovery:
                     await self._asks.wait()
 
     async def _ask(self) -> None:
-        run = await self._log.run()
-        if run.id == self._run:
+        run = await self._log.run_id()
+        if run == self._run:
             return
-        if self._run or run.age_s <= self._period_s:
+        if self._run:
             logger.warning("another start of Redis: it may have forgotten its last seconds")
             self._until_s = time.monotonic() + self._period_s
             await self._stop_again()
-        self._run = run.id
+        self._run = run
 
     async def _stop_again(self) -> None:
         since_s = time.monotonic() - STOP_MEMORY_S

@@ -53,7 +53,6 @@ from replay.records import (
     State,
     pack_tokens,
 )
-from replay.recovery import Run
 from replay.redis_disk import DISK_S
 from replay.redis_leases import RedisLeases
 from replay.redis_plane import clock_ms, servers, translated
@@ -262,12 +261,11 @@ class RedisLog(RedisLeases):
         replies = await self._plane.call_all([_pulse_call(ask) for ask in asks])
         return [reply if isinstance(reply, Exception) else _pulse(reply) for reply in replies]
 
-    async def run(self) -> Run:
-        """Which start of Redis this is; of a Redis Cluster, of all its masters."""
+    async def run_id(self) -> str:
+        """Names this start of Redis; of a Redis Cluster, that of all its masters."""
         async with translated("run"):
             found = [await one.info("server") for one in await servers(self._client)]
-        ids = sorted(str(info["run_id"]) for info in found)
-        return Run(" ".join(ids), min(int(info["uptime_in_seconds"]) for info in found))
+        return " ".join(sorted(str(info["run_id"]) for info in found))
 
     async def ping(self) -> None:
         """Raises LogUnavailable where Redis does not answer, or says that it is down."""

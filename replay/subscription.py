@@ -3,7 +3,8 @@
 redis-py's PubSub costs half again as much CPU for each message, says "subscribed" before the server
 has confirmed it, and reconnects without a sign, which hides gaps (hazards 3.1, 3.2). Here a
 subscription is confirmed before ``subscribe`` returns, and every reconnection is told
-(``on_reset``) after all channels are subscribed again.
+(``on_reset``) after all channels are subscribed again; that one broke is told at once
+(``on_break``).
 
 Of a Redis Cluster any node will do, because each hears what is published on any; of what sentinels
 watch it is the master alone.
@@ -54,13 +55,21 @@ class Channels(Protocol):
 class Subscription:
     """``Channels`` over one plane. Owned by the task that runs ``open``."""
 
-    def __init__(self, url: str, *, on_message: OnMessage, on_reset: OnReset) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        on_message: OnMessage,
+        on_reset: OnReset,
+        on_break: OnReset = lambda: None,
+    ) -> None:
         self._url = parse(url)
         self._sentinels = Sentinels(self._url) if self._url.kind is Kind.SENTINEL else None
         self._nodes = cycle(self._url.places)
         self._place: Place = ("", 0)
         self._on_message = on_message
         self._on_reset = on_reset
+        self._on_break = on_break
         self._confirmed: dict[str, asyncio.Future[None]] = {}
         self._asked: Counter[str] = Counter()  # confirmations to come on this connection
         self._wire: _Wire | None = None
@@ -132,6 +141,7 @@ class Subscription:
         finally:
             self._wire = None
             wire.close()
+            self._on_break()
 
     async def _connect(self) -> _Wire:
         loop = asyncio.get_running_loop()
