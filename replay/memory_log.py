@@ -317,10 +317,11 @@ class MemoryLog(MemoryLeases):
         """After a restart a producer that was forgotten is given time to say so."""
         if session.record.run_id == self.run:
             return True
-        if session.other_run[0] != self.run:
-            session.other_run = (self.run, self._now())
+        if session.record.other_run != self.run:
+            record = replace(session.record, other_run=self.run, other_ms=self._now())
+            session.record = record
             return False
-        if self._now() - session.other_run[1] < RECOVERY_MS:
+        if self._now() - session.record.other_ms < RECOVERY_MS:
             return False
         return self._mark_doubt(session, session.record.end, COMMENT_BYTES)
 

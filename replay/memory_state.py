@@ -26,7 +26,6 @@ class Session:
     tokens: list[Token] = field(default_factory=list)
     end: End | None = None
     gone_at_ms: float = float("inf")
-    other_run: tuple[str, int] = ("", 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -214,6 +214,8 @@ class SessionRecord:
     doubt: int = 0
     doubt_end: int = 0
     doubts: int = 0
+    other_run: str = ""
+    other_ms: int = 0
     packed_bytes: int = 0
 
     @property
