@@ -100,6 +100,13 @@ class TestIdempotencyKey:
         answers = [await answered(node, name=name, key="k") for name in ("", "c", "d", "c::x")]
         assert len({answer.headers["x-completion-id"] for answer in answers}) == 4
 
+    async def test_a_key_is_its_tenants_own(self) -> None:
+        async with memory_node(api_keys="one,two") as node:
+            for key in ("one", "two"):
+                node.http.headers["Authorization"] = f"Bearer {key}"
+                assert (await answered(node, key="k")).status_code == 200
+            assert node.queue.numbers == 2
+
     async def test_after_its_retention_the_answer_is_gone_and_not_made_again(self) -> None:
         async with memory_node(retention_s=0.001) as node:
             epoch = (await answered(node, key="k")).headers["x-stream-epoch"]

@@ -16,6 +16,7 @@ from .wire import CHAT, DONE, Exchange, Node, asking, error_of, events, naming, 
 
 SHORT = "[[tokens=12 rate=0 seed=3]]"
 SLOW = "[[tokens=60 rate=60 seed=3]]"
+PLACE_MS = 6000
 LONG = "[[tokens=100000 rate=50]]"
 
 
@@ -25,14 +26,14 @@ def post(node: Node, name: str, words: str, if_busy: str, **fields: object) -> E
     return node.exchange("POST", target(CHAT, if_busy=if_busy), naming(name), body)
 
 
-def line_of(db: Redis, name: str, tenant: str = "default") -> str:
+def line_of(name: str) -> str:
     """The key of those who wait."""
-    return f"rc:{{{tenant}:{encoded(name)}}}:line:{encoded(name)}"
+    return f"rc:{{default:{encoded(name)}}}:line:{encoded(name)}"
 
 
 def waits(db: Redis, name: str, count: int) -> Callable[[], bool]:
     """Whether so many wait in line."""
-    return lambda: db.zcard(line_of(db, name)) == count
+    return lambda: db.zcard(line_of(name)) == count
 
 
 @pytest.mark.clause("BUSY-1")
@@ -99,12 +100,14 @@ def test_those_who_wait_follow_one_another(node: Node, other: Node, db: Redis, n
             line.append(stack.enter_context(post((node, other)[number % 2], name, words, "queue")))
             until(waits(db, name, number + 1))
         assert not any(one.answers() for one in line)
+        kept = list(db.scan_iter(line_of(name) + "*", count=1000))
+        assert len(kept) == 5 and all(0 < db.pttl(key) <= PLACE_MS for key in kept)
         assert live.whole().endswith(DONE)
         assert all(one.whole().endswith(DONE) for one in line)
         epochs = [int(one.headers["x-stream-epoch"]) for one in line]
         assert epochs == sorted(set(epochs))
         assert len({one.headers["x-completion-id"] for one in line}) == 4
-    assert (db.exists(line_of(db, name)), waits(db, name, 0)()) == (0, True)
+    assert (db.exists(line_of(name)), waits(db, name, 0)()) == (0, True)
 
 
 @pytest.mark.clause("BUSY-3")
@@ -127,12 +130,12 @@ def test_who_would_wait_too_far_back_is_503(node: Node, other: Node, db: Redis, 
     with node.posting(name, LONG) as live:
         live.first(1)
         for number in range(1000):
-            db.zadd(line_of(db, name), {f"nonce-{number}": number})
-        db.expire(line_of(db, name), 60)
+            db.zadd(line_of(name), {f"nonce-{number}": number})
+        db.expire(line_of(name), 60)
         with post(other, name, SHORT, "queue") as refused:
             assert (refused.status, refused.error()["reason"]) == (503, "busy")
             assert refused.headers["retry-after"].isdigit()
-        db.delete(line_of(db, name))
+        db.delete(line_of(name))
 
 
 @pytest.mark.clause("BUSY-3")

@@ -75,6 +75,9 @@ class Harness(Protocol):
     async def expire_lease(self, ref: SessionRef) -> None:
         """Lets the lease of the session's producer expire."""
 
+    async def forget(self, conversation: Conversation) -> None:
+        """Loses all that is known of the conversation, as a Redis that comes back may."""
+
     async def expire_place(self, conversation: Conversation, nonce: str) -> None:
         """Lets a place in the line expire."""
 
@@ -281,6 +284,15 @@ class LogContract:
             await harness.log.resolve("t", "c", ref.epoch)
         await harness.expire_intent(ref.conversation, "k")
         assert isinstance(await asked(harness.log, "n3", **keyed()), Opened)
+
+    async def test_a_session_that_is_made_known_again_has_its_key(self, harness: Harness) -> None:
+        ref, claim = await produced(harness.log, **keyed())
+        record = await harness.log.record(ref)
+        await harness.forget(ref.conversation)
+        assert await harness.log.record(ref) is None
+        again = await harness.log.restore(claim, record, start=0, delivered=0, lease_s=LEASE_S)
+        assert again.status is ClaimStatus.RESTORED
+        assert await asked(harness.log, "late", **keyed()) == Attached(ref.conversation, ref.epoch)
 
     @pytest.mark.parametrize("reason", ["queue", "limit"])
     async def test_what_was_never_begun_holds_no_key(self, harness: Harness, reason: str) -> None:

@@ -29,6 +29,10 @@ class RedisHarness:
     async def expire_lease(self, ref: SessionRef) -> None:
         await self.redis.hset(keys.record(ref), "lease_until_ms", "1")
 
+    async def forget(self, conversation: Conversation) -> None:
+        stem = keys.stem(conversation)
+        await self.redis.delete(*[key async for key in self.redis.scan_iter(stem + "*")])
+
     async def expire_place(self, conversation: Conversation, nonce: str) -> None:
         assert await self.redis.delete(keys.place(conversation, nonce))
 

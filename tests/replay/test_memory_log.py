@@ -36,6 +36,11 @@ class MemoryHarness:
         assert record is not None
         self.log._sessions[ref].record = _with_lease(record, record.lease_until_ms - 120_000)
 
+    async def forget(self, conversation: Conversation) -> None:
+        route = self.log._routes.pop((conversation.tenant, conversation.id))
+        for ref in route.sessions.values():
+            del self.log._sessions[ref]
+
     async def expire_place(self, conversation: Conversation, nonce: str) -> None:
         del self.log._routes[conversation.tenant, conversation.id].line[nonce]
 
