@@ -14,6 +14,7 @@ import pytest
 from openai.types.chat import ChatCompletionMessageParam
 
 from deploy.local.cluster import Cluster
+from tests.protocol.wire import Node, until
 
 pytestmark = pytest.mark.system
 
@@ -36,6 +37,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Two nodes and a worker, with an API key."""
     folder = tmp_path_factory.mktemp("cluster")
     with Cluster(folder, "--engine", "scripted", environment=SETTINGS) as running:
+        for node in [Node(url, KEY) for url in running.nodes]:
+            with node.http:
+                until(node.is_sure)
         yield running
 
 

@@ -90,6 +90,7 @@ class Breakable:
         until(lambda: workers_are_ready(self.redis.url, self.worker_pids))
         for node in self.nodes:
             until(lambda node=node: len(self.worker_pids) == _workers_known_to(node))
+            until(node.is_sure)
         return self
 
     @property

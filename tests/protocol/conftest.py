@@ -68,6 +68,8 @@ def nodes(own_cluster: Cluster | None) -> Iterator[tuple[Node, Node]]:
     """Two nodes of it."""
     one, two = map(Node, own_cluster.nodes if own_cluster else URLS)
     with one.http, two.http:
+        until(one.is_sure)
+        until(two.is_sure)
         yield one, two
 
 

@@ -74,6 +74,6 @@ class Frail:
 def _is_well(node: Node) -> bool:
     try:
         is_ready = node.http.get("/ready").status_code == 200
-        return is_ready and len(node.models()) == len(MODELS)
+        return is_ready and len(node.models()) == len(MODELS) and node.is_sure()
     except httpx.TransportError:
         return False

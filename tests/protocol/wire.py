@@ -260,6 +260,10 @@ class Node:
 
         return until(seen)[0]
 
+    def is_sure(self) -> bool:
+        """Whether it says that nothing is there where nothing is: not while Redis is just back."""
+        return self.http.get(target(STREAM, conv_id="nobody's")).status_code == 404
+
     def models(self) -> list[dict[str, Any]]:
         """The models of the cluster."""
         found: list[dict[str, Any]] = self.http.get("/v1/models").json()["data"]
