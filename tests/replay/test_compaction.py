@@ -18,7 +18,7 @@ from replay.compaction import Compactor
 from replay.errors import LogUnavailable, SessionNotFound
 from replay.identity import SessionRef
 from replay.inspection import Inspector
-from replay.log import Compactable
+from replay.log import PAGE_BYTES_MAX, Compactable
 from replay.records import Token
 from replay.redis_log import RedisLog
 
@@ -121,6 +121,48 @@ class Meddled(RedisLog):
         if self._before == "compact":
             await self.meddle()
         return await super().compact(seen, blocks)
+
+
+class Interrupted:
+    """A client in whose pipelines something happens after the first command."""
+
+    def __init__(self, redis: Any, meddle: Any) -> None:
+        self._redis = redis
+        self._meddle = meddle
+        self._commands: list[tuple[Any, ...]] = []
+
+    def pipeline(self, **_: Any) -> Interrupted:
+        return self
+
+    async def __aenter__(self) -> Interrupted:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._commands.clear()
+
+    def execute_command(self, *command: Any) -> None:
+        self._commands.append(command)
+
+    def hmget(self, *words: Any) -> None:
+        self._commands.append(("HMGET", *words))
+
+    async def execute(self) -> list[Any]:
+        first, *others = self._commands
+        replies = [await self._redis.execute_command(*first)]
+        await self._meddle()
+        return replies + [await self._redis.execute_command(*one) for one in others]
+
+
+async def test_a_page_that_a_compaction_cuts_in_two_has_no_gap(redis: Redis) -> None:
+    log = RedisLog(redis)
+    ref, said = await filled(log, 2 * PAGE_BYTES_MAX // len(event(0)))
+    cut = RedisLog(redis)
+    cut._redis = Interrupted(redis, lambda: compactor_of(log).compact(ref.conversation))
+    page = await cut.read(ref, 7)
+    assert (await log.record(ref)).packed_bytes > 0 and page.more
+    found = b"".join(chunk.data for chunk in page.chunks)
+    assert page.chunks[-1].end - 7 == len(found)
+    assert found + await body(log, ref, page.chunks[-1].end) == said[7:]
 
 
 @pytest.mark.parametrize("before", ["read", "compact"])
