@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -19,7 +20,9 @@ from redis import Redis
 from deploy.local.cluster import Cluster
 from deploy.local.probes import workers_are_ready
 from inference_worker.batch_loop import BatchEngine
-from inference_worker.scripted_engine import open_scripted_engine, scripted_answer
+from inference_worker.scripted_engine import open_scripted_engine, scripted_answer, scripted_tokens
+from replay import keys
+from replay.cluster import WorkerRecord
 from replay.request import SamplingParams
 from tests.protocol.wire import LOOK_S, Cut, Node, until
 from tests.redis_server import RedisServer
@@ -136,6 +139,11 @@ class Breakable:
         """Returns when a node or worker has said this."""
         until(lambda: words in self.log_of(name))
 
+    def slots_free(self, name: str) -> int:
+        """How many slots a worker says are free; -1 where it says nothing."""
+        text = self.db.get(keys.worker(name))
+        return WorkerRecord.from_json(text).models[0].slots_free if text else -1
+
     def log_of(self, name: str) -> str:
         """What a node or worker has printed, over all its lives."""
         return (self.cluster.state_dir / "log" / f"{name}.log").read_text("utf-8", "replace")
@@ -165,6 +173,12 @@ def _engine() -> BatchEngine:
 def prompt_of(words: str) -> list[int]:
     """The tokens that a chat of this one message becomes."""
     return _engine().prompt_tokens([{"role": "user", "content": words}])
+
+
+def bytes_of(words: str, tokens: int) -> bytes:
+    """What the first tokens of an answer are, halves of code points too."""
+    chosen = scripted_tokens(prompt_of(words), SamplingParams(seed=0))
+    return b"".join(_engine().piece(token) for token in islice(chosen, tokens))
 
 
 def answer_to(words: str, max_tokens: int = -1) -> str:

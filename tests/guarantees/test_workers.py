@@ -1,0 +1,198 @@
+"""Workers die at any token, sleep through their lease, are killed by a request, are told to end."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from itertools import count
+from typing import Any
+
+import pytest
+
+from tests.protocol.stored import Stored, stored
+from tests.protocol.wire import DONE, Exchange, end_comment, events, text_of, until
+
+from .breakable import Breakable, answer_to, bytes_of
+
+TOKENS = 60
+PAUSE_S = 2.0
+"""Long enough to kill whoever is silent, on a machine that is busy."""
+
+
+def is_half(said: bytes) -> bool:
+    """Whether the last token is a part of a code point."""
+    return len(said.decode("utf-8", "ignore").encode()) < len(said)
+
+
+def is_word(said: bytes) -> bool:
+    """Whether the last token ends a word that a stop string may begin with."""
+    return bool(re.search(rb" w\d{4}$", said))
+
+
+def silent(pause_at: int, wanted: Callable[[bytes], bool] = lambda said: True) -> str:
+    """An answer that falls silent after so many tokens, at a place like this."""
+    pause = f"pause_at={pause_at} pause_s={PAUSE_S}" if pause_at else f"prefill_s={PAUSE_S}"
+    for seed in count():
+        words = f"[[tokens={TOKENS} rate=0 seed={seed} {pause}]]"
+        if wanted(bytes_of(words, pause_at)):
+            return words
+    raise AssertionError
+
+
+def checked(post: Exchange, words: str, session: Stored, tokens: int) -> None:
+    """The stream of a session that another worker finished."""
+    log = post.whole()
+    assert log.endswith(DONE) and log.count(DONE) == 1
+    assert text_of(events(log)) == answer_to(words)
+    usage = [one["usage"] for one in events(log) if one.get("usage")]
+    assert [one["completion_tokens"] for one in usage] == [tokens]
+    record = session.fields
+    assert (record["attempt"], record["state"], record["token_count"]) == (
+        "2",
+        "completed",
+        str(tokens),
+    )
+
+
+@pytest.mark.guarantee("T3")
+@pytest.mark.clause("REC-5")
+def test_a_worker_may_be_killed_at_any_token(
+    cluster_of: Callable[..., Breakable], exchanges: ExitStack, name: str
+) -> None:
+    cluster = cluster_of(nodes=1, REPLAY_SLOTS="8")
+    [node], db = cluster.nodes, cluster.db
+    places = [0, 1, 7, TOKENS // 2, TOKENS - 2, TOKENS - 1]
+    asked: list[tuple[int, str, dict[str, Any]]] = [(place, silent(place), {}) for place in places]
+    asked.append((20, silent(20, is_half), {}))
+    held_back = silent(21, is_word)
+    asked.append((21, held_back, {"stop": [bytes_of(held_back, 21)[-6:].decode() + "#"]}))
+    names = [f"{name}-{number}" for number in range(len(asked))]
+    posts = [
+        exchanges.enter_context(
+            node.posting(one, words, stream_options={"include_usage": True}, **more)
+        )
+        for one, (_, words, more) in zip(names, asked, strict=True)
+    ]
+    sessions = [node.reaches(one, "running") and stored(db, one) for one in names]
+    places = [place for place, _, _ in asked]
+
+    def reached() -> list[int]:
+        return [int(session.fields["token_count"]) for session in sessions]
+
+    until(lambda: reached() == places)
+    for worker in cluster.worker_pids:
+        cluster.kill(worker)
+    assert reached() == places
+    for post, (_, words, _), session in zip(posts, asked, sessions, strict=True):
+        checked(post, words, session, TOKENS)
+
+
+@pytest.mark.guarantee("T3")
+@pytest.mark.clause("REC-5")
+def test_a_worker_may_be_killed_between_its_last_token_and_the_end(
+    cluster: Breakable, exchanges: ExitStack, name: str
+) -> None:
+    words = silent(TOKENS - 1)
+    post = exchanges.enter_context(
+        cluster.nodes[0].posting(name, words, stream_options={"include_usage": True})
+    )
+    post.first(1)
+    session = stored(cluster.db, name)
+    until(lambda: session.fields["token_count"] == str(TOKENS - 1))
+    worker = session.fields["worker"]
+    with cluster.redis.out():
+        # Its last token and its end are made, and nobody but it has them.
+        until(lambda: "the flush waits" in cluster.log_of(worker))
+        cluster.kill(worker)
+    log = cluster.followed(cluster.nodes[1], name)
+    assert log.endswith(DONE) and text_of(events(log)) == answer_to(words)
+    assert session.fields["attempt"] == "2"
+
+
+@pytest.mark.guarantee("T5")
+@pytest.mark.clause("LOG-3")
+@pytest.mark.parametrize("wakes", ["while the other works", "after the end"])
+def test_a_worker_that_slept_through_its_lease_adds_nothing(
+    cluster: Breakable, exchanges: ExitStack, name: str, wakes: str
+) -> None:
+    words = "[[tokens=100 rate=40 seed=8]]"
+    post = exchanges.enter_context(cluster.nodes[0].posting(name, words))
+    post.first(1)
+    session = stored(cluster.db, name)
+    sleeper = session.fields["worker"]
+    with cluster.held(sleeper):
+        until(lambda: session.fields["attempt"] == "2" and session.fields["worker"] != sleeper)
+        taken_over = int(session.fields["token_count"])
+        until(lambda: int(session.fields["token_count"]) > taken_over)
+        if wakes == "after the end":
+            until(lambda: session.fields["state"] == "completed")
+    until(lambda: cluster.slots_free(sleeper) == 4)
+    log = post.whole()
+    assert text_of(events(log)) == answer_to(words)
+    record = session.fields
+    assert (record["attempt"], record["token_count"], record["state"]) == ("2", "100", "completed")
+    assert record["worker"] != sleeper
+    assert cluster.nodes[1].read(name).content == log
+
+
+@pytest.mark.guarantee("T39")
+@pytest.mark.clause("REC-6")
+def test_poison_beside_seven_neighbours_harms_none(
+    cluster_of: Callable[..., Breakable], exchanges: ExitStack, name: str
+) -> None:
+    cluster = cluster_of(workers=1, REPLAY_SLOTS="8")
+    node, other = cluster.nodes
+    neighbours = {
+        f"{name}-{number}": f"[[tokens=20 rate=0 seed={number} pause_at=9 pause_s=1]]"
+        for number in range(7)
+    }
+    posts = [exchanges.enter_context(node.posting(one, words)) for one, words in neighbours.items()]
+    for one in neighbours:
+        node.reaches(one, "running")
+    with node.posting(name, "[[tokens=60 rate=0 die_at=3]]") as poison:
+        log = poison.whole()
+    assert log.endswith(end_comment("failed", "poison"))
+    for post, (one, words) in zip(posts, neighbours.items(), strict=True):
+        assert text_of(events(post.whole())) == answer_to(words)
+        assert stored(cluster.db, one).fields["attempt"] == "2"
+    assert other.found(name)["reason"] == "poison"
+    shown = subprocess.run(
+        [sys.executable, "-m", "replay.cli", "sessions", "show", name],
+        env={**os.environ, "REPLAY_REDIS_URL": cluster.redis.url},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "failed(poison)" in shown.stdout
+
+
+@pytest.mark.guarantee("T25")
+@pytest.mark.clause("REC-6")
+def test_a_worker_that_drains_under_load_repeats_no_token(
+    cluster: Breakable, exchanges: ExitStack, name: str
+) -> None:
+    node = cluster.nodes[0]
+    # Some end within the drain time, most are handed over, some have not begun.
+    asked = {
+        f"{name}-{number}": f"[[tokens={20 + 20 * number} rate=40 seed={number}]]"
+        for number in range(10)
+    }
+    posts = [exchanges.enter_context(node.posting(one, words)) for one, words in asked.items()]
+    for one in list(asked)[:8]:
+        node.reaches(one, "running")
+    cluster.kill("worker-1", signal.SIGTERM)
+    for post, (one, words) in zip(posts, asked.items(), strict=True):
+        log = post.whole()
+        assert text_of(events(log)) == answer_to(words)
+        record = stored(cluster.db, one).fields
+        tokens = words[9:].split()[0]
+        assert (record["state"], record["deaths"], record["token_count"]) == (
+            "completed",
+            "0",
+            tokens,
+        )
