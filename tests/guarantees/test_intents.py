@@ -7,7 +7,7 @@ import dataclasses
 import json
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import httpx
@@ -27,8 +27,10 @@ from .breakable import Breakable, answer_to, prompt_of
 
 CALLERS = 200
 WORDS = "[[tokens=150 rate=60 seed=5]]"
+SLOW = "[[tokens=240 rate=40 seed=5]]"
 POLICIES = ("replace", "attach", "queue", "reject")
 POSTS_EACH = 6
+ALL_BYTES = 1 << 40
 ASK_TIMEOUT_S = 60.0
 
 LIVE = """
@@ -178,6 +180,32 @@ def test_a_claimer_that_dies_before_it_queues_leaves_nobody_waiting(
     assert {answer.headers["x-completion-id"] for answer in answers} == {"chatcmpl-claimed"}
     [body] = {answer.body for answer in answers}
     assert text_of(events(body)) == answer_to(WORDS) and body.endswith(DONE)
+
+
+@pytest.mark.guarantee("T14")
+def test_a_key_outlives_what_redis_remembers(
+    cluster_of: Callable[..., Breakable], name: str
+) -> None:
+    cluster = cluster_of(nodes=1, workers=1)
+    [node] = cluster.nodes
+    headers = {b"Idempotency-Key": name.encode()}
+    with node.exchange("POST", CHAT, headers, body_of(SLOW)) as first:
+        first.first(1)
+        cluster.redis.restart(lost_bytes=ALL_BYTES)
+
+    async def repeated() -> Answer:
+        async with client_of() as client:
+            while True:
+                with suppress(httpx.TransportError):
+                    answer = await asked(client, node.url, body_of(SLOW), key=name)
+                    if answer.status != 503:
+                        return answer
+                await asyncio.sleep(0.1)  # as Retry-After wants, but sooner
+
+    answer = asyncio.run(repeated())
+    assert answer.headers["x-completion-id"] == first.headers["x-completion-id"]
+    assert answer.body.startswith(first.data)
+    assert text_of(events(answer.body)) == answer_to(SLOW)
 
 
 @contextmanager
