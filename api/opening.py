@@ -132,6 +132,7 @@ class Opening:
         self._request_sha256 = caller.request_sha256(asked.dialect, body)
         self._receive = receive
         self._nonce = secrets.token_hex(8)
+        self._way_s = 0.0
 
     async def session(self) -> OpenSession:
         """The session that answers. Raises whatever refuses the request."""
@@ -172,9 +173,11 @@ class Opening:
     async def _announced(self, model: Model, prepared: Prepared) -> NewSession:
         """The session to be, announced before it is opened, so that no crash can lose it."""
         conversation = self._caller.conversation(self._asked.model, model)
+        asked_s = time.monotonic()
         number, _ = await asyncio.gather(
             self._node.queue.next_number(), self._node.log.watch(conversation, WATCH_DELAY_S)
         )
+        self._way_s = time.monotonic() - asked_s
         plain = not self._caller.name
         settings = self._node.settings
         request = replace(self._asked, model=model.name)
@@ -202,7 +205,8 @@ class Opening:
             self._node.recovery.check()  # what decides may be what Redis has just forgotten
         return await self._node.log.open(
             new,
-            validated_ms=int((time.monotonic() - self._caller.arrived_s) * 1000),
+            # What it takes to reach Redis too, since a stop may come on this way.
+            validated_ms=(time.monotonic() - self._caller.arrived_s + self._way_s) * 1000,
             nonce=self._nonce,
             if_busy=self._caller.if_busy,
         )

@@ -312,7 +312,7 @@ class SessionLog(Protocol):
         self,
         new: NewSession,
         *,
-        validated_ms: int,
+        validated_ms: float,
         nonce: str,
         if_busy: IfBusy = IfBusy.REPLACE,
     ) -> Opened | Attached | Busy:

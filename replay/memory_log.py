@@ -62,7 +62,7 @@ class MemoryLog(MemoryLeases):
         self,
         new: NewSession,
         *,
-        validated_ms: int,
+        validated_ms: float,
         nonce: str,
         if_busy: IfBusy = IfBusy.REPLACE,
     ) -> Opened | Attached | Busy:
@@ -101,7 +101,7 @@ class MemoryLog(MemoryLeases):
         intent = route.intents.get(key)
         return intent if intent is not None and intent.until_ms > self._now() else None
 
-    def _check_stops(self, new: NewSession, validated_ms: int) -> None:
+    def _check_stops(self, new: NewSession, validated_ms: float) -> None:
         now, conversation = self._now(), new.conversation
         for name in (conversation.id, new.name, conversation.id + SEPARATOR + new.model):
             stopped_at = self._stopped.get((conversation.tenant, name), -STOPPED_MS)

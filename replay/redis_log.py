@@ -70,7 +70,7 @@ class RedisLog(RedisLeases):
         self,
         new: NewSession,
         *,
-        validated_ms: int,
+        validated_ms: float,
         nonce: str,
         if_busy: IfBusy = IfBusy.REPLACE,
     ) -> Opened | Attached | Busy:
@@ -297,7 +297,7 @@ def _means(name: str, conversation: Conversation, model: str) -> bool:
     return name in (conversation.id, conversation.id + SEPARATOR + model)
 
 
-def _open_call(new: NewSession, validated_ms: int, nonce: str, if_busy: IfBusy) -> Call:
+def _open_call(new: NewSession, validated_ms: float, nonce: str, if_busy: IfBusy) -> Call:
     conversation = new.conversation
     touched = [keys.route(conversation), keys.conversations(conversation), keys.line(conversation)]
     if new.idempotency_key:
@@ -308,7 +308,7 @@ def _open_call(new: NewSession, validated_ms: int, nonce: str, if_busy: IfBusy) 
         keys.stem(conversation),
         encode(conversation.id),
         encode(new.model),
-        validated_ms,
+        f"{validated_ms:.3f}",
         nonce,
         ms(LIVE_S),
         _route_ms(new),

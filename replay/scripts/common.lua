@@ -16,10 +16,13 @@ local LOST_BYTES = 1048576    -- more than any producer writes in the seconds th
 
 local function int(n) return string.format('%.0f', n) end
 
-local function now_ms()
+-- With microseconds behind the point.
+local function exact_ms()
   local time = redis.call('TIME')
-  return time[1] * 1000 + math.floor(time[2] / 1000)
+  return time[1] * 1000 + time[2] / 1000
 end
+
+local function now_ms() return math.floor(exact_ms()) end
 
 local function final(state)
   return state == 'completed' or state == 'stopped' or state == 'failed' or state == 'lost'

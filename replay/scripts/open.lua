@@ -33,7 +33,7 @@ if kept then
   if begun then return { 'attached', epoch } end
 end
 for i = FIXED + 1, FIXED + markers do
-  if number(redis.call('GET', ARGV[i])) >= now - validated then return { 'stopped' } end
+  if number(redis.call('GET', ARGV[i])) >= exact_ms() - validated then return { 'stopped' } end
 end
 
 local before, is_busy
