@@ -29,7 +29,7 @@ from tests.redis_server import RedisServer
 
 from .breakable import Breakable, answer_to
 
-RACES = 300
+RACES = 200
 TOKENS, RATE = 12, 200
 SPREAD_S = 0.005
 """A race's stop comes within this of the last token."""
