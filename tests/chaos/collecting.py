@@ -68,6 +68,7 @@ async def sessions(
                     str(record.state),
                     record.reason,
                     record.end,
+                    record.token_count,
                     tuple(token.id for token in unpack_tokens(await log.tokens(record.ref))),
                     stored,
                     answer_of(GenerationRequest.from_json(record.request)),

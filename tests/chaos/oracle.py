@@ -85,7 +85,8 @@ class StopReply:
 class Session:
     """One session as Redis and the nodes hold it at the end. ``copies`` are the log by node.
 
-    ``id`` is the completion's; two conversations may have the same epoch.
+    ``id`` is the completion's; two conversations may have the same epoch. ``tokens`` are empty
+    where the log has been compacted; ``token_count`` stays.
     """
 
     id: str
@@ -95,6 +96,7 @@ class Session:
     state: str
     reason: str
     size: int
+    token_count: int
     tokens: tuple[int, ...]
     log: bytes
     answer: Answer
@@ -193,9 +195,9 @@ def _of_text(session: Session, told: Told, who: str) -> Iterator[str]:
     if session.reason != answer.reason or told.finishes != [answer.reason]:
         yield f"I2 {who}: ended by {session.reason}, {told.finishes}, not by {answer.reason}"
     counted = [usage["completion_tokens"] for usage in told.usage]
-    if len(session.tokens) != len(answer.tokens) or counted != [len(answer.tokens)]:
+    if session.token_count != len(answer.tokens) or counted != [len(answer.tokens)]:
         yield (
-            f"I1 {who}: usage counts {counted}, {len(session.tokens)} are stored, "
+            f"I1 {who}: usage counts {counted}, {session.token_count} are stored, "
             f"{len(answer.tokens)} were sampled"
         )
 

@@ -44,7 +44,9 @@ HALF = len(HEAD + WORDS[0])
 
 def ended(log: bytes = LOG, **more: object) -> Session:
     """A session whose log is this; the copies of both nodes are alike."""
-    session = Session("a", "c", 7, False, "completed", "stop", len(log), ANSWER.tokens, log, ANSWER)
+    session = Session(
+        "a", "c", 7, False, "completed", "stop", len(log), 4, ANSWER.tokens, log, ANSWER
+    )
     return replace(session, **{"copies": {"api-1": log, "api-2": log}, **more})  # type: ignore[arg-type]
 
 
@@ -120,6 +122,7 @@ PLANTED: dict[str, tuple[str, Evidence]] = {
     "a word twice": ("I1", Evidence(sessions=[ended(LOG.replace(WORDS[1], 2 * WORDS[1]))])),
     "a word missing": ("I1", Evidence(sessions=[ended(LOG.replace(WORDS[1], b""))])),
     "a token sampled twice": ("I1", Evidence(sessions=[ended(tokens=(1, 2, 2, 3, 9))])),
+    "a token stored twice": ("I1", Evidence(sessions=[ended(tokens=(), token_count=5)])),
     "a token counted twice": (
         "I1",
         Evidence(sessions=[ended(LOG.replace(b'tokens":4', b'tokens":5'))]),
