@@ -1,18 +1,17 @@
-"""Planes of several real servers on loopback: a master with sentinels, and a Redis Cluster.
-
-Each is a block; whatever a test has killed or stopped in it, nothing of it is left after it.
-"""
+"""Planes of several real servers on loopback: a master with sentinels, and a Redis Cluster."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from redis import Redis
+from redis.cluster import RedisCluster
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from redis.exceptions import RedisError
+from redis.sentinel import Sentinel
 
 from deploy.local.ports import free_block
 from deploy.local.redis_server import LOOPBACK, find_program
@@ -65,13 +64,29 @@ class _Sentinel(RedisServer):
 
 
 class SentinelPlane:
-    """A master, its replica and three sentinels."""
+    """A master, its replica and three sentinels, in the block of ``running``."""
 
-    def __init__(self, servers: Sequence[RedisServer], sentinels: Sequence[RedisServer]) -> None:
-        self.servers = servers
-        self.sentinels = sentinels
-        self.places = [f"{LOOPBACK}:{one.port}" for one in sentinels]
+    def __init__(self, folder: Path) -> None:
+        master = _data_server(folder / "0")
+        follows = f"{LOOPBACK} {master.port}"
+        self.servers = [master, _data_server(folder / "1", replicaof=follows)]
+        self.sentinels = [_Sentinel(folder / f"sentinel-{number}", master) for number in range(3)]
+        self.places = [f"{LOOPBACK}:{one.port}" for one in self.sentinels]
         self.url = f"redis+sentinel://{','.join(self.places)}/{SERVICE}"
+
+    @contextmanager
+    def running(self) -> Iterator[SentinelPlane]:
+        """A block with all of it, whole."""
+        with ExitStack() as stack:
+            for server in (*self.servers, *self.sentinels):
+                stack.enter_context(server.running())
+            self.wait_whole()
+            yield self
+
+    def client(self) -> Redis:
+        """A client of whoever is the master; the caller closes it."""
+        places = [(LOOPBACK, one.port) for one in self.sentinels]
+        return Sentinel(places, socket_timeout=2).master_for(SERVICE)
 
     def role(self, server: RedisServer) -> str:
         """What a server says that it is."""
@@ -110,29 +125,45 @@ class SentinelPlane:
         return bool(told["num-slaves"] == 1 and told["num-other-sentinels"] == 2)
 
 
-@contextmanager
-def sentinel_plane(folder: Path) -> Iterator[SentinelPlane]:
-    """The plane, whole."""
-    with ExitStack() as stack:
-        master = stack.enter_context(_data_server(folder / "0").running())
-        follows = f"{LOOPBACK} {master.port}"
-        replica = stack.enter_context(_data_server(folder / "1", replicaof=follows).running())
-        sentinels = [
-            stack.enter_context(_Sentinel(folder / f"sentinel-{number}", master).running())
-            for number in range(3)
-        ]
-        plane = SentinelPlane([master, replica], sentinels)
-        plane.wait_whole()
-        yield plane
-
-
 class ClusterPlane:
-    """Masters that share the slots."""
+    """Masters that share the slots, in the block of ``running``."""
 
-    def __init__(self, servers: Sequence[RedisServer]) -> None:
-        self.servers = servers
-        places = ",".join(f"{LOOPBACK}:{one.port}" for one in servers)
-        self.url = f"redis+cluster://{places}"
+    def __init__(self, folder: Path, masters: int = 3) -> None:
+        self._buses = [str(free_block(LOOPBACK, 1)) for _ in range(masters)]
+        self.servers = [
+            _data_server(
+                folder / str(number),
+                cluster_enabled="yes",
+                cluster_port=bus,
+                cluster_node_timeout=str(NODE_TIMEOUT_MS),
+            )
+            for number, bus in enumerate(self._buses)
+        ]
+        self.url = "redis+cluster://" + ",".join(f"{LOOPBACK}:{one.port}" for one in self.servers)
+
+    @contextmanager
+    def running(self) -> Iterator[ClusterPlane]:
+        """A block with all of it, whole."""
+        with ExitStack() as stack:
+            for server in self.servers:
+                stack.enter_context(server.running())
+            first, *others = zip(self.servers, self._buses, strict=True)
+            for number, server in enumerate(self.servers):
+                ask(server, "CLUSTER", "ADDSLOTSRANGE", *self._slots(number))
+                ask(server, "CLUSTER", "SET-CONFIG-EPOCH", number + 1)
+            for server, bus in others:
+                ask(first[0], "CLUSTER", "MEET", LOOPBACK, server.port, bus)
+            self.wait_whole()
+            yield self
+
+    def _slots(self, number: int) -> tuple[int, int]:
+        """The first and the last slot of a master."""
+        share = REDIS_CLUSTER_HASH_SLOTS / len(self.servers)
+        return round(share * number), round(share * (number + 1)) - 1
+
+    def client(self) -> RedisCluster:
+        """A client of all of it; the caller closes it."""
+        return RedisCluster(LOOPBACK, self.servers[0].port)
 
     def owner(self, key: str) -> RedisServer:
         """The master that has this key."""
@@ -165,28 +196,3 @@ class ClusterPlane:
             with Redis.from_url(one.url) as client:
                 found += [key for key in client.scan_iter() if client.ttl(key) == -1]
         return found
-
-
-@contextmanager
-def cluster_plane(folder: Path, masters: int = 3) -> Iterator[ClusterPlane]:
-    """The plane, whole."""
-    with ExitStack() as stack:
-        servers = []
-        for number in range(masters):
-            bus = str(free_block(LOOPBACK, 1))
-            server = _data_server(
-                folder / str(number),
-                cluster_enabled="yes",
-                cluster_port=bus,
-                cluster_node_timeout=str(NODE_TIMEOUT_MS),
-            )
-            servers.append(stack.enter_context(server.running()))
-            first = REDIS_CLUSTER_HASH_SLOTS * number // masters
-            last = REDIS_CLUSTER_HASH_SLOTS * (number + 1) // masters - 1
-            ask(server, "CLUSTER", "ADDSLOTSRANGE", first, last)
-            ask(server, "CLUSTER", "SET-CONFIG-EPOCH", number + 1)
-            if number:
-                ask(servers[0], "CLUSTER", "MEET", LOOPBACK, server.port, bus)
-        plane = ClusterPlane(servers)
-        plane.wait_whole()
-        yield plane

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from redis import Redis
+
 from deploy.local.ports import free_block
 from deploy.local.redis_server import LOOPBACK, answers, find_program
 
@@ -49,6 +51,10 @@ class RedisServer:
     def url(self) -> str:
         """Where it answers."""
         return f"redis://{LOOPBACK}:{self.port}"
+
+    def client(self) -> Redis:
+        """A client of it; the caller closes it."""
+        return Redis.from_url(self.url)
 
     @property
     def pid(self) -> int:

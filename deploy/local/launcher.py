@@ -129,8 +129,7 @@ class Launcher:
             return False
         servers = [child for child in children if child.command.tier == SERVER_TIER]
         workers = {child.command.name: child.pid for child in servers if not child.command.url}
-        # A Redis that we were given may be of a kind that only nodes and workers know how to ask.
-        if not self._options.redis_url and not workers_are_ready(self._redis_url, workers):
+        if not workers_are_ready(self._redis_url, workers):
             return False
         return nodes_are_ready(
             [child.command.url for child in servers if child.command.url],

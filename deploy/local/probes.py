@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from redis import Redis
 from redis.exceptions import RedisError
 
 from replay import keys
 from replay.cluster import WorkerRecord
+from replay.redis_plane import connect
 
 ANSWER_S = 0.5
 BODY_BYTES_MAX = 4 << 20
@@ -47,10 +48,19 @@ def workers_are_ready(redis_url: str, pids: Mapping[str, int | None]) -> bool:
     /v1/models is no proof: a worker killed a moment ago is still in there, by its last heartbeat.
     """
     try:
-        with Redis.from_url(redis_url, socket_timeout=ANSWER_S) as redis:
-            return all(_has_loaded(redis.get(keys.worker(name)), pid) for name, pid in pids.items())
-    except RedisError:
+        records = asyncio.run(_worker_records(redis_url, list(pids)))
+    except (RedisError, OSError):
         return False
+    return all(_has_loaded(records[name], pid) for name, pid in pids.items())
+
+
+async def _worker_records(redis_url: str, names: Sequence[str]) -> dict[str, Any]:
+    redis: Any = connect(redis_url)
+    try:
+        async with asyncio.timeout(ANSWER_S):
+            return {name: await redis.get(keys.worker(name)) for name in names}
+    finally:
+        await redis.aclose()
 
 
 def _has_loaded(record: Any, pid: int | None) -> bool:

@@ -13,9 +13,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from itertools import islice
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
-
-from redis import Redis
 
 from deploy.local.cluster import Cluster
 from deploy.local.probes import workers_are_ready
@@ -25,6 +24,7 @@ from replay import keys
 from replay.cluster import WorkerRecord
 from replay.request import SamplingParams
 from tests.protocol.wire import LOOK_S, Cut, Node, until
+from tests.redis_planes import ClusterPlane, SentinelPlane
 from tests.redis_server import RedisServer
 
 LEASE_S = 1.0
@@ -59,12 +59,11 @@ class Breakable:
         *,
         nodes: int = 2,
         workers: int = 2,
-        redis: RedisServer | None = None,
+        redis: RedisServer | SentinelPlane | ClusterPlane | None = None,
         restart: bool = True,
         **settings: str,
     ) -> None:
         self.redis = redis or RedisServer(folder / "redis")
-        self.db = Redis.from_url(self.redis.url)
         self.nodes: list[Node] = []
         arguments = ["--engine", "scripted", "--redis-url", self.redis.url, "--model", self.model]
         arguments += ["--api-nodes", str(nodes), "--workers", str(workers)]
@@ -79,8 +78,9 @@ class Breakable:
     def running(self) -> Iterator[Breakable]:
         """A block in which it runs; afterwards nothing of it is left."""
         with ExitStack() as stack:
-            stack.callback(self.db.close)
             stack.enter_context(self.redis.running())
+            self.db: Any = self.redis.client()
+            stack.callback(self.db.close)
             stack.enter_context(self.cluster)
             self.nodes = [Node(url) for url in self.cluster.nodes]
             for node in self.nodes:

@@ -20,7 +20,7 @@ from replay.log import Append, AppendStatus, ClaimStatus
 from replay.redis_cluster import KEYLESS, RedisCluster, key_of, moved_to, owners
 from replay.redis_log import RedisLog
 from replay.redis_plane import connect, connections_made
-from tests.redis_planes import ClusterPlane, ask, cluster_plane, in_the_end
+from tests.redis_planes import ClusterPlane, ask, in_the_end
 
 pytestmark = pytest.mark.anyio
 
@@ -30,7 +30,7 @@ CONVERSATIONS = [f"c{number}" for number in range(24)]
 
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterPlane]:
-    with cluster_plane(tmp_path_factory.mktemp("cluster") / "servers") as plane:
+    with ClusterPlane(tmp_path_factory.mktemp("cluster")).running() as plane:
         yield plane
 
 

@@ -20,7 +20,7 @@ from replay.redis_plane import connect, connections_made
 from replay.redis_sentinel import Sentinels
 from replay.redis_url import Place, parse
 from replay.subscription import Subscription
-from tests.redis_planes import SERVICE, SentinelPlane, ask, in_the_end, sentinel_plane
+from tests.redis_planes import SERVICE, SentinelPlane, ask, in_the_end
 from tests.redis_server import RedisServer
 
 pytestmark = pytest.mark.anyio
@@ -29,7 +29,7 @@ LIMIT_S = 30.0
 
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SentinelPlane]:
-    with sentinel_plane(tmp_path_factory.mktemp("sentinel") / "servers") as plane:
+    with SentinelPlane(tmp_path_factory.mktemp("sentinel")).running() as plane:
         yield plane
 
 

@@ -1,0 +1,121 @@
+"""The logs on a Redis Cluster of three masters, the queues on a Redis of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.protocol.stored import Keys, stored
+from tests.protocol.wire import end_comment, events, text_of
+from tests.redis_planes import ClusterPlane, ask, in_the_end
+from tests.redis_server import RedisServer
+
+from .breakable import Breakable, answer_to
+
+WORDS = "[[tokens={tokens} rate=40 seed={seed}]]"
+
+
+@pytest.fixture(scope="module")
+def plane(tmp_path_factory: pytest.TempPathFactory) -> ClusterPlane:
+    return ClusterPlane(tmp_path_factory.mktemp("masters"))
+
+
+@pytest.fixture(scope="module")
+def spread(plane: ClusterPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Breakable]:
+    folder = tmp_path_factory.mktemp("spread")
+    with RedisServer(folder / "queues").running() as queues:
+        cluster = Breakable(folder, redis=plane, REPLAY_QUEUE_REDIS_URL=queues.url)
+        with cluster.running():
+            yield cluster
+
+
+@pytest.fixture
+def cluster(spread: Breakable, plane: ClusterPlane) -> Iterator[Breakable]:
+    """Well before and after; none of its keys may live for ever."""
+    yield spread.well()
+    spread.well().settle()
+    assert plane.immortal() == []
+
+
+@pytest.fixture
+def names(name: str, cluster: Breakable, plane: ClusterPlane) -> list[str]:
+    """Two conversations of each master."""
+    found: dict[int, list[str]] = {server.port: [] for server in plane.servers}
+    for number in range(1000):
+        one = f"{name}-{number}"
+        owned = found[plane.owner(Keys(one, "", 0).route).port]
+        if len(owned) < 2:
+            owned.append(one)
+    assert [len(owned) for owned in found.values()] == [2, 2, 2]
+    return [one for owned in found.values() for one in owned]
+
+
+@pytest.mark.clause("KEY-3")
+def test_what_one_node_was_asked_for_another_has_from_any_byte(
+    cluster: Breakable, names: list[str]
+) -> None:
+    node, other = cluster.nodes
+    for seed, one in enumerate(names):
+        words = WORDS.format(tokens=20, seed=seed)
+        log = node.post(one, words, stream=True).content
+        assert text_of(events(log)) == answer_to(words)
+        for offset in (0, 1, len(log) // 2, len(log) - 1, len(log)):
+            assert other.read(one, from_=offset).content == log[offset:]
+    found = {one["conversation_id"]: one["state"] for one in other.lookup(*names)}
+    assert found == dict.fromkeys(names, "completed")
+    for one in names:
+        assert other.stop(one).status_code == 204
+    assert node.lookup(*names) == []
+    assert {node.read(one).status_code for one in names} == {404}
+
+
+@pytest.mark.clause("KEY-3")
+def test_another_node_stops_what_runs_and_what_waits(cluster: Breakable, names: list[str]) -> None:
+    node, other = cluster.nodes
+    for seed, one in enumerate(names):
+        cluster.begin(node, one, WORDS.format(tokens=4000, seed=seed))
+    for one in names:
+        assert other.stop(one, keep="true").headers["X-Stream-State"] == "stopped"
+    for one in names:
+        assert cluster.followed(node, one).endswith(end_comment("stopped", "client"))
+
+
+@pytest.mark.clause("REC-5")
+def test_a_worker_that_dies_costs_a_pause(cluster: Breakable, names: list[str]) -> None:
+    node, other = cluster.nodes
+    names = names[::2]  # one of each master
+    asked = {one: WORDS.format(tokens=120, seed=seed) for seed, one in enumerate(names)}
+    for one, words in asked.items():
+        cluster.begin(node, one, words)
+    held_by = {one: stored(cluster.db, one).fields["worker"] for one in names}
+    killed = held_by[names[0]]
+    cluster.kill(killed)
+    for one, words in asked.items():
+        assert text_of(events(cluster.followed(other, one))) == answer_to(words)
+        if held_by[one] == killed:
+            assert stored(cluster.db, one).fields["attempt"] == "2"
+
+
+@pytest.mark.guarantee("T7")
+@pytest.mark.clause("KEY-3")
+def test_a_master_that_is_killed_and_comes_back_costs_a_pause(
+    cluster: Breakable, plane: ClusterPlane, names: list[str]
+) -> None:
+    node, _ = cluster.nodes
+    asked = {one: WORDS.format(tokens=200, seed=seed) for seed, one in enumerate(names)}
+    for one, words in asked.items():
+        cluster.begin(node, one, words)
+    with ThreadPoolExecutor(2 * len(names)) as readers:
+        logs = {
+            one: [readers.submit(cluster.followed, at, one) for at in cluster.nodes]
+            for one in names
+        }
+        with plane.servers[1].out():
+            in_the_end(lambda: ask(plane.servers[0], "CLUSTER INFO")["cluster_state"] == "fail")
+        for one, words in asked.items():
+            here, there = (log.result() for log in logs[one])
+            assert here == there
+            assert text_of(events(here)) == answer_to(words)
+    plane.wait_whole()
