@@ -247,6 +247,8 @@ class MemoryLog(MemoryLeases):
             if owner != tenant or session is None:
                 continue
             record = session.record
+            if 0 < record.expires_ms <= self._now():
+                continue
             if any(record.answers_to(n) or record.name.startswith(n + SEPARATOR) for n in names):
                 found[record.ref] = record
         return list(found.values())

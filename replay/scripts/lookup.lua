@@ -8,7 +8,7 @@
 local stem, name, most = ARGV[1], ARGV[2], number(ARGV[3])
 local wanted = {}
 for i = 4, #ARGV do wanted[#wanted + 1] = ARGV[i] end
-local found = {}
+local found, now = {}, now_ms()
 for _, conversation in ipairs(redis.call('SMEMBERS', KEYS[1])) do
   if string.sub(conversation, 1, #name) == name or string.sub(name, 1, #conversation) == conversation then
     local route = stem .. 'route:' .. conversation
@@ -16,7 +16,10 @@ for _, conversation in ipairs(redis.call('SMEMBERS', KEYS[1])) do
     local known = fields(route, 'current', 'model')
     if known.current ~= '' and #found < most then
       local record = stem .. conversation .. '::' .. known.model .. ':' .. known.current .. ':record'
-      if redis.call('EXISTS', record) == 1 then found[#found + 1] = redis.call('HMGET', record, unpack(wanted)) end
+      local expires = number(redis.call('HGET', record, 'expires_ms'))
+      if redis.call('EXISTS', record) == 1 and (expires == 0 or expires > now) then
+        found[#found + 1] = redis.call('HMGET', record, unpack(wanted))
+      end
     end
   end
 end

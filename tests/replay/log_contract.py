@@ -582,6 +582,7 @@ class LogContract:
             await harness.log.resolve("t", "c", ref.epoch)
         with pytest.raises(SessionNotFound):
             await harness.log.resolve("t", "c", None)
+        assert await harness.log.lookup("t", ["c"]) == []
 
     async def test_a_pulse_keeps_a_queued_session_alive_and_no_other(
         self, harness: Harness

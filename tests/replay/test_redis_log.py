@@ -10,7 +10,8 @@ from redis.asyncio import Redis
 from redis_harness import RedisHarness
 
 from replay import keys, redis_disk
-from replay.log import AppendStatus
+from replay.log import AppendStatus, ClaimStatus, Requeued
+from replay.records import State
 
 pytestmark = pytest.mark.anyio
 
@@ -105,3 +106,29 @@ async def test_the_disk_is_waited_for_where_something_was_just_erased(
     await harness.log.erased("t", "c")
     assert len(waits) == 2
     await harness.redis.config_set("appendonly", "no")
+
+
+async def test_whoever_comes_late_brings_nothing_back_that_has_expired(
+    harness: RedisHarness,
+) -> None:
+    log = harness.log
+    ref, claim = await produced(log)
+    await append(log, claim, 0, b"x")
+    look = await log.look(ref.conversation)
+    assert look is not None
+    await harness.redis.delete(*[key async for key in harness.redis.scan_iter("rc:{t:*")])
+    last = {"state": State.FAILED, "reason": "engine"}
+    assert (await append(log, claim, 1, b"y")).status is AppendStatus.GONE
+    assert (await append(log, claim, 1, b"y", **last)).status is AppendStatus.GONE
+    assert await log.renew([claim], 1.0) == await log.settle([claim], 1.0) == [ClaimStatus.GONE]
+    assert (await log.claim(ref, worker="w", nonce="n", lease_s=1.0)).status is ClaimStatus.GONE
+    assert await log.hand_over(claim) == await log.requeue(look) == Requeued()
+    assert await log.redispatch(look) == 0
+    assert not await log.reap(look, closing=b"z", despite_lease=True, **last)
+    assert await log.pulse(ref, silence_ms=0, comment=b":\n\n") is None
+    assert await log.look(ref.conversation) is None
+    for epoch in (None, ref.epoch):
+        assert await log.stop("t", "c", epoch=epoch, keep=False, reason="client") is None
+    await log.erased("t", "c")
+    left = [key async for key in harness.redis.scan_iter("rc:{t:*")]
+    assert left == [keys.stopped(ref.conversation, "c").encode()]
