@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
@@ -16,7 +16,8 @@ from replay.records import SessionRecord, unpack_tokens
 from replay.redis_log import RedisLog
 from replay.request import GenerationRequest
 
-from .oracle import Answer, Session
+from .answers import AnswerOf
+from .oracle import Session
 from .readers import STREAM, Lines
 from .world import World
 
@@ -44,7 +45,7 @@ async def all_ended(world: World) -> bool:
 async def sessions(
     world: World,
     lines: Lines,
-    answer_of: Callable[[GenerationRequest], Answer],
+    answer_of: AnswerOf,
     *,
     since_ms: int = 0,
 ) -> list[Session]:

@@ -7,9 +7,10 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from pprint import pformat
 
 from . import collecting
-from .answers import scripted
+from .answers import rehearsed, scripted
 from .faults import Faults
 from .oracle import Allowed, Evidence, judge
 from .plan import Kind, Plan
@@ -44,13 +45,18 @@ async def run(plan: Plan, folder: Path) -> Verdict:
     try:
         world = World(folder, plan.topology, plan.engine)
         async with world.running(), lines_to(world.nodes) as lines:
+            is_script = plan.engine == "scripted"
+            answer_of = scripted if is_script else await rehearsed(plan.asks, lines)
             await _live(plan, world, lines, evidence)
-            evidence.sessions = await collecting.sessions(world, lines, scripted)
+            evidence.sessions = await collecting.sessions(world, lines, answer_of)
     except Impossible as impossible:
         return Verdict(plan, [], skipped=str(impossible))
+    broken = judge(evidence, allowed(plan))
+    if broken:
+        (folder / "evidence.txt").write_text(pformat(evidence, width=200))
     return Verdict(
         plan,
-        judge(evidence, allowed(plan)),
+        broken,
         sessions=len(evidence.sessions),
         readers=len({segment.reader for segment in evidence.segments}),
         bytes_checked=evidence.bytes_checked,

@@ -21,7 +21,7 @@ from .oracle import (
     judge,
 )
 
-ANSWER = Answer("one two three", (1, 2, 3, 9), "stop")
+ANSWER = Answer("one two three", 4, "stop", (1, 2, 3, 9))
 NONE = Allowed()
 
 
@@ -172,6 +172,10 @@ EXCUSED: dict[str, tuple[Allowed, Evidence]] = {
         LOSING,
         Evidence(sessions=[ended()], segments=[read(0, LOG + b"more")], refusals=[TOLD]),
     ),
+    "bytes in whose place a stop's end stands": (
+        replace(LOSING, stopped_names=frozenset("c")),
+        Evidence(sessions=[stopped()], segments=[read(0, LOG[: HALF + 70])], refusals=[TOLD]),
+    ),
     "an end that was reached before Redis forgot it": (
         LOSING,
         Evidence(
@@ -199,6 +203,12 @@ SPLICES: list[Callable[[], Segment]] = [
     lambda: read(0, LOG.replace(WORDS[1], b""), "whole"),
     lambda: read(0, AGAIN),
 ]
+
+
+def test_not_even_a_reader_who_is_told_may_have_a_splice() -> None:
+    spliced = read(0, LOG.replace(WORDS[1], b"")[: HALF + 300])
+    evidence = Evidence(sessions=[stopped()], segments=[spliced], refusals=[TOLD])
+    assert judge(evidence, replace(LOSING, stopped_names=frozenset("c")))
 
 
 @pytest.mark.parametrize("splice", SPLICES)

@@ -74,3 +74,25 @@ def _take(chunk: Mapping[str, Any], told: Told) -> int:
         roles += "role" in choice["delta"]
         told.text += choice["delta"].get("content") or ""
     return roles
+
+
+def begins(log: bytes, text: str) -> bool:
+    """Whether these bytes by themselves are the beginning of a log of this answer.
+
+    That is what a reader has whom Redis's forgetting has left with more than the log: what took the
+    place of the rest (a stop's end, other timings) may differ, but nothing of it was spliced in.
+    """
+    try:
+        told = parse_log(log[: log.rfind(b"\n\n") + 2])
+    except ValueError:
+        return False
+    return not told.faults and text.startswith(told.text)
+
+
+def completes(log: bytes, text: str) -> bool:
+    """Whether they are a whole log: of a reader who had its end before Redis forgot it."""
+    if not log.endswith(b"\n\n") or not begins(log, text):
+        return False
+    told = parse_log(log)
+    ended = (told.dones, len(told.ends))
+    return ended == (0, 1) or (ended == (1, 0) and told.text == text)
