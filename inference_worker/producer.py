@@ -146,7 +146,6 @@ class Producer:
         while True:
             await self._wait()
             try:
-                await self._reconcile()
                 await self.flush()
                 pause_s = RETRY_MIN_S
             except LogUnavailable as error:
@@ -193,7 +192,8 @@ class Producer:
         return None
 
     async def flush(self) -> None:
-        """One round trip with what every outlet has. Raises LogUnavailable."""
+        """Reconciles, then one round trip with what every outlet has. Raises LogUnavailable."""
+        await self._reconcile()
         for outlet in self._outlets:
             if outlet.is_overfull:
                 outlet.give_up(Reason.STORAGE)

@@ -20,7 +20,7 @@ from replay.log import (
     Requeued,
     Restored,
 )
-from replay.memory_state import COMMENT_BYTES, LOST_BYTES, MemoryState, Route, Session
+from replay.memory_state import MemoryState, Route, Session
 from replay.records import SessionRecord, State
 
 
@@ -49,8 +49,7 @@ class MemoryLeases(MemoryState):
                 claimed_tokens=record.token_count,
             )
             session.record = record
-            most = COMMENT_BYTES if record.attempt == 1 else LOST_BYTES
-            self._mark_doubt(session, record.end, most)
+            self._mark_doubt(session, record.end)
         claim = Claim(ref, worker, record.attempt, nonce)
         return ClaimResult(ClaimStatus.CLAIMED, claim, session.record.doubts > 0)
 
@@ -258,7 +257,7 @@ class MemoryLeases(MemoryState):
         if session is None or session.record.state.is_final:
             return
         session.record = replace(session.record, run_id="")
-        self._mark_doubt(session, offset, LOST_BYTES)
+        self._mark_doubt(session, offset)
         self._end_outside(session, State.LOST, "log", closing)
 
 

@@ -41,7 +41,7 @@ from replay.log import (
     Stopped,
 )
 from replay.memory_leases import MemoryLeases
-from replay.memory_state import COMMENT_BYTES, Intent, Place, Route, Session, doubt_of
+from replay.memory_state import Intent, Place, Route, Session, doubt_of
 from replay.records import (
     NewSession,
     SessionRecord,
@@ -325,7 +325,7 @@ class MemoryLog(MemoryLeases):
             return False
         if self._now() - session.record.other_ms < RECOVERY_MS:
             return False
-        return self._mark_doubt(session, session.record.end, COMMENT_BYTES)
+        return self._mark_doubt(session, session.record.end)
 
     async def pulses(self, asks: Sequence[Ask]) -> list[Pulse | Exception | None]:
         return [

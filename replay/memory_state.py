@@ -14,7 +14,6 @@ from replay.records import Chunk, End, SessionRecord, State, Token
 from replay.subscription import OnMessage
 
 GRACE_MS = 120_000
-COMMENT_BYTES = 4096
 LOST_BYTES = 1 << 20
 """See ``scripts/common.lua``."""
 
@@ -105,7 +104,7 @@ class MemoryState:
         self._publish(record.ref, b"e" + text.encode())
 
     def _end_outside(self, session: Session, state: State, reason: str, closing: bytes) -> None:
-        self._mark_doubt(session, session.record.end, LOST_BYTES)
+        self._mark_doubt(session, session.record.end)
         self._write(session, closing)
         self._finish(session, state, reason)
         if session.record.worker:
@@ -122,7 +121,7 @@ class MemoryState:
         for listener in list(self._listeners):
             listener(keys.channel(ref), payload)
 
-    def _mark_doubt(self, session: Session, at: int, most: int) -> bool:
+    def _mark_doubt(self, session: Session, at: int) -> bool:
         record = session.record
         if record.run_id == self.run:
             return False
@@ -130,7 +129,7 @@ class MemoryState:
             record,
             run_id=self.run,
             doubt=min(at, record.doubt) if record.doubts else at,
-            doubt_end=max(record.doubt_end, at + most),
+            doubt_end=max(record.doubt_end, at + LOST_BYTES),
             doubts=record.doubts + 1,
         )
         self._publish(record.ref, b"d%d %d" % (at, record.doubts + 1))

@@ -17,7 +17,5 @@ local attempt = int(number(is.attempt) + 1)
 redis.call('HSET', record, 'state', 'running', 'attempt', attempt, 'nonce', ARGV[3], 'worker', ARGV[2],
   'lease_until_ms', int(now + number(ARGV[4])), 'claimed_tokens', is.token_count)
 redis.call('PEXPIRE', record, ARGV[5])
--- Before the first claim only keep-alives can have been lost.
-local most = is.attempt == '0' and COMMENT_BYTES or LOST_BYTES
-doubted = mark_doubt(ARGV[1], number(is['end']), most) or doubted
+doubted = mark_doubt(ARGV[1], number(is['end'])) or doubted
 return { 'claimed', attempt, doubted and '1' or '' }

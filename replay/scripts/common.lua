@@ -11,7 +11,6 @@ local TOMBSTONE_MS = 600000   -- how long a 404 can say what became of the sessi
 local STOPPED_MS = 10000      -- how long a stop refuses a POST that was in validation when it came
 local ROUTE_MS = 30 * 86400000
 local RECOVERY_MS = 10000     -- how long after a restart of Redis a producer may take to make itself known
-local COMMENT_BYTES = 4096    -- more than keep-alives may have been lost with the last seconds
 local LOST_BYTES = 1048576    -- more than any producer writes in the seconds that Redis may forget
 
 local function int(n) return string.format('%.0f', n) end
@@ -67,11 +66,11 @@ local function run_id() return string.match(redis.call('INFO', 'server'), 'run_i
 -- Whoever writes for a session without having its body, under another Redis than its producer last
 -- reconciled with, marks the log's end as its doubt: bytes above it may have been delivered whose place
 -- other bytes now take. Readers hear 'd<offset> <number of the mark>'. Returns whether there is a doubt.
-local function mark_doubt(session, at, most)
+local function mark_doubt(session, at)
   local record = session .. ':record'
   local is, now_run = fields(record, 'run_id', 'doubt', 'doubt_end', 'doubts'), run_id()
   if is.run_id == now_run then return false end
-  local from, to = at, math.max(number(is.doubt_end), at + most)
+  local from, to = at, math.max(number(is.doubt_end), at + LOST_BYTES)
   if number(is.doubts) > 0 then from = math.min(from, number(is.doubt)) end
   redis.call('HSET', record, 'run_id', now_run, 'doubt', int(from), 'doubt_end', int(to),
     'doubts', int(number(is.doubts) + 1))
@@ -104,7 +103,7 @@ end
 local function close_from_outside(session, state, reason, closing, now)
   local was = fields(session .. ':record', 'end', 'worker')
   local size = number(was['end'])
-  mark_doubt(session, size, LOST_BYTES)
+  mark_doubt(session, size)
   if #closing > 0 then
     local failed = add_chunk(session, size, closing, 2 ^ 53)
     if failed and failed.at then

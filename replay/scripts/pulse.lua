@@ -19,7 +19,7 @@ local function may_comment()
     return false
   end
   if now - number(is.other_ms) < RECOVERY_MS then return false end
-  return mark_doubt(session, at, COMMENT_BYTES)
+  return mark_doubt(session, at)
 end
 
 local waits = is.state == 'queued' or is.state == 'loading'

@@ -11,7 +11,7 @@ if is.state == '' or final(is.state) then return 0 end
 if ARGV[2] ~= '' and (is.lease_until_ms ~= ARGV[2] or number(is.lease_until_ms) > now) then return 0 end
 if ARGV[6] ~= '' then
   redis.call('HSET', KEYS[1], 'run_id', '')
-  mark_doubt(ARGV[1], number(ARGV[6]), LOST_BYTES)
+  mark_doubt(ARGV[1], number(ARGV[6]))
 end
 close_from_outside(ARGV[1], ARGV[3], ARGV[4], ARGV[5], now)
 return 1
