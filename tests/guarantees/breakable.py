@@ -5,10 +5,12 @@ The answers are scripted, so that what a reader must get is known beforehand.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from itertools import islice
@@ -23,6 +25,7 @@ from inference_worker.scripted_engine import open_scripted_engine, scripted_answ
 from replay import keys
 from replay.cluster import WorkerRecord
 from replay.request import SamplingParams
+from tests.chaos.launcher import CHILDREN
 from tests.protocol.wire import LOOK_S, Cut, Node, until
 from tests.redis_planes import ClusterPlane, SentinelPlane
 from tests.redis_server import RedisServer
@@ -47,8 +50,8 @@ SETTINGS = {"REPLAY_SLOTS": "4", "REPLAY_LEASE_S": str(LEASE_S), "REPLAY_DRAIN_S
 class Breakable:
     """Nodes, workers and a Redis of their own; use it in the block of ``running``.
 
-    ``settings`` are environment variables of nodes and workers. ``redis`` is one that the test
-    made, with the options that it wants.
+    ``settings`` are environment variables of nodes and workers, ``children`` those of single ones
+    by name. ``redis`` is one that the test made, with the options that it wants.
     """
 
     model = "scripted"
@@ -60,7 +63,7 @@ class Breakable:
         nodes: int = 2,
         workers: int = 2,
         redis: RedisServer | SentinelPlane | ClusterPlane | None = None,
-        restart: bool = True,
+        children: Mapping[str, Mapping[str, str]] | None = None,
         **settings: str,
     ) -> None:
         self.redis = redis or RedisServer(folder / "redis")
@@ -70,8 +73,8 @@ class Breakable:
         self.cluster = Cluster(
             folder / "state",
             *arguments,
-            *([] if restart else ["--no-restart"]),
-            environment={**OURS, **SETTINGS, **settings},
+            environment={**OURS, **SETTINGS, **settings, CHILDREN: json.dumps(children or {})},
+            launcher=(sys.executable, "-m", "tests.chaos.launcher"),
         )
 
     @contextmanager
