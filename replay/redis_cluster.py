@@ -166,20 +166,22 @@ class RedisCluster(AsyncCoreCommands):
 
     async def _learn(self) -> None:
         """Asks for the map, where it is not known."""
+        failed: Exception | None = None
         async with self._asking:
             for place in list(self._known):
                 if self._owners:
                     return
                 try:
                     rows = await self._map_of(self._node(place))
-                except (RedisError, OSError):
+                except (RedisError, OSError) as error:
+                    failed = error
                     self._doubt(place)
                 else:
                     self._owners = owners(rows, place)
                     found = (owner for owner in dict.fromkeys(self._owners) if owner)
                     self._known = list(dict.fromkeys([place, *self._known, *found]))
         if not self._owners:
-            raise ConnectionError("no node of the Redis Cluster answers")
+            raise ConnectionError(f"no node of the Redis Cluster answers: {failed}")
 
     async def _map_of(self, node: Any) -> Any:
         return await node.execute_command("CLUSTER SLOTS")

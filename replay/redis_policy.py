@@ -8,18 +8,25 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from redis.exceptions import ResponseError
 
 from replay.errors import LogUnavailable, RedisUnfit
+from replay.redis_cluster import RedisCluster
 from replay.redis_plane import Client, servers, translated
 
 NO_EVICTION = "noeviction"
 ASK_AGAIN_S = 1.0
 START_S = 1.0
 """How long a start waits for the answer; a Redis that is away is asked beside the work."""
+
+OTHER_URLS = {
+    "cluster": "is a node of a Redis Cluster: redis+cluster://host:port,... names that",
+    "sentinel": "is a sentinel: redis+sentinel://host:port,.../service names what it watches",
+}
+"""Of servers that are not what their URL says."""
 
 logger = logging.getLogger(__name__)
 
@@ -31,9 +38,12 @@ class Policy:
     eviction: str
     has_file: bool
     fsync: str
+    mode: str = ""
 
     def refusal(self) -> str:
         """Why nothing may be kept there; "" where it may."""
+        if self.mode in OTHER_URLS:
+            return OTHER_URLS[self.mode]
         if self.eviction in ("", NO_EVICTION):
             return ""
         return (
@@ -58,12 +68,16 @@ async def policies_of(plane: Client) -> set[Policy]:
     """Asks all servers of a plane. Raises LogUnavailable."""
     async with translated("policy"):
         asked = await servers(plane)
-    return {await policy_of(server) for server in asked}
+    found = {await policy_of(server) for server in asked}
+    if isinstance(plane, RedisCluster):
+        return {replace(policy, mode="") for policy in found}
+    return found
 
 
 async def policy_of(asked: Any) -> Policy:
     """Asks a server. Raises LogUnavailable."""
     async with translated("policy"):
+        server = await asked.info("server")
         memory = await asked.info("memory")
         persistence = await asked.info("persistence")
         try:
@@ -74,6 +88,7 @@ async def policy_of(asked: Any) -> Policy:
         eviction=str(memory.get("maxmemory_policy", "")),
         has_file=bool(persistence.get("aof_enabled")),
         fsync=str(config.get("appendfsync", "")),
+        mode=str(server.get("redis_mode", "")),
     )
 
 

@@ -62,7 +62,24 @@ async def test_what_would_be_forgotten_is_warned_of(
 async def test_a_server_that_forbids_config_is_asked_by_info(own: Redis) -> None:
     await own.config_set("maxmemory-policy", "allkeys-lru")
     await own.execute_command("ACL", "SETUSER", "default", "-config")
-    assert await policy_of(own) == Policy("allkeys-lru", has_file=True, fsync="")
+    assert await policy_of(own) == Policy("allkeys-lru", True, "", "standalone")
+
+
+async def test_a_server_that_is_not_what_its_url_says_is_refused(tmp_path: Path) -> None:
+    with RedisServer(tmp_path, cluster_enabled="yes").running() as node:
+        for url, refusal in (
+            (node.url, r"of A_URL is a node of a Redis Cluster: redis\+cluster://"),
+            (node.url.replace("redis:", "redis+cluster:"), ""),
+        ):
+            client = connect(url)
+            try:
+                if refusal:
+                    with pytest.raises(RedisUnfit, match=refusal):
+                        await check_policies({"A_URL": client})
+                else:
+                    await check_policies({"A_URL": client})
+            finally:
+                await client.aclose()
 
 
 async def test_a_server_that_tells_nothing_is_warned_of() -> None:

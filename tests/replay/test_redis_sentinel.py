@@ -13,10 +13,11 @@ from redis_harness import RedisHarness
 
 from deploy.local.redis_server import LOOPBACK
 from replay import keys, redis_sentinel
-from replay.errors import LogUnavailable
+from replay.errors import LogUnavailable, RedisUnfit
 from replay.log import Append, AppendResult, AppendStatus, Claim
 from replay.redis_log import RedisLog
 from replay.redis_plane import connect, connections_made
+from replay.redis_policy import check_policies
 from replay.redis_sentinel import Sentinels
 from replay.redis_url import Place, parse
 from replay.subscription import Subscription
@@ -92,6 +93,15 @@ async def test_sentinels_that_do_not_know_or_are_not_there_are_one_line(
                 await RedisLog(client).ping()
         finally:
             await client.aclose()
+
+
+async def test_a_sentinel_is_no_plane_itself(plane: SentinelPlane) -> None:
+    client = connect(plane.sentinels[0].url)
+    try:
+        with pytest.raises(RedisUnfit, match=r"is a sentinel: redis\+sentinel://"):
+            await check_policies({"A_URL": client})
+    finally:
+        await client.aclose()
 
 
 async def test_a_silent_sentinel_is_asked_last_from_then_on(
