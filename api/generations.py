@@ -184,6 +184,8 @@ def _message_of(end: End) -> str:
         return frames.MESSAGES.get((end.state, end.reason), f"{end.state} ({end.reason})")
     if end.reason == "replaced":
         return "request cancelled by a newer request of its conversation"
+    if end.reason == "operator":
+        return "request cancelled by the cluster's operator"
     return "request cancelled by a stop"
 
 

@@ -52,6 +52,7 @@ class Reason(StrEnum):
     STOP = "stop"
     LENGTH = "length"
     CLIENT = "client"
+    OPERATOR = "operator"
     REPLACED = "replaced"
     DISCONNECTED = "disconnected"
     ENGINE = "engine"
@@ -66,7 +67,9 @@ class Reason(StrEnum):
 
 REASONS: Mapping[State, frozenset[Reason]] = {
     State.COMPLETED: frozenset({Reason.STOP, Reason.LENGTH}),
-    State.STOPPED: frozenset({Reason.CLIENT, Reason.REPLACED, Reason.DISCONNECTED}),
+    State.STOPPED: frozenset(
+        {Reason.CLIENT, Reason.OPERATOR, Reason.REPLACED, Reason.DISCONNECTED}
+    ),
     State.FAILED: frozenset(
         {Reason.ENGINE, Reason.LOAD, Reason.STORAGE, Reason.POISON, Reason.LIMIT, Reason.QUEUE}
     ),

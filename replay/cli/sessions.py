@@ -28,7 +28,7 @@ from replay.cli.output import agrees, complain, note, write, write_fields, write
 from replay.errors import LogUnavailable, SessionNotFound
 from replay.inspection import Detail, Inspector, Query, QueueInspector
 from replay.log import Stopped
-from replay.records import SessionRecord, State
+from replay.records import Reason, SessionRecord, State
 from replay.redis_log import RedisLog
 from replay.redis_plane import connect_queue
 
@@ -200,7 +200,7 @@ async def _stop(asked: Asked, *, keep: bool, yes: bool, as_json: bool) -> None:
             _confirm_evict(found)
         # Asked for even where nothing was found: a POST may be about to open it.
         stopped = await log.stop(
-            asked.tenant, asked.name, epoch=asked.epoch, keep=keep, reason="client"
+            asked.tenant, asked.name, epoch=asked.epoch, keep=keep, reason=Reason.OPERATOR
         )
         if not keep:
             await log.erased(asked.tenant, asked.name)

@@ -159,10 +159,10 @@ def test_stop_keeps_what_was_generated(redis_url: str) -> None:
     body = answered(redis_url, live=True)
     result = replayctl(redis_url, "sessions", "stop", "c")
     assert result.exit_code == 0
-    assert result.stdout.startswith("stopped(client): epoch ")
+    assert result.stdout.startswith("stopped(operator): epoch ")
     assert result.stdout.endswith("kept until its retention ends\n")
     record = on(redis_url, lambda log: log.resolve("default", "c", None))
-    assert (record.state, record.reason) == (State.STOPPED, "client")
+    assert (record.state, record.reason) == (State.STOPPED, "operator")
     assert record.end > len(body)
 
 
@@ -194,8 +194,8 @@ def test_evicting_twice_is_no_error(redis_url: str, options: list[str], answer: 
         on(redis_url, lambda log: log.resolve("default", "c", None))
     again = replayctl(redis_url, *words, answer=answer)
     assert again.exit_code == 0
-    assert again.stdout == "nothing left to stop: stopped (client) and evicted\n"
-    assert read_json(redis_url, *words)["gone"] == "stopped (client) and evicted"
+    assert again.stdout == "nothing left to stop: stopped (operator) and evicted\n"
+    assert read_json(redis_url, *words)["gone"] == "stopped (operator) and evicted"
 
 
 def test_a_stop_that_names_an_earlier_epoch_stops_nothing(redis_url: str) -> None:
