@@ -30,7 +30,7 @@ from tests.protocol.wire import LOOK_S, Cut, Node, until
 from tests.redis_planes import ClusterPlane, SentinelPlane
 from tests.redis_server import RedisServer
 
-LEASE_S = 1.0
+LEASE_S = 2.0
 FOLLOW_LIMIT_S = 60.0
 OURS = dict.fromkeys(
     (

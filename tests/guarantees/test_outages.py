@@ -32,7 +32,7 @@ def silent(redis: RedisServer) -> AbstractContextManager[None]:
 @pytest.mark.guarantee("T12")
 @pytest.mark.guarantee("T38")
 @pytest.mark.clause("REC-2")
-@pytest.mark.parametrize(("outage", "leases"), [(away, 2), (away, 8), (silent, 8)])
+@pytest.mark.parametrize(("outage", "leases"), [(silent, 2), (away, 8)])
 def test_an_outage_reaps_nobody_and_costs_no_byte(
     cluster: Breakable,
     name: str,
@@ -41,7 +41,7 @@ def test_an_outage_reaps_nobody_and_costs_no_byte(
 ) -> None:
     node, other = cluster.nodes
     asked = {
-        f"{name}-{number}": f"[[tokens={40 * leases} rate=40 seed={number}]]"
+        f"{name}-{number}": f"[[tokens={60 * leases} rate=30 seed={number}]]"
         for number in range(SESSIONS)
     }
     for one, words in asked.items():
@@ -54,7 +54,7 @@ def test_an_outage_reaps_nobody_and_costs_no_byte(
         assert text_of(events(log)) == answer_to(words)
         record = stored(cluster.db, one).fields
         assert (record["attempt"], record["deaths"]) == ("1", "0")
-        assert int(record["token_count"]) == 40 * leases > int(sampled[one])
+        assert int(record["token_count"]) == 60 * leases > int(sampled[one])
 
 
 @pytest.mark.guarantee("T12")

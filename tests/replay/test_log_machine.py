@@ -291,12 +291,14 @@ LIMITS = settings(
 )
 
 
+@pytest.mark.guarantee("T19")
 def test_the_log_in_memory_equals_a_list_of_bytes() -> None:
     from hypothesis.stateful import run_state_machine_as_test
 
     run_state_machine_as_test(MemoryMachine, settings=LIMITS)  # type: ignore[no-untyped-call]
 
 
+@pytest.mark.guarantee("T19")
 def test_the_log_in_redis_equals_a_list_of_bytes(redis_url: str) -> None:
     from hypothesis.stateful import run_state_machine_as_test
 

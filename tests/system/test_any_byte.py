@@ -30,6 +30,7 @@ def wrong_offsets(url: str, name: str, log: bytes, offsets: Iterable[int]) -> li
     return wrong
 
 
+@pytest.mark.guarantee("T18")
 async def test_every_byte_of_a_finished_answer_is_good_at_every_node(
     real: Client, name: str
 ) -> None:

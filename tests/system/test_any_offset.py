@@ -32,6 +32,7 @@ NO_OFFSETS = [
 BEYOND = [2**31, 2**53, 2**63, 2**64, 10**4000]
 
 
+@pytest.mark.guarantee("T18")
 async def test_a_finished_log_is_exact_or_refused(scripted: Client, name: str) -> None:
     log = (await scripted.post(name, "[[tokens=40 rate=0]]", stream=True)).content
     for offset in (0, 1, len(log) // 2, len(log) - 1, len(log)):
@@ -41,6 +42,7 @@ async def test_a_finished_log_is_exact_or_refused(scripted: Client, name: str) -
         await is_beyond(scripted, name, beyond, len(log))
 
 
+@pytest.mark.guarantee("T18")
 async def test_a_live_log_is_exact_or_refused(scripted: Client, name: str) -> None:
     async with scripted.posting(name, "[[tokens=100000 rate=5 seed=1]]") as post:
         log = await post.has(1000)
@@ -62,11 +64,13 @@ async def test_a_live_log_is_exact_or_refused(scripted: Client, name: str) -> No
             assert len(before_it.data) == len(at_the_end.data) + 1
 
 
+@pytest.mark.guarantee("T18")
 async def test_what_is_no_offset_is_refused(scripted: Client, name: str) -> None:
     await scripted.post(name, "[[tokens=3 rate=0]]")
     await refuses_what_is_no_offset(scripted, name)
 
 
+@pytest.mark.guarantee("T18")
 async def test_an_offset_that_is_said_twice_is_refused(scripted: Client, name: str) -> None:
     await scripted.post(name, "[[tokens=3 rate=0]]")
     for address in (f"/v1/stream?conv_id={name}&from=1&from=1", f"/v1/stream/{name}?from=1&from=2"):

@@ -19,6 +19,7 @@ def text_of(log: bytes) -> str:
     return "".join(choice["delta"].get("content") or "" for choice in choices)
 
 
+@pytest.mark.guarantee("T3")
 @pytest.mark.parametrize("kept", [1, 2000, 8000])
 async def test_an_answer_whose_worker_died_equals_an_uninterrupted_one(
     real: Client, name: str, kept: int
