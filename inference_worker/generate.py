@@ -16,9 +16,8 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol
-from uuid import uuid4
 
+from inference_worker.claims import ClaimableLog, Claims
 from inference_worker.engine import (
     Engine,
     EngineError,
@@ -28,7 +27,7 @@ from inference_worker.engine import (
     Step,
 )
 from inference_worker.outlet import Outlet
-from inference_worker.producer import Producer, stored_chunks
+from inference_worker.producer import Producer
 from inference_worker.rendering import Renderer, renderer_of
 from inference_worker.text import TextAssembler
 from replay import keys
@@ -38,18 +37,12 @@ from replay.log import (
     PROGRESS_TOKENS,
     AppendStatus,
     Claim,
-    ClaimResult,
     ClaimStatus,
-    Leases,
-    SessionLog,
 )
-from replay.records import Chunk, Reason, SessionRecord, State, Token, unpack_tokens
+from replay.records import Reason, SessionRecord, State, Token
 from replay.request import GenerationRequest
 
-CLAIM_TRIES = 20
-CLAIM_RETRY_S = 0.1
-"""A log that is away for this long (2 s) loses the job; the sweeper queues the session again."""
-
+SETTLE_RETRY_S = 0.1
 logger = logging.getLogger(__name__)
 
 STOP_S = 0.5
@@ -61,10 +54,6 @@ HAND_OVER_S = 1.0
 Release = Callable[[SessionRef], Awaitable[None]]
 Requeue = Callable[[SessionRef, int, int], Awaitable[None]]
 """Puts a session into its queue: its queue number, and the number of this dispatch."""
-
-
-class ClaimableLog(SessionLog, Leases, Protocol):
-    """What a worker needs of the log."""
 
 
 @dataclass(slots=True)
@@ -85,17 +74,6 @@ class Session:
         return self.record.deaths > 0 and added < PROGRESS_TOKENS
 
 
-@dataclass(frozen=True, slots=True)
-class _Claimed:
-    """A claim, and what the log had of the session then."""
-
-    claim: Claim
-    record: SessionRecord
-    tokens: list[Token]
-    body: list[Chunk]
-    doubtful: bool
-
-
 class Sessions:
     """All sessions of one worker. Owned by the event loop; ``on_steps`` alone runs elsewhere."""
 
@@ -111,7 +89,7 @@ class Sessions:
         self._log = log
         self._producer = producer
         self._release = release
-        self._worker = worker
+        self._claims = Claims(log, worker=worker, lease_s=lease_s)
         self._lease_s = lease_s
         self._running: dict[str, Session] = {}
         self._by_key: dict[str, str] = {}
@@ -134,7 +112,9 @@ class Sessions:
         """Claims a session and submits it. Whatever is wrong ends the session, not the worker."""
         if self._producer.has(ref):
             return  # ours already: a renewal will say so, or the sweeper queues it again
-        claimed = await self._claimed(ref)
+        # One suspect at a time: a neighbour of the next death must not be blamed for it.
+        has_suspect = any(one.is_suspect for one in self._running.values())
+        claimed = await self._claims.claim(ref, suspect=not has_suspect)
         if claimed is None:
             return
         claim, record, tokens = claimed.claim, claimed.record, claimed.tokens
@@ -143,7 +123,7 @@ class Sessions:
             record,
             body=claimed.body,
             tokens=tokens,
-            is_settled=claim.attempt == 1 and not claimed.doubtful,
+            is_settled=not claimed.is_takeover,
             on_lost=lambda status: self._lose(claim, status),
         )
         self._producer.add(outlet)
@@ -163,39 +143,6 @@ class Sessions:
         if not outlet.is_settled:
             logger.info("attempt %d from token %d: %s", claim.attempt, len(tokens), ref.path())
             self._takeovers.put_nowait(claim)
-
-    async def _claimed(self, ref: SessionRef) -> _Claimed | None:
-        """The claim, and what the log knows of the session; None where it is not ours."""
-        nonce = uuid4().hex
-        for _ in range(CLAIM_TRIES):
-            try:
-                result = await self._claim(ref, nonce)
-                record = await self._log.record(ref) if result.claim else None
-                if result.claim is None or record is None or record.state.is_final:
-                    return None
-                tokens = unpack_tokens(await self._log.tokens(ref))
-                # With its body a Redis that forgets can be told again.
-                body = [chunk async for chunk in stored_chunks(self._log, ref, 0)]
-                return _Claimed(
-                    result.claim, record, tokens[: record.token_count], body, result.doubtful
-                )
-            except LogUnavailable as error:
-                logger.warning("claiming again: %s", error)
-                await asyncio.sleep(CLAIM_RETRY_S)
-        return None
-
-    async def _claim(self, ref: SessionRef, nonce: str) -> ClaimResult:
-        result = await self._log.claim(
-            ref,
-            worker=self._worker,
-            nonce=nonce,
-            lease_s=self._lease_s,
-            # One at a time: a neighbour of the next death must not be blamed for it.
-            suspect=not any(one.is_suspect for one in self._running.values()),
-        )
-        if result.status is not ClaimStatus.CLAIMED:
-            logger.info("not claimed (%s): %s", result.status, ref.path())
-        return result
 
     def stop(self, session_key: str) -> None:
         """A session was ended from outside: its sequence stops within one token."""
@@ -238,7 +185,7 @@ class Sessions:
             for claim, status in zip(claims, statuses, strict=True):
                 self._settled(claim, status)
             if not self._takeovers.empty():
-                await asyncio.sleep(CLAIM_RETRY_S)
+                await asyncio.sleep(SETTLE_RETRY_S)
 
     def _settled(self, claim: Claim, status: ClaimStatus | Exception) -> None:
         if isinstance(status, Exception):

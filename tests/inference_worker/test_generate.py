@@ -12,7 +12,7 @@ import pytest
 from cluster import text_of
 from log_contract import body, claimed, new_session
 
-from inference_worker import generate, outlet, producer
+from inference_worker import claims, generate, outlet, producer
 from inference_worker.engine import (
     EngineFailed,
     Finish,
@@ -197,7 +197,8 @@ async def desk() -> AsyncIterator[Desk]:
 
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(generate, "CLAIM_RETRY_S", 0.001)
+    monkeypatch.setattr(claims, "CLAIM_RETRY_S", 0.001)
+    monkeypatch.setattr(generate, "SETTLE_RETRY_S", 0.001)
     monkeypatch.setattr(producer, "RETRY_MIN_S", 0.001)
 
 
@@ -252,7 +253,7 @@ async def test_every_claim_has_a_nonce_of_its_own(desk: Desk) -> None:
 async def test_a_log_that_stays_away_loses_the_job_and_takes_no_slot(desk: Desk) -> None:
     desk.log.refuses["claim"] = 1000
     ref = await desk.start()
-    assert len(desk.log.nonces) == generate.CLAIM_TRIES
+    assert len(desk.log.nonces) == claims.CLAIM_TRIES
     assert (desk.engine.submitted, len(desk.sessions)) == ([], 0)
     desk.log.refuses.clear()
     record = await desk.log.record(ref)
