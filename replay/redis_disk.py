@@ -29,8 +29,9 @@ async def policy_of(server: Any) -> Mapping[str, str]:
     """How the server keeps what is written, in the words of its configuration."""
     try:
         policy: Mapping[str, str] = await server.config_get("append*", "min-replicas-to-write")
-    except ResponseError:  # one that is rented out keeps its configuration to itself
-        return {"appendonly": "yes", "appendfsync": "everysec"}
+    except ResponseError:  # one that is rented out may keep its configuration to itself
+        has_file = (await server.info("persistence")).get("aof_enabled")
+        return {"appendonly": "yes" if has_file else "no", "appendfsync": "everysec"}
     return policy
 
 

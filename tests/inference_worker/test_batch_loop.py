@@ -147,9 +147,10 @@ def test_a_stop_interrupts_the_chunk_of_its_prompt(model: GatedModel, recorder: 
 def test_a_stop_interrupts_nothing_that_others_are_in(
     model: GatedModel, recorder: Recorder, stopped: str
 ) -> None:
-    held, go = threading.Event(), threading.Event()
+    both, held, go = threading.Event(), threading.Event(), threading.Event()
 
     def hold(feeds: Sequence[Feed]) -> None:
+        assert both.wait(10)
         if len(feeds) == 2 and not held.is_set():
             held.set()
             assert go.wait(10)
@@ -157,6 +158,7 @@ def test_a_stop_interrupts_nothing_that_others_are_in(
     model.before_decode = hold
     for name in ("a", "b"):
         recorder.engine.submit(spec(name))
+    both.set()
     assert held.wait(10)
     recorder.engine.submit(spec("waits"))
     recorder.engine.stop(stopped)

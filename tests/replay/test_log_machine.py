@@ -21,6 +21,7 @@ from redis import Redis as SyncRedis
 from redis_harness import RedisHarness
 from test_memory_log import MemoryHarness
 
+from replay import frames
 from replay.errors import OffsetBeyondEnd, SessionExpired, SessionNotFound
 from replay.identity import Conversation, SessionRef
 from replay.log import Append, AppendResult, AppendStatus, Claim
@@ -31,6 +32,7 @@ from replay.tailer import Tail, Tailer
 LIMIT_S = 5.0
 REPLACED = b': end {"state":"stopped","reason":"replaced"}\n\n'
 STOPPED = b': end {"state":"stopped","reason":"client"}\n\n'
+POISON = frames.closing("openai.chat", State.FAILED, "poison")
 TEXT = "data: \u00e9\u6f22\U0001f9ea\n\n".encode()
 
 names = st.sampled_from(["a", "a::b"])
@@ -133,6 +135,25 @@ class LogMachine(RuleBasedStateMachine):
         assert result.claim.attempt == (session.claim.attempt if session.claim else 0) + 1
         session.claim = result.claim
 
+    @rule(name=names, data=cuts)
+    def kill(self, name: str, data: bytes) -> None:
+        """Its worker dies; another one claims what it did not kill, and the dead one comes back."""
+        session = self.current(name)
+        if session is None or session.claim is None or session.end is not None:
+            return
+        zombie, refused = session.claim, AppendStatus.FENCED
+        self.run(self.harness.expire_lease(session.ref))
+        look = self.run(self.log.look(session.ref.conversation))
+        if self.run(self.log.requeue(look)).is_poison:
+            poison = {"state": State.FAILED, "reason": "poison", "closing": POISON}
+            assert self.run(self.log.reap(look, **poison))
+            session.body += POISON
+            session.finish(State.FAILED, "poison")
+            refused = AppendStatus.ENDED
+        self.claim(name)
+        (result,) = self.run(self.log.append([Append(zombie, len(session.body), data)]))
+        assert result.status is refused
+
     @rule(name=names, data=cuts, ids=st.lists(st.integers(0, 2**32 - 1), max_size=3))
     def append(self, name: str, data: bytes, ids: list[int]) -> None:
         session = self.current(name)
@@ -187,8 +208,8 @@ class LogMachine(RuleBasedStateMachine):
     @rule(name=names)
     def expire(self, name: str) -> None:
         session = self.current(name)
-        if session is None or session.end is None or isinstance(self.harness, MemoryHarness):
-            return  # the clock of the log in memory is one for all sessions
+        if session is None or session.end is None:
+            return
         self.run(self.harness.pass_retention(session.ref))
         session.expired = True
 
@@ -224,6 +245,13 @@ class LogMachine(RuleBasedStateMachine):
                 self.run(found)
         else:
             assert self.run(found).end == len(session.body)
+
+    @rule(name=names)
+    def lookup(self, name: str) -> None:
+        found = self.run(self.log.lookup("t", [name]))
+        current = [self.current(one) for one in self.sessions if one.startswith(name)]
+        known = {one.ref for one in current if one is not None and not one.expired}
+        assert {record.ref for record in found} == known
 
     @precondition(lambda self: len(self.tails) < 6)
     @rule(name=names, which=st.integers(0, 10), offset=st.integers(0, 5000))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -29,12 +30,14 @@ class MemoryHarness:
         return self.log.channels(on_message, on_reset)
 
     async def pass_retention(self, ref: SessionRef) -> None:
-        self.now_ms += 7_200_001
+        session = self.log._sessions[ref]
+        session.record = replace(session.record, expires_ms=1)
 
     async def expire_lease(self, ref: SessionRef) -> None:
         record = await self.log.record(ref)
         assert record is not None
-        self.log._sessions[ref].record = _with_lease(record, record.lease_until_ms - 120_000)
+        lease_ms = record.lease_until_ms - 120_000
+        self.log._sessions[ref].record = replace(record, lease_until_ms=lease_ms)
 
     async def forget(self, conversation: Conversation) -> None:
         route = self.log._routes.pop((conversation.tenant, conversation.id))
@@ -46,12 +49,6 @@ class MemoryHarness:
 
     async def expire_intent(self, conversation: Conversation, key: str) -> None:
         self.now_ms += round(1000 * INTENT_S)
-
-
-def _with_lease(record: Any, until_ms: int) -> Any:
-    from dataclasses import replace
-
-    return replace(record, lease_until_ms=until_ms)
 
 
 class TestMemoryLog(LogContract):

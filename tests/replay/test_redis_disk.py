@@ -58,7 +58,7 @@ class Disk:
             return b":1\r\n"
         self.looks += 1
         pending = self.pending.pop(0) if len(self.pending) > 1 else self.pending[0]
-        text = f"aof_pending_bio_fsync:{pending}\r\naof_buffer_length:0\r\n"
+        text = f"aof_enabled:1\r\naof_pending_bio_fsync:{pending}\r\naof_buffer_length:0\r\n"
         return f"${len(text)}\r\n{text}\r\n".encode()
 
 
@@ -83,7 +83,7 @@ async def test_the_disk_has_it_once_two_looks_in_a_row_find_no_sync_under_way(
 
 
 @pytest.mark.usefixtures("impatient")
-@pytest.mark.parametrize(("policy", "looks"), [("always", 0), ("no", 0), (None, 2)])
+@pytest.mark.parametrize(("policy", "looks"), [("always", 0), ("no", 0), (None, 3)])
 async def test_what_is_not_synced_later_is_not_waited_for(policy: str | None, looks: int) -> None:
     disk = Disk(0, policy=policy)
     async with disk.serving() as client:
