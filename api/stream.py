@@ -11,6 +11,7 @@ from fastapi import APIRouter, Request, Response
 from starlette.convertors import Convertor, register_url_convertor
 
 from api import requests
+from api.compacted_response import CompactedResponse
 from api.json_body import parse_json
 from api.lasting import Lasting
 from api.node import Node, NodeDep
@@ -20,11 +21,12 @@ from replay.errors import (
     EpochMismatch,
     LogUnavailable,
     OffsetBeyondEnd,
+    OffsetDoubtful,
     SessionExpired,
     SessionNotFound,
 )
 from replay.identity import SessionRef
-from replay.log import Stopped
+from replay.log import Doubt, Stopped
 from replay.records import SessionRecord, State
 
 RELEASE_WAIT_S = 0.25
@@ -57,15 +59,20 @@ async def read_stream(request: Request, node: NodeDep) -> Response:
     record = await _resolve(node, request, name, requests.parse_epoch(query))
     offset = requests.parse_offset(query)
     await _check(node, record, offset)
+    head = SessionHead(record.ref, record.completion_id, record.ping_interval_s)
+    if record.packed_bytes:
+        gzipped = requests.accepts_gzip(request)
+        return Lasting(
+            CompactedResponse(node, head, offset=offset, state=record.state, gzipped=gzipped)
+        )
     return Lasting(
         StreamResponse(
             node.connections,
             node.tailer,
-            SessionHead(record.ref, record.completion_id, record.ping_interval_s),
+            head,
             offset=offset,
             state=record.state,
             is_stored=offset < record.end or record.state.is_final,
-            gzipped=record.packed_bytes > 0 and requests.accepts_gzip(request),
         )
     )
 
@@ -81,9 +88,12 @@ async def _resolve(node: Node, request: Request, name: str, epoch: int | None) -
 
 
 async def _check(node: Node, record: SessionRecord, offset: int) -> None:
-    """What the record tells already: beyond the end of a finished log, or too early to read."""
+    """What the record tells already: what no log has, or has as it was, or not yet."""
     if offset > record.end and (record.state.is_final or offset >= 10**requests.DIGITS_MAX):
         raise OffsetBeyondEnd(offset, record.end)
+    doubt = Doubt.of(record)
+    if doubt is not None and doubt.concerns(offset):
+        raise OffsetDoubtful(offset, doubt.offset)
     waits = record.state is State.QUEUED and offset == record.end
     if waits and await node.catalog.is_loading(record.model):
         raise Unavailable("Stream owner model is loading, retry later", "loading")

@@ -14,9 +14,7 @@ from dataclasses import dataclass
 from starlette.types import Receive, Scope, Send
 
 from api.connection import Comeback, Connection, Connections, ResponseCut
-from api.gzip_coding import GzipMember
 from api.problems import TABLE, problem_response
-from replay.blocks import Block
 from replay.identity import SessionRef
 from replay.records import Chunk, End
 from replay.tailer import Tail, Tailer
@@ -28,7 +26,6 @@ STREAM_HEADERS = (
 )
 
 VARIES = (b"vary", b"accept-encoding")
-GZIPPED = (b"content-encoding", b"gzip")
 
 logger = logging.getLogger(__name__)
 
@@ -63,16 +60,6 @@ async def pump(connection: Connection, tail: Tail, item: Chunk | End | None) -> 
         if item is not None:
             await connection.body(item.data)
         item = await tail.next()
-    await connection.finish()
-
-
-async def pump_gzipped(connection: Connection, tail: Tail, item: Chunk | Block | End) -> None:
-    """The same as one gzip member: the blocks as they are stored."""
-    member = GzipMember()
-    while not isinstance(item, End):
-        await connection.body(member.feed(item))
-        item = await tail.next_stored()
-    await connection.body(member.finish())
     await connection.finish()
 
 
@@ -125,10 +112,9 @@ class StreamResponse(ConnectedResponse):
 
     ``is_stored`` tells that bytes or the end lie past ``offset``. Then they are read before the
     status line goes out, which may turn out to be 410; else the reader need not wait for it.
-    ``gzipped`` is for a compacted log, all of which is stored.
     """
 
-    __slots__ = ("_gzipped", "_head", "_is_stored", "_offset", "_state", "_tailer")
+    __slots__ = ("_head", "_is_stored", "_offset", "_state", "_tailer")
 
     def __init__(
         self,
@@ -139,7 +125,6 @@ class StreamResponse(ConnectedResponse):
         offset: int,
         state: str,
         is_stored: bool,
-        gzipped: bool,
     ) -> None:
         super().__init__(connections, Comeback.REPEAT)
         self._tailer = tailer
@@ -147,7 +132,6 @@ class StreamResponse(ConnectedResponse):
         self._offset = offset
         self._state = state
         self._is_stored = is_stored
-        self._gzipped = gzipped
 
     async def serve(self, connection: Connection) -> None:
         """See ``ConnectedResponse``."""
@@ -155,16 +139,7 @@ class StreamResponse(ConnectedResponse):
         async with self._tailer.tail(
             head.ref, self._offset, ping_interval_s=head.ping_interval_s
         ) as tail:
-            headers = [
-                *STREAM_HEADERS,
-                VARIES,
-                *raw(head.headers(self._state, offset=self._offset)),
-            ]
-            if self._gzipped:
-                stored = await tail.next_stored()
-                await connection.start(200, [*headers, GZIPPED])
-                await pump_gzipped(connection, tail, stored)
-                return
             first = await tail.next() if self._is_stored else None
-            await connection.start(200, headers)
+            headers = head.headers(self._state, offset=self._offset)
+            await connection.start(200, [*STREAM_HEADERS, VARIES, *raw(headers)])
             await pump(connection, tail, first)

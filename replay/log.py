@@ -199,6 +199,11 @@ class Doubt:
     end: int
     number: int
 
+    @classmethod
+    def of(cls, record: SessionRecord) -> Doubt | None:
+        """The record's doubt, if it has one."""
+        return cls(record.doubt, record.doubt_end, record.doubts) if record.doubts else None
+
     def concerns(self, offset: int) -> bool:
         """Whether a client that comes back to ``offset`` may hold other bytes than the log."""
         return self.offset < offset <= self.end
@@ -344,7 +349,7 @@ class SessionLog(Protocol):
         """Appends to several sessions in one round trip; each has a result of its own."""
         ...
 
-    async def read(self, ref: SessionRef, offset: int) -> Page:
+    async def read(self, ref: SessionRef, offset: int, *, bytes_max: int = PAGE_BYTES_MAX) -> Page:
         """Stored entries that end past ``offset``, at most a page; the first is cut to it.
 
         Raises OffsetExpired where the window begins later. A missing log reads as an empty page.

@@ -34,6 +34,7 @@ from replay.log import (
     Ask,
     Attached,
     Busy,
+    Doubt,
     IfBusy,
     Opened,
     Page,
@@ -41,7 +42,7 @@ from replay.log import (
     Stopped,
 )
 from replay.memory_leases import MemoryLeases
-from replay.memory_state import Intent, Place, Route, Session, doubt_of
+from replay.memory_state import Intent, Place, Route, Session
 from replay.records import (
     NewSession,
     SessionRecord,
@@ -185,19 +186,19 @@ class MemoryLog(MemoryLeases):
         record = session.record
         return AppendResult(AppendStatus.APPENDED, record.end, record.token_count)
 
-    async def read(self, ref: SessionRef, offset: int) -> Page:
+    async def read(self, ref: SessionRef, offset: int, *, bytes_max: int = PAGE_BYTES_MAX) -> Page:
         session = self._find(ref)
         if session is None:
             return Page()
         after = [chunk for chunk in session.chunks if chunk.end > offset]
-        within = [chunk for chunk in after if chunk.end <= offset + PAGE_BYTES_MAX]
+        within = [chunk for chunk in after if chunk.end <= offset + bytes_max]
         page = after[: len(within) + 1][:PAGE_ENTRIES_MAX]
         if page and page[0].start > offset:
             raise OffsetExpired(offset, page[0].start)
         if page:
             page[0] = page[0].cut(offset)
         more = len(after) > len(within) or len(page) == PAGE_ENTRIES_MAX
-        return Page(page, None if more else session.end, doubt_of(session.record), more)
+        return Page(page, None if more else session.end, Doubt.of(session.record), more)
 
     async def record(self, ref: SessionRef) -> SessionRecord | None:
         session = self._find(ref)
@@ -313,7 +314,7 @@ class MemoryLog(MemoryLeases):
         if due and self._may_comment(session):
             self._write(session, comment)
         record = session.record
-        return Pulse(record.state, record.end, record.last_ms, now, doubt_of(record))
+        return Pulse(record.state, record.end, record.last_ms, now, Doubt.of(record))
 
     def _may_comment(self, session: Session) -> bool:
         """After a restart a producer that was forgotten is given time to say so."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from replay import frames, keys
 from replay.blocks import Block
 from replay.identity import Conversation, SessionRef
-from replay.log import INTENT_S, Doubt
+from replay.log import INTENT_S
 from replay.records import Chunk, End, SessionRecord, State, Token
 from replay.subscription import OnMessage
 
@@ -134,8 +134,3 @@ class MemoryState:
         )
         self._publish(record.ref, b"d%d %d" % (at, record.doubts + 1))
         return True
-
-
-def doubt_of(record: SessionRecord) -> Doubt | None:
-    """The record's doubt, if it has one."""
-    return Doubt(record.doubt, record.doubt_end, record.doubts) if record.doubts else None

@@ -98,8 +98,8 @@ class RedisLog(RedisLeases):
         replies = await self._plane.call_all([_append_call(append) for append in appends])
         return [_append_result(reply) for reply in replies]
 
-    async def read(self, ref: SessionRef, offset: int) -> Page:
-        key, limit = keys.stream(ref), offset + PAGE_BYTES_MAX
+    async def read(self, ref: SessionRef, offset: int, *, bytes_max: int = PAGE_BYTES_MAX) -> Page:
+        key, limit = keys.stream(ref), offset + bytes_max
         async with translated("read"), self._redis.pipeline(transaction=False) as pipeline:
             # What follows the limit is asked first: if there is anything, the rest is complete.
             pipeline.execute_command("XRANGE", key, f"({limit}", "+", "COUNT", 1)

@@ -408,11 +408,6 @@ class Tail:
 
         Raises what ``Tailer.tail`` names.
         """
-        item = await self.next_stored()
-        return item.chunk() if isinstance(item, Block) else item
-
-    async def next_stored(self) -> Chunk | Block | End:
-        """The same; bytes that are stored packed come so."""
         while True:
             if self._stored:
                 return self._deliver(self._stored.pop(0))
@@ -435,12 +430,12 @@ class Tail:
             if isinstance(item, End):
                 return
 
-    def _deliver(self, item: Chunk | Block | End) -> Chunk | Block | End:
+    def _deliver(self, item: Chunk | Block | End) -> Chunk | End:
         if not isinstance(item, End):
             self.position = item.end
         elif item.size < self.position:
             raise OffsetDoubtful(self.position, item.size)
-        return item
+        return item.chunk() if isinstance(item, Block) else item
 
     async def _read(self) -> None:
         # Cleared first: what happens during the read (a gap, a reset) must send us back again.

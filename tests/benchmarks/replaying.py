@@ -1,6 +1,6 @@
 """How fast a finished session of 1 MB is replayed, and what it takes in Redis.
 
-The session is as a worker leaves it, some four thousand entries of a few hundred bytes, and then
+The session is as a worker leaves it, some five thousand entries of a few hundred bytes, and then
 compacted. HTTP stands beside what Redis and uvicorn can, in turns.
 """
 
@@ -37,7 +37,7 @@ CHUNK_HEAD = re.compile(rb"([0-9a-f]+)\r\n")
 class Sizes:
     """How long the session is, and how often it is read in each form."""
 
-    tokens: int = 4000
+    tokens: int = 5000
     reads: int = 60
 
 
