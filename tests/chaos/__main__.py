@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from .plan import Plan, plan_of
@@ -60,6 +60,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--seeds", default="1-20", help="as 1-1000 or 3,5,9")
     made.add_argument("--minutes", type=float, default=60.0, help="no seed is begun after these")
     made.add_argument("--engine", choices=("scripted", "llama"), default="scripted")
+    made.add_argument("--jobs", type=int, default=1, help="how many seeds at once")
     made.add_argument("--verbose", action="store_true", help="print every plan")
     made.add_argument("--plan", action="store_true", help="print the plans and run nothing")
     made.add_argument("--keep", type=Path, help="where the files of broken seeds are kept")
@@ -68,10 +69,6 @@ def parser() -> argparse.ArgumentParser:
 
 async def run_kept(plan: Plan, keep: Path, *, is_told: bool) -> Verdict:
     """Runs one plan; its files stay where it broke something."""
-    task = asyncio.current_task()
-    assert task is not None
-    # Else whoever ends this machine would leave its processes behind.
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     folder = keep / f"{plan.engine}-{plan.seed}"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -79,36 +76,65 @@ async def run_kept(plan: Plan, keep: Path, *, is_told: bool) -> Verdict:
         verdict = await run(plan, folder)
     except Exception as error:  # the root of one seed: the others are run all the same
         verdict = Verdict(plan, [f"the machine itself failed: {error!r}"])
-    if not verdict.broken:
-        shutil.rmtree(folder)
+    words = [row_of(verdict)]
+    if verdict.broken:
+        words += [*([] if is_told else plan.lines()), *verdict.broken, f"files: {folder}"]
     else:
-        words = [*([] if is_told else plan.lines()), *verdict.broken, f"files: {folder}"]
-        print("\n".join(words), flush=True)
+        shutil.rmtree(folder)
+    print("\n".join(words), flush=True)
     return verdict
+
+
+async def run_all(asked: argparse.Namespace) -> list[Verdict]:
+    """The seeds in their order, as many at once as was asked for, as long as there is time."""
+    task = asyncio.current_task()
+    assert task is not None
+    # Else whoever ends this machine would leave its processes behind.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    keep = asked.keep or Path(tempfile.mkdtemp(prefix="chaos-"))
+    last_s = time.monotonic() + 60 * asked.minutes
+    seeds = seeds_of(asked.seeds)
+    verdicts: list[Verdict] = []
+
+    async def run_some() -> None:
+        for seed in seeds:
+            if time.monotonic() > last_s:
+                return
+            plan = plan_of(seed, asked.engine)
+            if asked.verbose:
+                print("\n".join(plan.lines()), flush=True)
+            verdicts.append(await run_kept(plan, keep, is_told=asked.verbose))
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(asked.jobs):
+            group.create_task(run_some())
+    return verdicts
+
+
+def summary_of(verdicts: Sequence[Verdict]) -> str:
+    """The last lines: how much was checked, and the seeds that broke something."""
+    ran = [verdict for verdict in verdicts if not verdict.skipped]
+    broken = sorted(verdict.plan.seed for verdict in ran if verdict.broken)
+    return (
+        f"{len(ran)} seeds ran, {len(verdicts) - len(ran)} were skipped: "
+        f"{sum(one.sessions for one in ran)} sessions, {sum(one.readers for one in ran)} readers, "
+        f"{sum(one.bytes_checked for one in ran):,} bytes, "
+        f"{sum(one.takeovers for one in ran)} takeovers\n"
+        f"broken: {', '.join(map(str, broken)) or 'none'}"
+    )
 
 
 def main() -> int:
     """Runs the seeds; 1 where one broke something."""
     asked = parser().parse_args()
-    keep = asked.keep or Path(tempfile.mkdtemp(prefix="chaos-"))
-    last_s = time.monotonic() + 60 * asked.minutes
-    broken: list[int] = []
-    ran = 0
+    if asked.plan:
+        for seed in seeds_of(asked.seeds):
+            print("\n".join(plan_of(seed, asked.engine).lines()))
+        return 0
     print(ROW.format(*HEAD), flush=True)
-    for seed in seeds_of(asked.seeds):
-        if time.monotonic() > last_s:
-            break
-        plan = plan_of(seed, asked.engine)
-        if asked.verbose or asked.plan:
-            print("\n".join(plan.lines()))
-        if asked.plan:
-            continue
-        verdict = asyncio.run(run_kept(plan, keep, is_told=asked.verbose))
-        print(row_of(verdict), flush=True)
-        ran += 1
-        broken += [seed] * bool(verdict.broken)
-    print(f"{ran} seeds, {len(broken)} broken: {','.join(map(str, broken)) or 'none'}")
-    return 1 if broken else 0
+    verdicts = asyncio.run(run_all(asked))
+    print(summary_of(verdicts))
+    return 1 if any(verdict.broken for verdict in verdicts) else 0
 
 
 if __name__ == "__main__":

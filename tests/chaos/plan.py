@@ -148,7 +148,11 @@ class Follow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """All that a seed stands for."""
+    """All that a seed stands for.
+
+    ``until_compacted``: the run ends when the watch index is empty, which is when every log has
+    been compacted; else when every session has ended.
+    """
 
     seed: int
     engine: str
@@ -157,6 +161,7 @@ class Plan:
     stops: Sequence[Stop]
     follows: Sequence[Follow]
     faults: Sequence[Fault]
+    until_compacted: bool
 
     @property
     def loses_data(self) -> bool:
@@ -174,7 +179,8 @@ class Plan:
 
     def lines(self) -> Iterator[str]:
         """The plan, to be read."""
-        yield f"seed {self.seed}, {self.engine}: {self.topology}"
+        more = ", until compacted" if self.until_compacted else ""
+        yield f"seed {self.seed}, {self.engine}: {self.topology}{more}"
         yield from (f"  {one}" for one in sorted(self.faults, key=lambda one: one.at_s))
         clients: list[Ask | Stop | Follow] = [*self.asks, *self.stops, *self.follows]
         yield from (f"  {one}" for one in sorted(clients, key=lambda one: one.at_s))
@@ -194,6 +200,7 @@ def plan_of(seed: int, engine: str = "scripted") -> Plan:
         stops=stops,
         follows=follows,
         faults=[_fault(choice, topology) for _ in range(faults_wanted)],
+        until_compacted=choice.random() < 0.3,
     )
 
 

@@ -71,7 +71,9 @@ async def _live(plan: Plan, world: World, lines: Lines, evidence: Evidence) -> N
     files_before = collecting.open_files(world)
     await play(plan, world, lines, evidence)
     await world.well()
-    evidence.leaks += await collecting.leaks(world, files_before)
+    evidence.leaks += await collecting.leaks(
+        world, files_before, until_compacted=plan.until_compacted
+    )
     names = sorted({asked.name for asked in plan.asks if asked.name})
     for node in range(len(lines.nodes)):
         if not await look(names, node, lines, evidence):

@@ -160,7 +160,7 @@ async def _round(plan: Plan, world: World, lines: Lines) -> tuple[Evidence, list
     evidence = Evidence()
     since_ms = await _now_ms(world)
     await play(plan, world, lines, evidence)
-    evidence.leaks += await collecting.leaks(world, {})
+    evidence.leaks += await collecting.leaks(world, {}, until_compacted=False)
     evidence.sessions = await collecting.sessions(world, lines, scripted, since_ms=since_ms)
     return evidence, [f"seed {plan.seed}: {broken}" for broken in judge(evidence, allowed(plan))]
 

@@ -11,8 +11,8 @@ from .run import run
 
 pytestmark = [pytest.mark.anyio, pytest.mark.system, pytest.mark.timeout(240)]
 
-SEEDS = (26, 37, 49, 50)
-"""Together they kill, end, freeze, crash, hold, reset and cut off something of each kind."""
+SEEDS = (3, 5, 8, 16)
+"""Together they kill, end, freeze, throttle and cut off; Redis stands still, crashes and forgets."""
 
 
 @pytest.mark.guarantee("T35")
