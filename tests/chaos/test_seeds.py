@@ -12,7 +12,7 @@ from .run import run
 pytestmark = [pytest.mark.anyio, pytest.mark.system, pytest.mark.timeout(240)]
 
 SEEDS = (3, 5, 8, 16)
-"""Together they kill, end, freeze, throttle and cut off; Redis stands still, crashes and forgets."""
+"""Together they kill, end, freeze, throttle and cut off; Redis stands still and forgets."""
 
 
 @pytest.mark.guarantee("T35")
