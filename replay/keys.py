@@ -88,6 +88,16 @@ def live_shard(shard: int) -> str:
     return f"{PREFIX}:live:{{{shard}}}"
 
 
+def rewatched(run_id: str) -> str:
+    """String: the watch index is being rebuilt under this start of Redis."""
+    return f"{PREFIX}:rewatched:{encode(run_id)}"
+
+
+def records() -> str:
+    """The pattern of all session records."""
+    return f"{PREFIX}:{{*:record"
+
+
 def worker(worker_id: str) -> str:
     """Hash: a worker's record; lives by heartbeat."""
     return f"{PREFIX}:worker:{encode(worker_id)}"

@@ -417,6 +417,13 @@ class Leases(Protocol):
         """
         ...
 
+    async def rewatch(self, run_id: str) -> None:
+        """Announces every session that has not ended, once for this start of Redis.
+
+        A Redis Cluster may lose a shard of the index and keep the sessions that it named.
+        """
+        ...
+
     async def due(self, most: int) -> list[Due]:
         """The conversations whose look is due, over all shards."""
         ...

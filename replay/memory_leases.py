@@ -76,6 +76,11 @@ class MemoryLeases(MemoryState):
         before = self._watched.get(conversation, score + 1)
         self._watched[conversation] = min(score, before - 1)
 
+    async def rewatch(self, run_id: str) -> None:
+        for session in list(self._sessions.values()):
+            if not session.record.state.is_final:
+                await self.watch(session.record.ref.conversation, 2.0)
+
     async def due(self, most: int) -> list[Due]:
         now = self._now()
         found = [Due(who, str(when)) for who, when in self._watched.items() if when <= now]

@@ -46,6 +46,10 @@ class ForgetfulLog(Protocol):
         """Names this start of Redis. Raises LogUnavailable."""
         ...
 
+    async def rewatch(self, run_id: str) -> None:
+        """See ``Leases``."""
+        ...
+
     async def stop(
         self, tenant: str, name: str, *, epoch: int | None, keep: bool, reason: str
     ) -> Stopped | None:
@@ -104,6 +108,7 @@ class Recovery:
             logger.warning("another start of Redis: it may have forgotten its last seconds")
             self._until_s = time.monotonic() + self._period_s
             await self._stop_again()
+            await self._log.rewatch(run)
         self._run = run
 
     async def _stop_again(self) -> None:

@@ -132,3 +132,22 @@ async def test_whoever_comes_late_brings_nothing_back_that_has_expired(
     await log.erased("t", "c")
     left = [key async for key in harness.redis.scan_iter("rc:{t:*")]
     assert left == [keys.stopped(ref.conversation, "c").encode()]
+
+
+async def test_an_index_that_lost_its_entries_is_rebuilt_once(harness: RedisHarness) -> None:
+    live, _ = await produced(harness.log, "live")
+    _, claim = await produced(harness.log, "ended")
+    await close(harness.log, claim, 0, b"x")
+    await harness.log.rewatch("one")
+    assert await watched(harness) == [live.conversation.path()]
+    await harness.redis.delete(keys.live(live.conversation))
+    await harness.log.rewatch("one")
+    assert await watched(harness) == []
+    await harness.log.rewatch("another")
+    assert await watched(harness) == [live.conversation.path()]
+
+
+async def watched(harness: RedisHarness) -> list[str]:
+    """What the watch index names."""
+    shards = [keys.live_shard(number) for number in range(keys.LIVE_SHARDS)]
+    return [path.decode() for shard in shards for path in await harness.redis.zrange(shard, 0, -1)]
