@@ -11,6 +11,9 @@ import zlib
 from replay.identity import SEPARATOR, Conversation, SessionRef, encode
 
 PREFIX = "rc"
+RECORDS = f"{PREFIX}:{{*:record"
+"""The pattern of all session records."""
+
 LIVE_SHARDS = 16
 """Over how many sorted sets the watch index is spread, so that a Cluster shares its load."""
 
@@ -91,11 +94,6 @@ def live_shard(shard: int) -> str:
 def rewatched(run_id: str) -> str:
     """String: the watch index is being rebuilt under this start of Redis."""
     return f"{PREFIX}:rewatched:{encode(run_id)}"
-
-
-def records() -> str:
-    """The pattern of all session records."""
-    return f"{PREFIX}:{{*:record"
 
 
 def worker(worker_id: str) -> str:

@@ -71,7 +71,7 @@ class RedisLeases:
         async with translated("rewatch"):
             found: list[Any] = await servers(self._client)
             for server in found:
-                async for key in server.scan_iter(match=keys.records(), count=SCAN_KEYS):
+                async for key in server.scan_iter(match=keys.RECORDS, count=SCAN_KEYS):
                     tenant, name, state = await server.hmget(key, REWATCHED_FIELDS)
                     if tenant and name and state and not State(state.decode()).is_final:
                         conversation = Conversation(tenant.decode(), name.decode())
