@@ -16,7 +16,7 @@ MIB = 1 << 20
 ANSWER_BYTES = 8 * MIB
 BIG = f"[[tokens={ANSWER_BYTES // 4096 + 1} rate=0 burst_every=1 seed=1]]"
 READERS = 8
-NODE_GROWTH_BYTES_MAX = 48 * MIB
+NODE_GROWTH_BYTES_MAX = 24 * MIB
 """Far less than the readers' answers together."""
 
 
