@@ -148,13 +148,13 @@ def test_poison_beside_seven_neighbours_harms_none(
     cluster = cluster_of(workers=1, REPLAY_SLOTS="8")
     node, other = cluster.nodes
     neighbours = {
-        f"{name}-{number}": f"[[tokens=20 rate=0 seed={number} pause_at=9 pause_s=1]]"
+        f"{name}-{number}": f"[[tokens=20 rate=0 seed={number} pause_at=9 pause_s=1.5]]"
         for number in range(7)
     }
     posts = [exchanges.enter_context(node.posting(one, words)) for one, words in neighbours.items()]
     for one in neighbours:
         node.reaches(one, "running")
-    with node.posting(name, "[[tokens=60 rate=0 die_at=3]]") as poison:
+    with node.posting(name, "[[tokens=60 rate=0 die_at=9 pause_at=6 pause_s=0.5]]") as poison:
         log = poison.whole()
     assert log.endswith(end_comment("failed", "poison"))
     for post, (one, words) in zip(posts, neighbours.items(), strict=True):
