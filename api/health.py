@@ -35,8 +35,7 @@ async def ready(node: NodeDep) -> dict[str, str]:
 async def _is_reachable(node: Node) -> bool:
     try:
         async with asyncio.timeout(READY_TIMEOUT_S):
-            await node.log.ping()
-            await node.queue.ping()
+            await asyncio.gather(node.log.ping(), node.queue.ping())
     except (LogUnavailable, TimeoutError):
         return False
     return True

@@ -112,6 +112,9 @@ class Pool(ConnectionPool):
         bounds = {
             "socket_timeout": SOCKET_TIMEOUT_S,
             "socket_connect_timeout": CONNECT_TIMEOUT_S,
+            # To say what client this is takes two round trips before the first command.
+            "lib_name": None,
+            "lib_version": None,
         }
         super().__init__(kind, **{**bounds, **options, "on_made": self._count})
 
