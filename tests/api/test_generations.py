@@ -23,7 +23,7 @@ from api.generations import FirstBytes
 from replay import frames
 from replay.errors import LogUnavailable
 from replay.prepare import Refused
-from replay.records import State
+from replay.records import REASONS, State
 
 pytestmark = pytest.mark.anyio
 
@@ -224,6 +224,36 @@ async def test_a_late_failure_is_told_in_band(node: NodeHarness) -> None:
     assert response.status_code == 200
     assert response.content.endswith(b': end {"state":"failed","reason":"engine"}\n\n')
     assert b"no luck" in response.content and b"[DONE]" not in response.content
+
+
+BROKEN = [(state, why) for state in (State.FAILED, State.LOST) for why in sorted(REASONS[state])]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("said", ["", "so far"])
+@pytest.mark.parametrize(("state", "reason"), BROKEN)
+async def test_what_failed_or_was_lost_never_looks_complete(
+    node: NodeHarness, state: State, reason: str, said: str, stream: bool
+) -> None:
+    posting = asyncio.create_task(node.post(name="c", stream=stream))
+    producer = await node.producer()
+    if said:
+        await producer.say(said)
+    look = await node.log.look(producer.claim.ref.conversation)
+    assert look is not None
+    closing = frames.closing(look.dialect, state, reason)
+    await node.log.reap(look, state=state, reason=reason, closing=closing, despite_lease=True)
+    response = await posting
+    if stream and said:
+        assert (response.status_code, response.content.endswith(closing)) == (200, True)
+    else:
+        assert response.status_code in (500, 503)
+        assert (error_of(response)["state"], error_of(response)["reason"]) == (state, reason)
+    for offset in range(0, producer.end + len(closing), 29):
+        rest = (await node.http.get(f"/v1/stream?conv_id=c&from={offset}")).content
+        assert closing.endswith(rest) or rest.endswith(closing)
+        assert b"[DONE]" not in rest and b'"finish_reason":"' not in rest
+    assert closing.startswith(b'data: {"error":') and closing.count(b": end ") == 1
 
 
 @pytest.mark.parametrize("stream", [True, False])
