@@ -21,6 +21,12 @@ TAIL_BYTES = 64 * 1024
 """What a power cut may take of an append-only file, for tests."""
 
 
+def leave_to_the_kernel(url: str) -> None:
+    """Lets a Redis sync nothing by itself: an eviction is then answered at once (STOP-7)."""
+    with Redis.from_url(url) as db:
+        db.config_set("appendfsync", "no")
+
+
 class RedisServer:
     """A Redis on one port, its append-only file in ``folder``, as the launcher starts one.
 

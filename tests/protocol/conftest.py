@@ -17,6 +17,7 @@ import pytest
 from redis import Redis
 
 from deploy.local.cluster import Cluster
+from tests.redis_server import leave_to_the_kernel
 
 from .frail import Frail
 from .stored import heartbeat
@@ -60,6 +61,7 @@ def own_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster | 
         yield None
         return
     with made(tmp_path_factory.mktemp("protocol"), REPLAY_SLOTS="3") as cluster:
+        leave_to_the_kernel(cluster.redis_url)
         yield cluster
 
 

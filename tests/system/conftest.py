@@ -14,6 +14,7 @@ from deploy.bootstrap import MODEL, models_dir
 from deploy.local.cluster import Cluster
 from inference_worker.scripted_engine import open_scripted_engine, scripted_answer
 from replay.request import SamplingParams
+from tests.redis_server import leave_to_the_kernel
 
 OURS = {"REPLAY_API_KEYS": "", "REPLAY_REDIS_URL": "", "REPLAY_MODELS": ""}
 """What the person who runs the tests may have set for a cluster of their own."""
@@ -58,6 +59,7 @@ def real_cluster(model_file: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     # llama.cpp's threads wait for each other by spinning: with one a core, whatever else runs here
     # (these tests do) makes an answer many times slower.
     with made(folder, *arguments, REPLAY_THREADS="1") as cluster:
+        leave_to_the_kernel(cluster.redis_url)
         yield cluster
 
 
@@ -65,6 +67,7 @@ def real_cluster(model_file: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 def shared_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Two nodes and a worker whose answers are scripted."""
     with scripted_cluster(tmp_path_factory.mktemp("scripted")) as cluster:
+        leave_to_the_kernel(cluster.redis_url)
         yield cluster
 
 
