@@ -16,7 +16,7 @@ from typing import Protocol
 from replay.blocks import Block, joined
 from replay.errors import LogUnavailable, OffsetExpired
 from replay.identity import Conversation
-from replay.log import Archive, Compactable, Due
+from replay.log import Archive, Compactable, Due, Look
 from replay.records import Chunk
 
 SETTLED_S = 10.0
@@ -45,11 +45,11 @@ logger = logging.getLogger(__name__)
 
 
 class CompactedLog(Archive, Protocol):
-    """What a compactor works on."""
+    """What a compactor works on; see ``Leases``."""
 
-    async def again(self, due: Due, delay_s: float | None) -> Due | None:
-        """See ``Leases``."""
-        ...
+    async def look(self, conversation: Conversation) -> Look | None: ...
+
+    async def again(self, due: Due, delay_s: float | None) -> Due | None: ...
 
 
 class Compactor:
@@ -76,10 +76,16 @@ class Compactor:
             began_s = time.monotonic()
             try:
                 await self.compact(due.conversation)
-                await self._log.again(due, None)
+                await self._let_go(due)
             except LogUnavailable as error:
                 logger.warning("not compacted: %s", error)
             await asyncio.sleep(REST * (time.monotonic() - began_s))
+
+    async def _let_go(self, due: Due) -> None:
+        """Takes the look out, unless a session was opened meanwhile whose node has died since."""
+        look = await self._log.look(due.conversation)
+        has_ended = look is None or look.state.is_final
+        await self._log.again(due, None if has_ended else 0.0)
 
     async def compact(self, conversation: Conversation) -> None:
         """Compacts all settled sessions of the conversation. Raises LogUnavailable."""

@@ -399,6 +399,24 @@ async def test_what_was_replaced_is_compacted_with_its_successor(world: World) -
     assert (await world.log.record(new.ref)).packed_bytes == 0  # its comment is too short
 
 
+async def test_what_was_opened_during_a_compaction_stays_in_the_watch(world: World) -> None:
+    """Its node has died between opening and announcing it anew."""
+    ref = await world.opened()
+    await append(world.log, await claimed(world.log, ref), 0, BODY)
+    await world.log.stop("t", "c", epoch=None, keep=True, reason="client")
+    world.log.pass_s(SETTLED_S)
+    await world.sweep()
+    await world.log.open(new_session("c"), validated_ms=0, nonce="again")
+    task = asyncio.create_task(world.compactor.run())
+    async with asyncio.timeout(5):
+        while not await world.log.due(10):  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.001)
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+    assert (await world.log.record(ref)).packed_bytes > 0
+
+
 async def test_a_plain_session_leaves_the_watch_as_it_is(world: World) -> None:
     ref = await world.opened(owner="node-1")
     await append(world.log, await claimed(world.log, ref), 0, BODY)
