@@ -18,6 +18,7 @@ from .breakable import Breakable, answer_to
 
 SESSIONS = 4
 WORDS = "[[tokens=200 rate=40 seed={seed}]]"
+LOST_BYTES = 4000
 SHORT = "[[tokens=5]]"
 LEASE_S = "4"
 
@@ -81,11 +82,15 @@ def test_a_master_that_hangs_is_left_and_comes_back_as_a_replica(
 
 @pytest.mark.guarantee("T8")
 @pytest.mark.clause("KEY-3")
-def test_a_master_that_dies_is_replaced(
+def test_a_master_that_dies_is_replaced_and_what_its_replica_lacked_is_appended_again(
     cluster: Breakable, plane: SentinelPlane, name: str
 ) -> None:
     was = plane.master()
-    with answers_unharmed(cluster, name):
+    (replica,) = [one for one in plane.servers if one is not was]
+    with answers_unharmed(cluster, name) as names:
+        logs = [stored(cluster.db, one).keys.stream for one in names]
+        lags(replica, was)
+        until(lambda: all(last(was, log) > last(replica, log) + LOST_BYTES for log in logs))
         was.stop()
         in_the_end(lambda: plane.leads_another_than(was))
     node, other = cluster.nodes
@@ -94,6 +99,18 @@ def test_a_master_that_dies_is_replaced(
     assert other.found(f"{name}-new")["is_done"]
     assert other.stop(f"{name}-new").status_code == 204
     until(lambda: node.read(f"{name}-new").status_code == 404)  # 503 while Redis may have forgotten
+
+
+def lags(replica: RedisServer, master: RedisServer) -> None:
+    """From now on the replica hears nothing of its master."""
+    ask(replica, "CONFIG", "SET", "masterauth", "no password")
+    ask(master, "CLIENT", "KILL", "TYPE", "replica")
+
+
+def last(server: RedisServer, log: str) -> int:
+    """The offset of the last byte that a server has of a log."""
+    found = ask(server, "XREVRANGE", log, "+", "-", "COUNT", 1)
+    return int(found[0][0].split(b"-")[0]) if found else 0
 
 
 def entries(server: RedisServer, key: str) -> Any:
