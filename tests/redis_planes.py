@@ -23,6 +23,7 @@ SERVICE = "main"
 DOWN_AFTER_MS = 500
 FAILOVER_MS = 3000
 NODE_TIMEOUT_MS = 1000
+MASTERS = 3
 
 
 def in_the_end(holds: Callable[[], bool]) -> None:
@@ -45,7 +46,8 @@ def ask(server: RedisServer, *words: str | int) -> Any:
 
 def _data_server(folder: Path, **options: str) -> RedisServer:
     """What it has acknowledged it still has after a kill; ``everysec`` loses some now and then."""
-    return RedisServer(folder, appendfsync="always", **options)
+    at_once = {"repl_diskless_sync_delay": "0"}
+    return RedisServer(folder, appendfsync="always", **at_once, **options)
 
 
 class _Sentinel(RedisServer):
@@ -125,12 +127,18 @@ class SentinelPlane:
         return bool(told["num-slaves"] == 1 and told["num-other-sentinels"] == 2)
 
 
-class ClusterPlane:
-    """Masters that share the slots, in the block of ``running``."""
+def _slots(number: int) -> tuple[int, int]:
+    """The first and the last slot of a master."""
+    share = REDIS_CLUSTER_HASH_SLOTS / MASTERS
+    return round(share * number), round(share * (number + 1)) - 1
 
-    def __init__(self, folder: Path, masters: int = 3) -> None:
-        self._buses = [str(free_block(LOOPBACK, 1)) for _ in range(masters)]
-        self.servers = [
+
+class ClusterPlane:
+    """Three masters that share the slots and a replica of the last, in a block of ``running``."""
+
+    def __init__(self, folder: Path) -> None:
+        self._buses = [str(free_block(LOOPBACK, 1)) for _ in range(MASTERS + 1)]
+        *self.servers, self.replica = [
             _data_server(
                 folder / str(number),
                 cluster_enabled="yes",
@@ -145,21 +153,19 @@ class ClusterPlane:
     def running(self) -> Iterator[ClusterPlane]:
         """A block with all of it, whole."""
         with ExitStack() as stack:
-            for server in self.servers:
+            servers = [*self.servers, self.replica]
+            for server in servers:
                 stack.enter_context(server.running())
-            first, *others = zip(self.servers, self._buses, strict=True)
             for number, server in enumerate(self.servers):
-                ask(server, "CLUSTER", "ADDSLOTSRANGE", *self._slots(number))
+                ask(server, "CLUSTER", "ADDSLOTSRANGE", *_slots(number))
                 ask(server, "CLUSTER", "SET-CONFIG-EPOCH", number + 1)
-            for server, bus in others:
-                ask(first[0], "CLUSTER", "MEET", LOOPBACK, server.port, bus)
+            for server, bus in list(zip(servers, self._buses, strict=True))[1:]:
+                ask(servers[0], "CLUSTER", "MEET", LOOPBACK, server.port, bus)
             self.wait_whole()
+            master = ask(self.servers[-1], "CLUSTER", "MYID").decode()
+            in_the_end(lambda: bool(ask(self.replica, "CLUSTER", "REPLICATE", master)))
+            in_the_end(lambda: ask(self.servers[-1], "WAIT", 1, 100) == 1)
             yield self
-
-    def _slots(self, number: int) -> tuple[int, int]:
-        """The first and the last slot of a master."""
-        share = REDIS_CLUSTER_HASH_SLOTS / len(self.servers)
-        return round(share * number), round(share * (number + 1)) - 1
 
     def client(self) -> RedisCluster:
         """A client of all of it; the caller closes it."""
@@ -168,10 +174,13 @@ class ClusterPlane:
     def owner(self, key: str) -> RedisServer:
         """The master that has this key."""
         slot = key_slot(key.encode())
-        for first, last, (_, port, *_), *_ in ask(self.servers[0], "CLUSTER SLOTS"):
-            if first <= slot <= last:
-                return next(one for one in self.servers if one.port == port)
-        raise AssertionError("nobody owns the slot")
+        return next(one for one, slots in self.masters().items() if slot in slots)
+
+    def masters(self) -> dict[RedisServer, range]:
+        """Who is a master, and of which slots."""
+        by_port = {one.port: one for one in (*self.servers, self.replica)}
+        rows = ask(self.servers[0], "CLUSTER SLOTS")
+        return {by_port[port]: range(first, end + 1) for first, end, (_, port, *_), *_ in rows}
 
     def wait_whole(self) -> None:
         """Until every master serves and knows all the others."""
@@ -180,19 +189,19 @@ class ClusterPlane:
     def _is_whole(self) -> bool:
         return all(
             ask(one, "CLUSTER INFO")["cluster_state"] == "ok"
-            and len(ask(one, "CLUSTER SLOTS")) == len(self.servers)
-            for one in self.servers
+            and len(ask(one, "CLUSTER SLOTS")) == MASTERS
+            for one in (*self.servers, self.replica)
         )
 
     def flush(self) -> None:
         """Empties all of it."""
-        for one in self.servers:
+        for one in self.masters():
             ask(one, "FLUSHALL")
 
     def immortal(self) -> list[bytes]:
         """Keys that have no TTL."""
         found = []
-        for one in self.servers:
+        for one in self.masters():
             with Redis.from_url(one.url) as client:
                 found += [key for key in client.scan_iter() if client.ttl(key) == -1]
         return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import pytest
 
@@ -98,24 +99,45 @@ def test_a_worker_that_dies_costs_a_pause(cluster: Breakable, names: list[str]) 
             assert stored(cluster.db, one).fields["attempt"] == "2"
 
 
-@pytest.mark.guarantee("T7")
-@pytest.mark.clause("KEY-3")
-def test_a_master_that_is_killed_and_comes_back_costs_a_pause(
-    cluster: Breakable, plane: ClusterPlane, names: list[str]
-) -> None:
-    node, _ = cluster.nodes
+@contextmanager
+def answers_unharmed(cluster: Breakable, names: list[str]) -> Iterator[None]:
+    """A block in which sessions run and are read on both nodes; none may notice but by a pause."""
     asked = {one: WORDS.format(tokens=200, seed=seed) for seed, one in enumerate(names)}
     for one, words in asked.items():
-        cluster.begin(node, one, words)
+        cluster.begin(cluster.nodes[0], one, words)
     with ThreadPoolExecutor(2 * len(names)) as readers:
         logs = {
             one: [readers.submit(cluster.followed, at, one) for at in cluster.nodes]
             for one in names
         }
-        with plane.servers[1].out():
-            in_the_end(lambda: ask(plane.servers[0], "CLUSTER INFO")["cluster_state"] == "fail")
+        yield
         for one, words in asked.items():
             here, there = (log.result() for log in logs[one])
             assert here == there
             assert text_of(events(here)) == answer_to(words)
+
+
+@pytest.mark.guarantee("T7")
+@pytest.mark.clause("KEY-3")
+def test_a_master_that_is_killed_and_comes_back_costs_a_pause(
+    cluster: Breakable, plane: ClusterPlane, names: list[str]
+) -> None:
+    other = plane.servers[0]
+    with answers_unharmed(cluster, names), plane.servers[1].out():
+        in_the_end(lambda: ask(other, "CLUSTER INFO")["cluster_state"] == "fail")
     plane.wait_whole()
+
+
+@pytest.mark.guarantee("T8")
+@pytest.mark.clause("KEY-3")
+def test_a_master_that_is_killed_is_replaced_by_its_replica(
+    cluster: Breakable, plane: ClusterPlane, names: list[str]
+) -> None:
+    key = Keys(names[-1], "", 0).route
+    was = plane.owner(key)
+    assert was is plane.servers[-1]
+    with answers_unharmed(cluster, names), was.out():
+        in_the_end(lambda: plane.owner(key) is plane.replica)
+        in_the_end(lambda: ask(plane.replica, "CLUSTER INFO")["cluster_state"] == "ok")
+    plane.wait_whole()
+    assert plane.owner(key) is plane.replica
