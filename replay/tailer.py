@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -44,6 +45,11 @@ SILENCE_S = 15.0
 """When a session without keep-alives is asked about."""
 
 PULSES_AT_ONCE = 64
+
+OUTAGE_MAX_S = 30.0
+"""How long a reader tries to read on while Redis does not answer; then it is cut."""
+
+RETRY_S = 0.5
 
 logger = logging.getLogger(__name__)
 
@@ -324,7 +330,9 @@ class Tail:
     """
 
     __slots__ = (
+        "_away_since_s",
         "_behind",
+        "_has_read",
         "_joins_history",
         "_loop",
         "_lost",
@@ -344,6 +352,8 @@ class Tail:
         self._joins_history = joins_history
         self._topic = topic
         self._reread = False
+        self._has_read = False
+        self._away_since_s = 0.0
         # Short lists: ten thousand readers have them, and an empty deque takes 760 bytes.
         self._stored: list[Chunk | Block | End] = []
         self._pieces: list[tuple[int, bytes] | End] = []
@@ -440,7 +450,9 @@ class Tail:
     async def _read(self) -> None:
         # Cleared first: what happens during the read (a gap, a reset) must send us back again.
         self._behind = self._reread = False
-        page = await self._topic.page(self.position)
+        page = await self._page()
+        if page is None:
+            return
         if page.doubt is not None:
             self.doubt(page.doubt.offset, page.doubt.number)
         if self._reread:
@@ -450,6 +462,21 @@ class Tail:
             self._stored.append(page.end)
         elif page.more:
             self._behind = True
+
+    async def _page(self) -> Page | None:
+        """The next page; None where Redis is away, which a reader who has read waits out."""
+        try:
+            page = await self._topic.page(self.position)
+        except LogUnavailable:
+            now_s = self._loop.time()
+            self._away_since_s = self._away_since_s or now_s
+            if not self._has_read or now_s - self._away_since_s > OUTAGE_MAX_S:
+                raise
+            self._behind = True
+            await asyncio.sleep(random.uniform(RETRY_S / 2, RETRY_S))
+            return None
+        self._has_read, self._away_since_s = True, 0.0
+        return page
 
     def _live(self) -> Chunk | End | None:
         while self._pieces:

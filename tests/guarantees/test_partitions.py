@@ -147,7 +147,7 @@ def test_a_node_that_is_cut_off_from_redis(
                     post.chunk()
                 if away_s > READY_KNOWS_S:
                     assert cluster.far.http.get("/ready").status_code == 503
-            assert chain(cluster, name, reader) == post.whole()
+            assert reader.whole() == post.whole()
     assert said(post.data) == answer_to(words)
     until(lambda: is_well(cluster.far))
     assert cluster.far.read(name).content == post.data

@@ -474,6 +474,35 @@ async def test_a_log_that_is_away_is_told_to_the_reader_who_may_come_again(hub: 
             assert await heard(again, 2) == b"cd"
 
 
+async def test_a_reader_who_is_there_waits_until_the_log_is_back(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tailer, "RETRY_S", 0.01)
+    await hub.put(b"ab")
+    async with hub.tailer.tail(hub.ref, 0) as tail:
+        assert await heard(tail, 2) == b"ab"
+        await hub.put_unheard(b"cd")
+        hub.log.away = True
+        hub.air.reset()
+        rest = asyncio.create_task(heard(tail, 2))
+        while len(hub.log.reads) < 4:  # noqa: ASYNC110 - it tells nobody
+            await asyncio.sleep(0)
+        hub.log.away = False
+        assert await rest == b"cd"
+
+
+async def test_but_not_for_ever(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tailer, "RETRY_S", 0.01)
+    monkeypatch.setattr(tailer, "OUTAGE_MAX_S", 0.05)
+    await hub.put(b"ab")
+    async with hub.tailer.tail(hub.ref, 0) as tail:
+        assert await heard(tail, 2) == b"ab"
+        hub.log.away = True
+        hub.air.reset()
+        with pytest.raises(LogUnavailable):
+            await tail.next()
+
+
 @pytest.mark.usefixtures("quick_pulse")
 async def test_the_pulse_finds_an_end_that_nobody_heard(hub: Hub) -> None:
     async with hub.tailer.tail(hub.ref, 0, ping_interval_s=0.02) as tail:
