@@ -11,6 +11,7 @@ from pathlib import Path
 
 from deploy.local.cluster import ClusterFailed
 from deploy.local.redis_server import answers
+from tests.redis_planes import in_the_end
 
 from .plan import Fault, Kind
 from .proxy import Link
@@ -72,6 +73,9 @@ class Faults:
             link.delay_s = link.bytes_per_s = 0.0
 
     async def _of_redis(self, fault: Fault) -> None:
+        if fault.kind is Kind.FAILOVER:
+            await self._fail_over(fault)
+            return
         redis = self._world.redis
         if fault.kind is Kind.CRASH:
             await asyncio.to_thread(redis.restart, after_s=fault.for_s, lost_bytes=fault.cut_bytes)
@@ -87,6 +91,22 @@ class Faults:
             await asyncio.sleep(fault.for_s)
         finally:
             await end()
+
+    async def _fail_over(self, fault: Fault) -> None:
+        plane = self._world.plane
+        assert plane is not None
+        was = await asyncio.to_thread(plane.master)
+        if not fault.for_s:
+            was.stop()
+            await asyncio.to_thread(in_the_end, lambda: plane.leads_another_than(was))
+            await asyncio.to_thread(was.start)
+            return
+        os.kill(was.pid, signal.SIGSTOP)
+        try:
+            await asyncio.sleep(fault.for_s)
+            await asyncio.to_thread(in_the_end, lambda: plane.leads_another_than(was))
+        finally:
+            os.kill(was.pid, signal.SIGCONT)
 
     async def _thaw(self) -> None:
         os.kill(self._world.redis.pid, signal.SIGCONT)

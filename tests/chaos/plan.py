@@ -27,6 +27,7 @@ class Kind(StrEnum):
     DELAY = "delay"
     THROTTLE = "throttle"
     FILL = "fill"
+    FAILOVER = "failover"
 
 
 IF_BUSY = ("", "", "replace", "queue", "attach", "reject")
@@ -37,8 +38,9 @@ LINK_KINDS = (Kind.RESET, Kind.HALF_OPEN, Kind.HOLD, Kind.DELAY, Kind.THROTTLE)
 class Fault:
     """One fault, ``at_s`` after the workload began.
 
-    ``for_s`` is how long it lasts (a crash: how long Redis is away); ``cut_bytes`` is how much of
-    the newest append-only file's end is lost with a crash.
+    ``for_s`` is how long it lasts (a crash: how long Redis is away; a failover: how long the master
+    hangs, 0 for its death); ``cut_bytes`` is how much of the newest append-only file's end is lost
+    with a crash.
     """
 
     kind: Kind
@@ -55,7 +57,10 @@ class Fault:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Topology:
-    """What runs. ``shifted`` is the child whose clock is ``shift_s`` off, "" for none."""
+    """What runs. ``shifted`` is the child whose clock is ``shift_s`` off, "" for none.
+
+    ``is_replicated``: Redis is a master with a replica and sentinels, and has no links.
+    """
 
     nodes: int
     workers: int
@@ -64,6 +69,7 @@ class Topology:
     has_small_disk: bool = False
     shifted: str = ""
     shift_s: int = 0
+    is_replicated: bool = False
 
     @property
     def node_names(self) -> list[str]:
@@ -77,6 +83,7 @@ class Topology:
 
     def __str__(self) -> str:
         more = ", small disk" if self.has_small_disk else ""
+        more += ", sentinels" if self.is_replicated else ""
         more += f", {self.shifted} {self.shift_s:+d} s" if self.shifted else ""
         return (
             f"{self.nodes} nodes, {self.workers} workers of {self.slots} slots, "
@@ -166,7 +173,7 @@ class Plan:
     @property
     def loses_data(self) -> bool:
         """Whether a fault takes back what Redis has acknowledged."""
-        return any(fault.cut_bytes for fault in self.faults)
+        return any(fault.cut_bytes or fault.kind is Kind.FAILOVER for fault in self.faults)
 
     @property
     def worker_faults(self) -> int:
@@ -188,6 +195,25 @@ class Plan:
 
 def plan_of(seed: int, engine: str = "scripted") -> Plan:
     """The plan of a seed."""
+    plan = _on_one_redis(seed, engine)
+    choice = random.Random(f"failover {engine} {seed}")
+    return _replicated(plan, choice) if choice.random() < 0.1 else plan
+
+
+def _replicated(plan: Plan, choice: random.Random) -> Plan:
+    """The same with a failover in the place of all that befalls the one Redis."""
+    failover = Fault(
+        kind=Kind.FAILOVER,
+        target="redis",
+        at_s=round(choice.uniform(FAULTS_FROM_S, FAULTS_TO_S), 2),
+        for_s=choice.choice((0.0, 5.0)),
+    )
+    others = [fault for fault in plan.faults if "redis" not in fault.target]
+    topology = replace(plan.topology, has_small_disk=False, fsync="always", is_replicated=True)
+    return replace(plan, topology=topology, faults=[*others, failover])
+
+
+def _on_one_redis(seed: int, engine: str) -> Plan:
     choice = random.Random(f"{engine} {seed}")
     faults_wanted = choice.choice((1, 2, 2, 3, 3, 4))
     topology = _topology(choice)

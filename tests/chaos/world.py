@@ -17,6 +17,7 @@ from deploy.bootstrap import MODEL, models_dir
 from deploy.local.cluster import Cluster
 from deploy.local.probes import workers_are_ready
 from replay.redis_plane import connect_queue
+from tests.redis_planes import SentinelPlane
 from tests.redis_server import RedisServer
 
 from .launcher import CHILDREN
@@ -71,7 +72,8 @@ class World:
     def __init__(self, folder: Path, topology: Topology, engine: str, **settings: str) -> None:
         self.folder = folder
         self.topology = topology
-        self.redis = RedisServer(folder / "redis", appendfsync=topology.fsync)
+        self.plane = SentinelPlane(folder / "plane") if topology.is_replicated else None
+        self._server = RedisServer(folder / "redis", appendfsync=topology.fsync)
         self.links: dict[str, Link] = {}
         self.nodes: list[str] = []
         self.doomed: set[int] = set()
@@ -84,11 +86,7 @@ class World:
     async def running(self) -> AsyncIterator[World]:
         """A block in which all of it runs; afterwards nothing of it is left. Raises Impossible."""
         async with AsyncExitStack() as stack:
-            if self.topology.has_small_disk:
-                self.redis.folder.rmdir()
-                stack.enter_context(small_disk(self.redis.folder))
-            stack.callback(self.redis.stop)
-            await asyncio.to_thread(self.redis.start)
+            await self._start_redis(stack)
             children = await self._link_children(stack)
             self._cluster = self._made(children)
             stack.push_async_callback(asyncio.to_thread, self._cluster.stop)
@@ -102,10 +100,33 @@ class World:
                 self.nodes.append(f"http://127.0.0.1:{link.port}")
             yield self
 
+    async def _start_redis(self, stack: AsyncExitStack) -> None:
+        if self.plane is not None:
+            await asyncio.to_thread(stack.enter_context, self.plane.running())
+            return
+        if self.topology.has_small_disk:
+            self._server.folder.rmdir()
+            stack.enter_context(small_disk(self._server.folder))
+        stack.callback(self._server.stop)
+        await asyncio.to_thread(self._server.start)
+
+    @property
+    def redis(self) -> RedisServer:
+        """The one Redis, or whoever is the master; then it asks, and may take a moment."""
+        return self._server if self.plane is None else self.plane.master()
+
+    @property
+    def redis_url(self) -> str:
+        """Where the plane is, past all links."""
+        return self._server.url if self.plane is None else self.plane.url
+
     async def _link_children(self, stack: AsyncExitStack) -> dict[str, dict[str, str]]:
         children = {}
         for name in (*self.topology.node_names, *self.topology.worker_names):
-            link = await stack.enter_async_context(Link(("127.0.0.1", self.redis.port)))
+            if self.plane is not None:  # sentinels name servers, not links
+                children[name] = {"REPLAY_REDIS_URL": self.plane.url}
+                continue
+            link = await stack.enter_async_context(Link(("127.0.0.1", self._server.port)))
             self.links[f"redis:{name}"] = link
             children[name] = {"REPLAY_REDIS_URL": f"redis://127.0.0.1:{link.port}"}
         if shifted := self.topology.shifted:
@@ -124,7 +145,7 @@ class World:
         }
         return Cluster(
             self.folder / "state",
-            *("--engine", self._engine, "--model", model, "--redis-url", self.redis.url),
+            *("--engine", self._engine, "--model", model, "--redis-url", self.redis_url),
             *("--api-nodes", str(topology.nodes), "--workers", str(topology.workers)),
             environment=environment,
             launcher=(sys.executable, "-m", "tests.chaos.launcher"),
@@ -156,7 +177,7 @@ class World:
 
     def db(self) -> Redis:
         """A client of Redis itself, past all links; the caller closes it."""
-        return connect_queue(self.redis.url)
+        return connect_queue(self.redis_url)
 
 
 def _shifted_clock(shift_s: int) -> dict[str, str]:
