@@ -7,7 +7,8 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from itertools import count
 from typing import Any
@@ -20,6 +21,9 @@ from tests.protocol.wire import DONE, Exchange, end_comment, events, text_of, un
 from .breakable import Breakable, answer_to, bytes_of
 
 TOKENS = 60
+BACKLOG_S = 1.5
+"""So far a worker is ahead of the log when it falls asleep: it could write where that ends."""
+
 PAUSE_S = 2.0
 """Long enough to kill whoever is silent, on a machine that is busy."""
 
@@ -114,28 +118,49 @@ def test_a_worker_may_be_killed_between_its_last_token_and_the_end(
     assert session.fields["attempt"] == "2"
 
 
+def called(monitor: Any, marker: str) -> Iterator[tuple[str, bool]]:
+    """The calls of scripts that Redis was sent, and whether each has written into a log."""
+    call, wrote = "", False
+    while marker not in (command := monitor.next_command())["command"]:
+        if command["client_type"] == "lua":
+            wrote |= command["command"].startswith("XADD ")
+        else:
+            yield call, wrote
+            call, wrote = command["command"], False
+    yield call, wrote
+
+
 @pytest.mark.guarantee("T5")
 @pytest.mark.clause("LOG-3")
 @pytest.mark.parametrize("wakes", ["while the other works", "after the end"])
 def test_a_worker_that_slept_through_its_lease_adds_nothing(
     cluster: Breakable, exchanges: ExitStack, name: str, wakes: str
 ) -> None:
-    words = "[[tokens=100 rate=40 seed=8]]"
+    words, db = "[[tokens=240 rate=40 seed=8]]", cluster.db
     post = exchanges.enter_context(cluster.nodes[0].posting(name, words))
     post.first(1)
-    session = stored(cluster.db, name)
-    sleeper = session.fields["worker"]
-    with cluster.held(sleeper):
-        until(lambda: session.fields["attempt"] == "2" and session.fields["worker"] != sleeper)
+    session = stored(db, name)
+    before = session.fields
+    sleeper = before["worker"]
+    with ExitStack() as asleep:
+        with cluster.redis.held():
+            time.sleep(BACKLOG_S)
+            asleep.enter_context(cluster.held(sleeper))
+        until(lambda: session.fields["attempt"] == "2")
         taken_over = int(session.fields["token_count"])
         until(lambda: int(session.fields["token_count"]) > taken_over)
         if wakes == "after the end":
             until(lambda: session.fields["state"] == "completed")
-    until(lambda: cluster.slots_free(sleeper) == 4)
+        monitor = exchanges.enter_context(db.monitor())
     log = post.whole()
+    until(lambda: cluster.slots_free(sleeper) == 4)
+    db.echo(name)
+    calls = called(monitor, f"ECHO {name}")
+    tries = [wrote for call, wrote in calls if before["nonce"] in call]
+    assert tries and not any(tries)
     assert text_of(events(log)) == answer_to(words)
     record = session.fields
-    assert (record["attempt"], record["token_count"], record["state"]) == ("2", "100", "completed")
+    assert (record["attempt"], record["token_count"], record["state"]) == ("2", "240", "completed")
     assert record["worker"] != sleeper
     assert cluster.nodes[1].read(name).content == log
 
