@@ -222,7 +222,7 @@ class _Wire(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self.answered = True
         self._reader.feed(data)
-        while (reply := self._reader.gets()) is not False:
+        while not self._is_closing() and (reply := self._reader.gets()) is not False:
             if isinstance(reply, list):
                 self._on_push(reply)
             elif isinstance(reply, Exception):
@@ -233,8 +233,11 @@ class _Wire(asyncio.Protocol):
             self.closed.set_result(None)
 
     def send(self, *words: str) -> None:
-        if self._transport is not None and not self._transport.is_closing():
+        if self._transport is not None and not self._is_closing():
             self._transport.write(_packed(words))
+
+    def _is_closing(self) -> bool:
+        return self._transport is None or self._transport.is_closing()
 
     def close(self) -> None:
         if self._transport is not None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -53,9 +56,15 @@ def names(name: str, cluster: Breakable, plane: ClusterPlane) -> list[str]:
     return [one for owned in found.values() for one in owned]
 
 
+def replayctl(plane: ClusterPlane, *words: str) -> str:
+    """What it prints of this plane."""
+    command = [sys.executable, "-m", "replay.cli", *words, "--redis-url", plane.url]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
 @pytest.mark.clause("KEY-3")
 def test_what_one_node_was_asked_for_another_has_from_any_byte(
-    cluster: Breakable, names: list[str]
+    cluster: Breakable, plane: ClusterPlane, names: list[str]
 ) -> None:
     node, other = cluster.nodes
     for seed, one in enumerate(names):
@@ -66,6 +75,9 @@ def test_what_one_node_was_asked_for_another_has_from_any_byte(
             assert other.read(one, from_=offset).content == log[offset:]
     found = {one["conversation_id"]: one["state"] for one in other.lookup(*names)}
     assert found == dict.fromkeys(names, "completed")
+    listed = json.loads(replayctl(plane, "sessions", "ls", "--json"))
+    assert {one["conversation"] for one in listed} >= set(names)
+    assert replayctl(plane, "sessions", "tail", names[0], "--raw") == node.read(names[0]).text
     for one in names:
         assert other.stop(one).status_code == 204
     assert node.lookup(*names) == []

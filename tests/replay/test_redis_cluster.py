@@ -20,6 +20,7 @@ from replay.log import Append, AppendStatus, ClaimStatus
 from replay.redis_cluster import KEYLESS, RedisCluster, key_of, moved_to, owners
 from replay.redis_log import RedisLog
 from replay.redis_plane import connect, connections_made
+from replay.subscription import Subscription
 from tests.redis_planes import ClusterPlane, ask, in_the_end
 
 pytestmark = pytest.mark.anyio
@@ -219,6 +220,30 @@ async def test_the_cluster_says_when_it_is_down(redis: RedisCluster, plane: Clus
         plane.servers[0].start()
     plane.wait_whole()
     await log.ping()
+
+
+async def test_a_subscription_moves_on_to_another_node(plane: ClusterPlane) -> None:
+    heard: list[bytes] = []
+    resets: list[None] = []
+    subscription = Subscription(
+        plane.url, on_message=lambda _, m: heard.append(m), on_reset=lambda: resets.append(None)
+    )
+    first, *others = plane.servers
+    async with subscription.open():
+        await subscription.subscribe("news")
+        for server in plane.servers:  # each is heard, whichever node it is that we are at
+            ask(server, "PUBLISH", "news", str(server.port))
+        await all_of(heard, {str(server.port).encode() for server in plane.servers})
+        with first.out():
+            await asyncio.to_thread(in_the_end, lambda: len(resets) > 1)
+            for server in others:
+                ask(server, "PUBLISH", "news", f"still {server.port}")
+            await all_of(heard, {f"still {server.port}".encode() for server in others})
+
+
+async def all_of(heard: list[bytes], messages: set[bytes]) -> None:
+    """Returns once all of them were heard."""
+    await asyncio.to_thread(in_the_end, lambda: messages <= set(heard))
 
 
 async def test_members_and_sessions_are_found_on_all_masters(

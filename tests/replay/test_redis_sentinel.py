@@ -14,7 +14,7 @@ from redis_harness import RedisHarness
 from deploy.local.redis_server import LOOPBACK
 from replay import keys, redis_sentinel
 from replay.errors import LogUnavailable, RedisUnfit
-from replay.log import Append, AppendResult, AppendStatus, Claim
+from replay.log import Append, AppendResult, AppendStatus, Claim, ClaimStatus
 from replay.redis_log import RedisLog
 from replay.redis_plane import connect, connections_made
 from replay.redis_policy import check_policies
@@ -128,6 +128,39 @@ async def test_who_is_no_master_is_not_believed(
         with pytest.raises(ConnectionError, match="is no master"):
             await redis.ping()
     assert await redis.ping()
+
+
+async def test_a_subscription_to_no_master_is_left_for_one_to_the_master(
+    plane: SentinelPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (replica,) = [one for one in plane.servers if one is not plane.master()]
+    told = [place_of(replica), place_of(replica)]
+    original = Sentinels.master
+
+    async def lie_at_first(self: Sentinels) -> Place:
+        return told.pop() if told else await original(self)
+
+    monkeypatch.setattr(Sentinels, "master", lie_at_first)
+    subscription = Subscription(plane.url, on_message=lambda _, m: None, on_reset=lambda: None)
+    async with subscription.open():
+        await subscription.subscribe("news")
+        assert told == []
+        assert ask(plane.master(), "PUBLISH", "news", "hello") == 1
+
+
+async def test_what_is_to_last_waits_for_as_many_replicas_as_must_be_there_to_write(
+    plane: SentinelPlane, harness: RedisHarness
+) -> None:
+    master = plane.master()
+    (replica,) = [one for one in plane.servers if one is not master]
+    _, claim = await produced(harness.log)
+    ask(master, "CONFIG", "SET", "min-replicas-to-write", 1)
+    try:
+        assert await harness.log.settle([claim], 60) == [ClaimStatus.RENEWED]
+        with replica.held(), pytest.raises(LogUnavailable, match="replicas are slow"):
+            await harness.log.settle([claim], 60)
+    finally:
+        ask(master, "CONFIG", "SET", "min-replicas-to-write", 0)
 
 
 async def test_a_connection_asks_again_but_not_for_each_command(
