@@ -73,7 +73,7 @@ def check(nodes: Sequence[Node], name: str, log: bytes, offset: int) -> None:
 
 def test_who_compacts_may_be_killed_at_any_time(cluster: Breakable, name: str) -> None:
     logs, chance = answered(cluster, name, count=8), random.Random(7)
-    before = {one: cluster.db.pttl(stored(cluster.db, one).keys.stream) for one in logs}
+    before = {one: cluster.db.pexpiretime(stored(cluster.db, one).keys.stream) for one in logs}
     keys = set(cluster.db.keys(f"*{name}*"))
     for number, victim in enumerate(logs):
         with compacting(cluster, list(logs)[number:]) as child:
@@ -87,7 +87,7 @@ def test_who_compacts_may_be_killed_at_any_time(cluster: Breakable, name: str) -
     for one, log in logs.items():
         session = stored(cluster.db, one)
         assert is_compacted(session)
-        assert 0 < cluster.db.pttl(session.keys.stream) <= before[one]
+        assert cluster.db.pexpiretime(session.keys.stream) == before[one] > 0
         for offset in (0, len(log) // 2, len(log)):
             check(cluster.nodes, one, log, offset)
     tokens = {stored(cluster.db, one).keys.tokens.encode() for one in logs}

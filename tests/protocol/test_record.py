@@ -139,13 +139,14 @@ def test_a_session_stands_in_the_watch_index_until_it_is_compacted(
     log = node.post(name, "[[tokens=100 rate=0]]", stream=True).content
     session = stored(db, name)
     before, prompt = session.fields, session.prompt
+    expires_ms = db.pexpiretime(session.keys.stream)
     assert len(session.keys.shards(db)) == 1
     until(lambda: not session.keys.shards(db), limit_s=LOOKED_AT_S)
     assert now_ms() - int(before["ended_ms"]) >= SETTLED_MS
     assert b"".join(data for _, data in session.blocks) == log
     assert [end for end, _ in session.blocks] == [len(log)]
     assert session.end == {"state": "completed", "reason": "stop", "size": len(log)}
-    assert 0 < db.pttl(session.keys.stream) <= db.pttl(session.keys.record)
+    assert db.pexpiretime(session.keys.stream) == expires_ms > now_ms()
     assert not db.exists(session.keys.tokens) and session.prompt == b""
     after = session.fields
     assert int(after.pop("packed_bytes")) < len(log) / 10
