@@ -123,6 +123,7 @@ def test_shared_ports_can_be_bound_twice() -> None:
         first = made[0][0]
         assert first.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 4000
         assert first.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) == 2 * 8192
+        assert first.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
         assert [pair[1].getsockname()[1] for pair in made] == [port, port]
     finally:
         for pair in made:

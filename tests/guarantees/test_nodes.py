@@ -93,30 +93,49 @@ def test_fifty_readers_of_a_killed_node_go_on_elsewhere(cluster: Breakable, name
 
 
 @pytest.mark.guarantee("T24")
-@pytest.mark.anyio
-async def test_a_roll_out_loses_no_reader_and_is_no_storm(
+def test_a_roll_out_loses_no_reader_and_is_no_storm(
     cluster_of: Callable[..., Breakable], name: str
 ) -> None:
     cluster = cluster_of(nodes=2, workers=1, REPLAY_DRAIN_S=str(DRAIN_S))
-    words = f"{name} [[tokens=100000 rate=50]]"
-    readers = [Reader() for _ in range(READERS)]
-    with cluster.nodes[0].posting(name, words) as post:
+    with cluster.nodes[0].posting(name, f"{name} [[tokens=100000 rate=50]]") as post:
         post.first(1)
-        nodes = cycle(cluster.cluster.nodes)
-        reading = [asyncio.create_task(one.follow(lambda: next(nodes), name)) for one in readers]
-        rounds = []
-        for number in (1, 2):
-            await all_served(readers, reading)
-            rounds.append(await asyncio.to_thread(restarted, cluster, f"api-{number}"))
-        await asyncio.to_thread(cluster.nodes[1].stop, name, keep="true")
-        await asyncio.gather(*reading)
-        log = await asyncio.to_thread(lambda: cluster.nodes[0].read(name).content)
+        readers, rounds = asyncio.run(rolled_out(cluster, name))
+        log = cluster.nodes[0].read(name).content
     assert {reader.data for reader in readers} == {log}
     cuts_s = sorted(chain.from_iterable(reader.cuts_s for reader in readers))
     for told_s in rounds:
         drained = [cut_s - told_s for cut_s in cuts_s if 0 <= cut_s - told_s < DRAIN_S + 1]
         fifths = Counter(int(BUCKETS * after_s / DRAIN_S) for after_s in drained)
         assert max(fifths.values()) <= PEAK_MAX * len(drained) / BUCKETS, fifths
+
+
+async def rolled_out(cluster: Breakable, name: str) -> tuple[list[Reader], list[float]]:
+    """Restarts one node after the other under readers; these, and when each node was told."""
+    nodes, told_s = cycle(cluster.cluster.nodes), []
+    readers = [Reader() for _ in range(READERS)]
+    reading = [asyncio.create_task(one.follow(lambda: next(nodes), name)) for one in readers]
+    for node in ("api-1", "api-2"):
+        await all_served(readers, reading)
+        told_s.append(await asyncio.to_thread(restarted, cluster, node))
+    await asyncio.to_thread(cluster.nodes[1].stop, name, keep="true")
+    await asyncio.gather(*reading)
+    return readers, told_s
+
+
+@pytest.mark.guarantee("T24")
+def test_old_readers_are_cut_and_answers_to_posts_are_not(
+    cluster_of: Callable[..., Breakable], name: str
+) -> None:
+    there, elsewhere = cluster_of(nodes=2, workers=1, REPLAY_CONNECTION_AGE_S="1").nodes
+    words = f"{name} [[tokens=200 rate=50 seed=3]]"
+    with there.posting(name, words) as named, there.posting(None, words) as plain:
+        named.first(1)
+        with there.reading(name) as reader:
+            got = reader.cut()
+        assert got and not elsewhere.found(name)["is_done"]
+        log = named.whole()
+        assert said(plain.whole()) == said(log) == answer_to(words)
+    assert got + elsewhere.read(name, from_=len(got)).content == log
 
 
 async def all_served(readers: list[Reader], reading: list[asyncio.Task[None]]) -> None:
