@@ -11,15 +11,18 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from deploy.bootstrap import ROOT
 from tests.protocol.stored import Stored, stored
 from tests.protocol.wire import DONE, Exchange, end_comment, events, text_of, until
 
 from .breakable import Breakable, answer_to, bytes_of
 
+SAMPLED = Path(__file__).parent / "sampled"
 TOKENS = 60
 BACKLOG_S = 1.5
 """So far a worker is ahead of the log when it falls asleep: it could write where that ends."""
@@ -199,25 +202,27 @@ def test_poison_beside_seven_neighbours_harms_none(
 @pytest.mark.guarantee("T25")
 @pytest.mark.clause("REC-6")
 def test_a_worker_that_drains_under_load_repeats_no_token(
-    cluster: Breakable, exchanges: ExitStack, name: str
+    cluster_of: Callable[..., Breakable], exchanges: ExitStack, name: str, tmp_path: Path
 ) -> None:
-    node = cluster.nodes[0]
+    counts = {worker: tmp_path / worker for worker in ("worker-1", "worker-2")}
+    cluster = cluster_of(
+        children={
+            worker: {"PYTHONPATH": f"{SAMPLED}:{ROOT}", "SAMPLED_FILE": str(file)}
+            for worker, file in counts.items()
+        }
+    )
     # Some end within the drain time, most are handed over, some have not begun.
-    asked = {
-        f"{name}-{number}": f"[[tokens={20 + 20 * number} rate=40 seed={number}]]"
-        for number in range(10)
-    }
+    tokens = {f"{name}-{number}": 20 + 20 * number for number in range(10)}
+    asked = {one: f"[[tokens={count} rate=40 seed=1]]" for one, count in tokens.items()}
+    node = cluster.nodes[0]
     posts = [exchanges.enter_context(node.posting(one, words)) for one, words in asked.items()]
     for one in list(asked)[:8]:
         node.reaches(one, "running")
     cluster.kill("worker-1", signal.SIGTERM)
     for post, (one, words) in zip(posts, asked.items(), strict=True):
-        log = post.whole()
-        assert text_of(events(log)) == answer_to(words)
+        assert text_of(events(post.whole())) == answer_to(words)
         record = stored(cluster.db, one).fields
-        tokens = words[9:].split()[0]
-        assert (record["state"], record["deaths"], record["token_count"]) == (
-            "completed",
-            "0",
-            tokens,
-        )
+        assert (record["state"], record["deaths"]) == ("completed", "0")
+        assert int(record["token_count"]) == tokens[one]
+    assert "2" in {stored(cluster.db, one).fields["attempt"] for one in asked}
+    assert sum(file.stat().st_size for file in counts.values()) == sum(tokens.values())
