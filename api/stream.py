@@ -153,7 +153,7 @@ async def _stop(
 ) -> Stopped | None:
     stopped = await node.log.stop(tenant, name, epoch=epoch, keep=keep, reason=reason)
     if stopped is not None:
-        node.recovery.remember(stopped, keep=keep)
+        node.recovery.remember(stopped, keep=keep, reason=reason)
     return stopped
 
 

@@ -18,6 +18,7 @@ from typing import NoReturn, Protocol
 from replay.errors import EpochMismatch, LogUnavailable
 from replay.identity import SessionRef
 from replay.log import Stopped
+from replay.records import State
 
 ASK_INTERVAL_S = 2.0
 """A failover within a Redis Cluster may break no connection of ours, so it is asked about."""
@@ -83,9 +84,15 @@ class Recovery:
         if self.is_under_way:
             raise LogUnavailable("Redis has just come back")
 
-    def remember(self, stopped: Stopped, *, keep: bool) -> None:
-        """A stop that is about to be answered must outlive Redis's memory."""
-        self._stops.append(_Stop(time.monotonic(), stopped.ref, keep, stopped.reason))
+    def remember(self, stopped: Stopped, *, keep: bool, reason: str) -> None:
+        """A stop for this reason that is about to be answered must outlive Redis's memory.
+
+        One that kept a session which had its own end did nothing, and is to do nothing again.
+        """
+        is_stopped = stopped.state is State.STOPPED
+        if is_stopped or not keep:
+            told = stopped.reason if is_stopped else reason
+            self._stops.append(_Stop(time.monotonic(), stopped.ref, keep, told))
 
     async def watch(self) -> NoReturn:
         """Asks again and again, until it is cancelled, which Redis it is."""
