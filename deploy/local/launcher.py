@@ -129,7 +129,8 @@ class Launcher:
             return False
         servers = [child for child in children if child.command.tier == SERVER_TIER]
         workers = {child.command.name: child.pid for child in servers if not child.command.url}
-        if not workers_are_ready(self._redis_url, workers):
+        # In a Redis that we were given another launcher may have workers of the same names.
+        if not self._options.redis_url and not workers_are_ready(self._redis_url, workers):
             return False
         return nodes_are_ready(
             [child.command.url for child in servers if child.command.url],
