@@ -68,6 +68,7 @@ class RedisCluster(AsyncCoreCommands):
     def __init__(self, places: Sequence[Place], open_node: Callable[[Place], Redis]) -> None:
         self._open_node = open_node
         self._nodes: dict[Place, Redis] = {}
+        self._named = places
         self._known = list(places)  # who is asked for the map, in this order
         self._owners: list[Place | None] = []  # by slot; empty: to be asked for
         self._asking = asyncio.Lock()
@@ -179,7 +180,7 @@ class RedisCluster(AsyncCoreCommands):
                 else:
                     self._owners = owners(rows, place)
                     found = (owner for owner in dict.fromkeys(self._owners) if owner)
-                    self._known = list(dict.fromkeys([place, *self._known, *found]))
+                    self._known = list(dict.fromkeys([place, *found, *self._named]))
         if not self._owners:
             raise ConnectionError(f"no node of the Redis Cluster answers: {failed}")
 
