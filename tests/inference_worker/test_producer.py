@@ -483,17 +483,17 @@ def test_a_keep_alive_is_due_an_interval_after_the_last_bytes(interval_s: int, d
 async def test_keep_alives_come_in_silence_only() -> None:
     async with lines() as line:
         never = line.another("never")
-        talks = line.another("talks", ping_interval_s=0.2)
+        talks = line.another("talks", ping_interval_s=2)
         line.outlet = line.another("d", ping_interval_s=0.02)
-        deadline = time.monotonic() + 0.1
-        while time.monotonic() < deadline:
+        began_s = time.monotonic()
+        while time.monotonic() < began_s + 0.1:
             talks.put(b".")
             line.producer.wake()
             await asyncio.sleep(0.005)  # faster than the interval
         await line.until(lambda: line.stored("d")[0].count(frames.PING) >= 3)
         body = line.stored("d")[0]
         assert body == frames.PING * (len(body) // 3)
-        assert len(body) // 3 <= 10
+        assert len(body) // 3 <= (time.monotonic() - began_s) / 0.02
         assert set(line.stored("talks")[0]) == set(b".")
         assert line.stored("never")[0] == b""
         assert never.end == 0
