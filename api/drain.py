@@ -95,6 +95,7 @@ class NodeServer(uvicorn.Server):
             server.close()  # the front: the kernel now gives its connections to other nodes
         # A stream that were cut before the load balancer knows would come back to this node.
         await asyncio.sleep(self._notice_s)
+        self._presence.closed = True
         logger.info("draining %d responses", len(self._connections))
         await self._connections.cut_all(self._drain_s)
 

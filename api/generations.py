@@ -41,6 +41,7 @@ logger = logging.getLogger(__name__)
 @router.post("/chat/completions", include_in_schema=False)
 async def create_chat_completion(request: Request, node: NodeDep) -> Response:
     """OpenAI's chat completion, streamed or not."""
+    node.presence.check_open()
     caller = Caller.of(request)
     body = await requests.read_body(request, node.settings.body_bytes_max)
     asked = openai_chat.parse(parse_object(body), random_seed=secrets.randbelow(SEED_MAX))

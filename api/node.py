@@ -14,6 +14,7 @@ from api.config import ApiSettings
 from api.connection import Connections
 from api.dispatch import JobQueue
 from api.inbox import Preparer
+from api.problems import Unavailable
 from replay.log import Feed, Leases, SessionLog
 from replay.recovery import Recovery
 from replay.tailer import Tailer
@@ -51,13 +52,20 @@ class Errands:
 
 @dataclass(slots=True)
 class Presence:
-    """Whether the node is leaving. Written by the server's signal handler alone.
+    """Whether the node is leaving. Written by the server alone.
 
-    ``refusal`` is why it must not serve; written by the check of Redis alone.
+    ``closed``: it begins no answer any more that it would have to cut. ``refusal`` is why it must
+    not serve; written by the check of Redis alone.
     """
 
     draining: bool = False
+    closed: bool = False
     refusal: str = ""
+
+    def check_open(self) -> None:
+        """Raises Unavailable where the client had better go to another node."""
+        if self.closed:
+            raise Unavailable("the node is draining", "draining")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

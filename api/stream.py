@@ -54,6 +54,7 @@ register_url_convertor("rest", _Rest())
 @router.get("/v1/stream/{conv_id:rest}", include_in_schema=False)
 async def read_stream(request: Request, node: NodeDep) -> Response:
     """The session's bytes from ``from`` on, then live until it ends."""
+    node.presence.check_open()
     query = requests.query_of(request)
     name = requests.stream_name(request, query)
     record = await _resolve(node, request, name, requests.parse_epoch(query))

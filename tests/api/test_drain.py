@@ -58,6 +58,21 @@ async def test_a_load_balancer_has_time_to_notice() -> None:
         begin_drain_now(node)
 
 
+async def test_nothing_is_begun_that_would_be_cut() -> None:
+    async with served_node(drain_s=60) as node:
+        await node.answered("done")
+        posting = asyncio.create_task(node.post())
+        producer = await node.producer()
+        begin_drain(node)
+        await wait_until(lambda: node.app.state.presence.closed)
+        for answer in (await node.post(name="c"), await node.http.get("/v1/stream/done")):
+            assert (answer.status_code, error_of(answer)["reason"]) == (503, "draining")
+            assert answer.headers["retry-after"]
+        assert (await node.http.delete("/v1/stream/done")).status_code == 204
+        await producer.complete()
+        assert (await posting).status_code == 200
+
+
 async def test_a_plain_answer_may_finish_within_the_drain() -> None:
     async with served_node(drain_s=60) as node:
         posting = asyncio.create_task(node.post())
