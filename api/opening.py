@@ -132,7 +132,7 @@ class Opening:
         self._request_sha256 = caller.request_sha256(asked.dialect, body)
         self._receive = receive
         self._nonce = secrets.token_hex(8)
-        self._way_s = 0.0
+        self._arrived_ms = 0.0
 
     async def session(self) -> OpenSession:
         """The session that answers. Raises whatever refuses the request."""
@@ -173,11 +173,11 @@ class Opening:
     async def _announced(self, model: Model, prepared: Prepared) -> NewSession:
         """The session to be, announced before it is opened, so that no crash can lose it."""
         conversation = self._caller.conversation(self._asked.model, model)
-        asked_s = time.monotonic()
-        number, _ = await asyncio.gather(
-            self._node.queue.next_number(), self._node.log.watch(conversation, WATCH_DELAY_S)
+        number, _, self._arrived_ms = await asyncio.gather(
+            self._node.queue.next_number(),
+            self._node.log.watch(conversation, WATCH_DELAY_S),
+            self._arrival_ms(conversation),
         )
-        self._way_s = time.monotonic() - asked_s
         plain = not self._caller.name
         settings = self._node.settings
         request = replace(self._asked, model=model.name)
@@ -200,13 +200,17 @@ class Opening:
             request_sha256=self._request_sha256,
         )
 
+    async def _arrival_ms(self, conversation: Conversation) -> float:
+        """When the request came, by the log's clock, or a moment earlier: no stop may be missed."""
+        now_ms = await self._node.log.clock_ms(conversation)
+        return now_ms - (time.monotonic() - self._caller.arrived_s) * 1000
+
     async def _open(self, new: NewSession) -> Opened | Attached | Busy:
         if self._caller.key or self._caller.if_busy is not IfBusy.REPLACE:
             self._node.recovery.check()  # what decides may be what Redis has just forgotten
         return await self._node.log.open(
             new,
-            # What it takes to reach Redis too, since a stop may come on this way.
-            validated_ms=(time.monotonic() - self._caller.arrived_s + self._way_s) * 1000,
+            arrived_ms=self._arrived_ms,
             nonce=self._nonce,
             if_busy=self._caller.if_busy,
         )

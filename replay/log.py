@@ -317,16 +317,16 @@ class SessionLog(Protocol):
         self,
         new: NewSession,
         *,
-        validated_ms: float,
+        arrived_ms: float,
         nonce: str,
         if_busy: IfBusy = IfBusy.REPLACE,
     ) -> Opened | Attached | Busy:
         """Gives the session its epoch; what becomes of a live one before it, ``if_busy`` says.
 
         An idempotency key that has opened a session comes first: it opens no other, whatever is
-        live. ``validated_ms`` is how long the request was being validated: a stop within that time
-        refuses it. The same ``nonce`` again is the same answer. Under QUEUE a Busy request has a
-        place in the line, for PLACE_S from each call, in the order of ``new.queue_number``.
+        live. A stop since ``arrived_ms``, when the request came by ``clock_ms``, refuses it. The
+        same ``nonce`` again is the same answer. Under QUEUE a Busy request has a place in the line,
+        for PLACE_S from each call, in the order of ``new.queue_number``.
 
         Raises IntentMismatch, StoppedMeanwhile, LineFull.
         """
@@ -343,6 +343,10 @@ class SessionLog(Protocol):
 
     async def leave_line(self, conversation: Conversation, nonce: str) -> None:
         """Gives up a place in the line; nothing where there is none."""
+        ...
+
+    async def clock_ms(self, conversation: Conversation) -> float:
+        """The clock by which the times of this conversation are written."""
         ...
 
     async def append(self, appends: Sequence[Append]) -> list[AppendResult | Exception]:

@@ -63,7 +63,7 @@ class MemoryLog(MemoryLeases):
         self,
         new: NewSession,
         *,
-        validated_ms: float,
+        arrived_ms: float,
         nonce: str,
         if_busy: IfBusy = IfBusy.REPLACE,
     ) -> Opened | Attached | Busy:
@@ -74,7 +74,7 @@ class MemoryLog(MemoryLeases):
             return Opened(known.ref, known.created_ms)
         if (attached := self._kept(route, new)) is not None:
             return attached
-        self._check_stops(new, validated_ms)
+        self._check_stops(new, arrived_ms)
         before = self._find(route.sessions.get(route.current))
         live = None if before is None or before.record.state.is_final else before
         if (instead := self._instead(route, new, live, nonce, if_busy)) is not None:
@@ -102,11 +102,11 @@ class MemoryLog(MemoryLeases):
         intent = route.intents.get(key)
         return intent if intent is not None and intent.until_ms > self._now() else None
 
-    def _check_stops(self, new: NewSession, validated_ms: float) -> None:
+    def _check_stops(self, new: NewSession, arrived_ms: float) -> None:
         now, conversation = self._now(), new.conversation
         for name in (conversation.id, new.name, conversation.id + SEPARATOR + new.model):
             stopped_at = self._stopped.get((conversation.tenant, name), -STOPPED_MS)
-            if now - stopped_at < STOPPED_MS and stopped_at >= now - validated_ms:
+            if now - stopped_at < STOPPED_MS and stopped_at >= arrived_ms:
                 raise StoppedMeanwhile(new.name)
 
     def _instead(
@@ -160,6 +160,9 @@ class MemoryLog(MemoryLeases):
     async def leave_line(self, conversation: Conversation, nonce: str) -> None:
         if (route := self._routes.get((conversation.tenant, conversation.id))) is not None:
             route.line.pop(nonce, None)
+
+    async def clock_ms(self, conversation: Conversation) -> float:
+        return self._now()
 
     async def append(self, appends: Sequence[Append]) -> list[AppendResult | Exception]:
         return [self._append(append) for append in appends]

@@ -70,11 +70,11 @@ class RedisLog(RedisLeases):
         self,
         new: NewSession,
         *,
-        validated_ms: float,
+        arrived_ms: float,
         nonce: str,
         if_busy: IfBusy = IfBusy.REPLACE,
     ) -> Opened | Attached | Busy:
-        call = _open_call(new, validated_ms, nonce, if_busy)
+        call = _open_call(new, arrived_ms, nonce, if_busy)
         return _opened(new, await self._plane.call(call))
 
     async def recall(
@@ -93,6 +93,10 @@ class RedisLog(RedisLeases):
             pipeline.zrem(keys.line(conversation), nonce)
             pipeline.delete(keys.place(conversation, nonce))
             await pipeline.execute()
+
+    async def clock_ms(self, conversation: Conversation) -> float:
+        async with translated("clock"):
+            return await clock_ms(self._client, keys.route(conversation))
 
     async def append(self, appends: Sequence[Append]) -> list[AppendResult | Exception]:
         replies = await self._plane.call_all([_append_call(append) for append in appends])
@@ -297,7 +301,7 @@ def _means(name: str, conversation: Conversation, model: str) -> bool:
     return name in (conversation.id, conversation.id + SEPARATOR + model)
 
 
-def _open_call(new: NewSession, validated_ms: float, nonce: str, if_busy: IfBusy) -> Call:
+def _open_call(new: NewSession, arrived_ms: float, nonce: str, if_busy: IfBusy) -> Call:
     conversation = new.conversation
     touched = [keys.route(conversation), keys.conversations(conversation), keys.line(conversation)]
     if new.idempotency_key:
@@ -308,7 +312,7 @@ def _open_call(new: NewSession, validated_ms: float, nonce: str, if_busy: IfBusy
         keys.stem(conversation),
         encode(conversation.id),
         encode(new.model),
-        f"{validated_ms:.3f}",
+        f"{arrived_ms:.3f}",
         nonce,
         ms(LIVE_S),
         _route_ms(new),

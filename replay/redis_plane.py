@@ -68,10 +68,10 @@ async def server_of(client: Client, key: str) -> Redis:
     return await client.node_of(key) if isinstance(client, RedisCluster) else client
 
 
-async def clock_ms(client: Client, key: str) -> int:
-    """The clock by which that key's times are written: Redis's, where the key lies."""
+async def clock_ms(client: Client, key: str) -> float:
+    """The clock by which that key's times are written: of the Redis where it lies; with µs."""
     seconds, micros = await (await server_of(client, key)).time()
-    return int(seconds * 1000 + micros // 1000)
+    return float(seconds * 1000 + micros / 1000)
 
 
 def _client(pool: Pool) -> Redis:

@@ -2,7 +2,7 @@
 -- Opens a session: gives it its epoch, ends the one before it, writes record and route, in one step.
 --
 -- KEYS  route, conversations, line, then the intent where there is an idempotency key
--- ARGV  stem, conversation, model, validated_ms, nonce, live_ms, route_ms, closing bytes of the
+-- ARGV  stem, conversation, model, arrived_ms, nonce, live_ms, route_ms, closing bytes of the
 --       replaced session, if_busy, queue number, place_ms, how many may wait, request_sha256,
 --       intent_ms, number of stop markers, the markers' keys, then the record's fields
 -- Returns {'opened', epoch, created_ms, epoch, model and dispatch of the replaced session or ''},
@@ -10,7 +10,7 @@
 --         {'mismatch'}, {'stopped'} or {'full'}.
 local route, conversations, line, intent = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local stem, conversation, model = ARGV[1], ARGV[2], ARGV[3]
-local validated, nonce, live, route_ms, closing = number(ARGV[4]), ARGV[5], ARGV[6], ARGV[7], ARGV[8]
+local arrived, nonce, live, route_ms, closing = number(ARGV[4]), ARGV[5], ARGV[6], ARGV[7], ARGV[8]
 local if_busy, queue_number, place_ms, line_max = ARGV[9], ARGV[10], ARGV[11], number(ARGV[12])
 local request_sha256, intent_ms, markers = ARGV[13], ARGV[14], number(ARGV[15])
 local FIXED = 15
@@ -33,7 +33,7 @@ if kept then
   if begun then return { 'attached', epoch } end
 end
 for i = FIXED + 1, FIXED + markers do
-  if number(redis.call('GET', ARGV[i])) >= exact_ms() - validated then return { 'stopped' } end
+  if number(redis.call('GET', ARGV[i])) >= arrived then return { 'stopped' } end
 end
 
 local before, is_busy

@@ -9,6 +9,7 @@ slots, spread evenly over time. Every event has the same size and tells when it 
 from __future__ import annotations
 
 import asyncio
+import math
 import sys
 import time
 from collections.abc import Sequence
@@ -81,7 +82,7 @@ class LiveSessions:
             ping_interval_s=-1,
             queue_number=1,
         )
-        opened = await self._log.open(new, validated_ms=0, nonce=uuid4().hex)
+        opened = await self._log.open(new, arrived_ms=math.inf, nonce=uuid4().hex)
         claimed = await self._log.claim(
             opened.ref, worker="bench", nonce=uuid4().hex, lease_s=LEASE_S
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import math
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -159,7 +160,7 @@ async def claim_and_die(redis_url: str, key: str) -> None:
     async with connect(redis_url) as redis:
         log = RedisLog(redis)
         await log.watch(conversation, 0)
-        await log.open(new, validated_ms=0, nonce="claimer")
+        await log.open(new, arrived_ms=math.inf, nonce="claimer")
 
 
 @pytest.mark.guarantee("T14")

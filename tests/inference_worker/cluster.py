@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import islice
@@ -86,7 +87,7 @@ class Cluster:
                 ping_interval_s=request.ping_interval_s,
                 queue_number=number,
             ),
-            validated_ms=0,
+            arrived_ms=math.inf,
             nonce=uuid4().hex,
         )
         if enqueue:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import math
 import random
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -178,7 +179,7 @@ async def simulate(seed: int) -> tuple[int, int]:
     dice, log = random.Random(seed), ForgetfulLog()
     async with AsyncExitStack() as stack:
         tailer = await stack.enter_async_context(Tailer(log, log.channels))
-        ref = (await log.open(new_session("c"), validated_ms=0, nonce="o")).ref
+        ref = (await log.open(new_session("c"), arrived_ms=math.inf, nonce="o")).ref
         log.memories.clear()
         log.remember()
         workers = [SimulatedWorker(f"w{number}", log, dice) for number in range(WORKERS)]

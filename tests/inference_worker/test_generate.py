@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
@@ -139,7 +140,7 @@ class Desk:
         fields = {"request": request.to_json(), "ping_interval_s": -1, **more}
         self.opened += 1
         opened = await self.log.open(
-            new_session(name, **fields), validated_ms=-1, nonce=str(self.opened)
+            new_session(name, **fields), arrived_ms=math.inf, nonce=str(self.opened)
         )
         return opened.ref
 

@@ -6,6 +6,7 @@ A test file subclasses ``LogContract`` and gives a ``harness`` fixture.
 from __future__ import annotations
 
 import asyncio
+import math
 from contextlib import AbstractAsyncContextManager
 from itertools import accumulate, pairwise
 from typing import Any, Protocol
@@ -110,7 +111,7 @@ async def opened(log: Any, name: str = "c", **more: Any) -> Opened:
     """An opened session, with a nonce of its own."""
     opened.count += 1  # type: ignore[attr-defined]
     nonce = f"nonce-{opened.count}"  # type: ignore[attr-defined]
-    result: Opened = await log.open(new_session(name, **more), validated_ms=0, nonce=nonce)
+    result: Opened = await log.open(new_session(name, **more), arrived_ms=math.inf, nonce=nonce)
     return result
 
 
@@ -123,7 +124,7 @@ async def asked(
     """What a POST comes to."""
     new = new_session(name, **more)
     result: Opened | Attached | Busy = await log.open(
-        new, validated_ms=0, nonce=nonce, if_busy=if_busy
+        new, arrived_ms=math.inf, nonce=nonce, if_busy=if_busy
     )
     return result
 
@@ -238,8 +239,8 @@ class LogContract:
         assert await harness.log.lookup("t", ["u::chat", "v"]) == []
 
     async def test_the_same_nonce_opens_once(self, harness: Harness) -> None:
-        first = await harness.log.open(new_session(), validated_ms=0, nonce="same")
-        again = await harness.log.open(new_session(), validated_ms=0, nonce="same")
+        first = await harness.log.open(new_session(), arrived_ms=math.inf, nonce="same")
+        again = await harness.log.open(new_session(), arrived_ms=math.inf, nonce="same")
         assert again.ref == first.ref
 
     async def test_a_key_opens_once_and_then_attaches(self, harness: Harness) -> None:
@@ -270,7 +271,7 @@ class LogContract:
             assert await asked(harness.log, f"m{number}", if_busy, **keyed()) == attached
         assert (await harness.log.record(live.ref)).state is State.QUEUED
         await harness.log.stop("t", "c", epoch=None, keep=False, reason="client")
-        late = harness.log.open(new_session(**keyed()), validated_ms=9999, nonce="late")
+        late = harness.log.open(new_session(**keyed()), arrived_ms=0, nonce="late")
         assert await late == attached
         with pytest.raises(SessionNotFound):
             await harness.log.resolve("t", "c", first.ref.epoch)
@@ -365,9 +366,7 @@ class LogContract:
         assert isinstance(await asked(harness.log, "n1", IfBusy.QUEUE), Busy)
         await harness.log.stop("t", "c", epoch=None, keep=False, reason="client")
         with pytest.raises(StoppedMeanwhile):
-            await harness.log.open(
-                new_session(), validated_ms=5000, nonce="n1", if_busy=IfBusy.QUEUE
-            )
+            await harness.log.open(new_session(), arrived_ms=0, nonce="n1", if_busy=IfBusy.QUEUE)
 
     async def test_the_line_has_an_end(
         self, harness: Harness, monkeypatch: pytest.MonkeyPatch
@@ -556,20 +555,24 @@ class LogContract:
         assert error.value.current == ref.epoch
         assert (await harness.log.record(ref)).state is State.RUNNING
 
-    async def test_a_stop_refuses_the_post_that_was_being_validated(self, harness: Harness) -> None:
+    async def test_a_stop_refuses_what_came_before_it_and_nothing_later(
+        self, harness: Harness
+    ) -> None:
+        log, new = harness.log, new_session("c::m")
         for name in ("c", "c::m"):
-            await harness.log.stop("t", name, epoch=None, keep=False, reason="client")
+            before_ms = await log.clock_ms(new.conversation)
+            await log.stop("t", name, epoch=None, keep=False, reason="client")
+            after_ms = await log.clock_ms(new.conversation)
             with pytest.raises(StoppedMeanwhile):
-                await harness.log.open(new_session("c::m"), validated_ms=5000, nonce=name)
-        later = new_session("d")
-        await harness.log.stop("t", "d", epoch=None, keep=False, reason="client")
-        await asyncio.sleep(0.002)  # the stop's millisecond must have passed: it is over by then
-        assert (await harness.log.open(later, validated_ms=0, nonce="d")).ref.conversation_id == "d"
+                await log.open(new, arrived_ms=before_ms, nonce=name)
+            opened = await log.open(new, arrived_ms=after_ms, nonce=f"{name}, later")
+            assert opened.ref.conversation_id == "c"
 
     async def test_an_epoch_never_comes_twice(self, harness: Harness) -> None:
         epochs = [(await opened(harness.log)).ref.epoch for _ in range(5)]
         await harness.log.stop("t", "c", epoch=None, keep=False, reason="client")
-        epochs.append((await harness.log.open(new_session(), validated_ms=-1, nonce="z")).ref.epoch)
+        last = await harness.log.open(new_session(), arrived_ms=math.inf, nonce="z")
+        epochs.append(last.ref.epoch)
         assert epochs == sorted(set(epochs))
         with pytest.raises(EpochMismatch):
             await harness.log.resolve("t", "c", epochs[-1] + 10**9)

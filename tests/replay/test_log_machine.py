@@ -7,6 +7,7 @@ from anywhere are byte-equal, tails see every byte once, offsets never lie.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -112,7 +113,7 @@ class LogMachine(RuleBasedStateMachine):
         self.count += 1
         before = self.current(name)
         opened = self.run(
-            self.log.open(new_session(name), validated_ms=-1, nonce=f"open-{self.count}")
+            self.log.open(new_session(name), arrived_ms=math.inf, nonce=f"open-{self.count}")
         )
         if before is not None and before.end is None:
             before.body += REPLACED

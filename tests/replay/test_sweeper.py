@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from contextlib import suppress
 from typing import Any
 
@@ -174,7 +175,7 @@ class World:
     async def opened(self, name: str = "c", *, owner: str = "", job: bool = True) -> SessionRef:
         await self.log.watch(Conversation("t", name), 0)
         new = new_session(name, owner=owner)
-        ref: SessionRef = (await self.log.open(new, validated_ms=0, nonce=name)).ref
+        ref: SessionRef = (await self.log.open(new, arrived_ms=math.inf, nonce=name)).ref
         if job:
             self.jobs.add((ref, 1))
         return ref
@@ -390,7 +391,7 @@ async def test_an_ended_session_leaves_the_watch_once_it_is_compacted(world: Wor
 async def test_what_was_replaced_is_compacted_with_its_successor(world: World) -> None:
     replaced = await world.opened()
     await append(world.log, await claimed(world.log, replaced), 0, BODY)
-    new = await world.log.open(new_session("c"), validated_ms=0, nonce="again")
+    new = await world.log.open(new_session("c"), arrived_ms=math.inf, nonce="again")
     await world.log.stop("t", "c", epoch=None, keep=True, reason="client")
     world.log.pass_s(SETTLED_S)
     await world.sweep()
@@ -406,7 +407,7 @@ async def test_what_was_opened_during_a_compaction_stays_in_the_watch(world: Wor
     await world.log.stop("t", "c", epoch=None, keep=True, reason="client")
     world.log.pass_s(SETTLED_S)
     await world.sweep()
-    await world.log.open(new_session("c"), validated_ms=0, nonce="again")
+    await world.log.open(new_session("c"), arrived_ms=math.inf, nonce="again")
     task = asyncio.create_task(world.compactor.run())
     async with asyncio.timeout(5):
         while not await world.log.due(10):  # noqa: ASYNC110 - nobody tells
