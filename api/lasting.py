@@ -8,11 +8,14 @@ which adds their headers, and its bytes past them.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Protocol
 
 from fastapi import FastAPI
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
+
+from api.connection import CUT
 
 _KEY = "replay.lasting"
 _KEPT = ("type", "method", "http_version", "path", "query_string", "client", "extensions")
@@ -49,11 +52,21 @@ class Application(FastAPI):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
-        await super().__call__(scope, receive, send)
-        answer: Answer | None = scope.get("state", {}).pop(_KEY, None)
-        if answer is not None:
-            slim(scope)
-            await answer(scope, receive, send)
+        try:
+            await super().__call__(scope, receive, send)
+            answer: Answer | None = scope.get("state", {}).pop(_KEY, None)
+            if answer is not None:
+                slim(scope)
+                await answer(scope, receive, send)
+        except asyncio.CancelledError:
+            # The server ends, and has waited long enough. Its own word for that would be a 500, as
+            # if something were wrong; a cut says that another node is to be asked.
+            cut = scope.get("extensions", {}).get(CUT)
+            if cut is None:
+                raise
+            cut()
+            while (await receive())["type"] != "http.disconnect":
+                pass
 
 
 def slim(scope: Scope) -> None:

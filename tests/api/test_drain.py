@@ -9,7 +9,7 @@ import socket
 import sys
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import httpx
 import pytest
@@ -97,6 +97,19 @@ async def test_a_cut_never_looks_like_an_end(served: NodeHarness) -> None:
     assert b"hi" in got
     with pytest.raises(httpx.RemoteProtocolError, match="incomplete"):
         await posting
+
+
+async def test_a_request_that_the_end_overtakes_is_cut_and_not_told_500(
+    served: NodeHarness,
+) -> None:
+    url = served.http.base_url
+    reader, writer = await asyncio.open_connection(url.host, url.port)
+    writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{")
+    await wait_until(lambda: bool(served.app.state.server.server_state.tasks))
+    begin_drain(served)
+    with suppress(ConnectionResetError):
+        assert await asyncio.wait_for(reader.read(), 15) == b""
+    writer.close()
 
 
 async def test_a_named_session_goes_on_after_the_cut(served: NodeHarness) -> None:
