@@ -179,7 +179,10 @@ def test_poison_beside_seven_neighbours_harms_none(
         f"{name}-{number}": f"[[tokens=20 rate=0 seed={number} pause_at=9 pause_s=1.5]]"
         for number in range(7)
     }
-    posts = [exchanges.enter_context(node.posting(one, words)) for one, words in neighbours.items()]
+    posts = [
+        exchanges.enter_context(node.posting(one, words, sse_ping_interval=1))
+        for one, words in neighbours.items()
+    ]
     for one in neighbours:
         node.reaches(one, "running")
     with node.posting(name, "[[tokens=60 rate=0 die_at=9 pause_at=6 pause_s=0.5]]") as poison:
