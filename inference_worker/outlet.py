@@ -51,7 +51,8 @@ class Outlet:
     """What one claim has made. Owned by the event loop.
 
     ``body`` and ``tokens`` are what the log had when the session was claimed. ``is_settled``:
-    the claim is on disk; a takeover that Redis forgets must not have written.
+    the claim is on disk; a takeover that Redis forgets must not have written. ``offered`` is up to
+    where readers may have been given it.
     """
 
     def __init__(
@@ -85,7 +86,7 @@ class Outlet:
         self.start = body[0].start if body else self.end
         self._sent = len(self._units)
         self._tokens_sent = len(tokens)
-        self._offered = self.end
+        self.offered = self.end
         self._forgotten: set[int] = set()
 
     @property
@@ -107,13 +108,13 @@ class Outlet:
 
     @property
     def delivered(self) -> int | None:
-        """Up to where readers may have been given it; None before the log was looked at."""
-        return self._offered if self.is_verified else None
+        """``offered``; None before the log was looked at."""
+        return self.offered if self.is_verified else None
 
     @property
     def wants_restoring(self) -> bool:
         """Whether the log is to be told, or asked, of it now."""
-        is_whole = self._stored_end >= self._offered
+        is_whole = self._stored_end >= self.offered
         return not self.is_reconciled and (not self.is_verified or is_whole)
 
     @property
@@ -180,7 +181,7 @@ class Outlet:
         last = self.closing if taken == len(waiting) else None
         start = batch[0].start if batch else self.end
         count = batch[-1].token_count if batch else self._tokens_sent
-        self._offered = max(self._offered, start + size)
+        self.offered = max(self.offered, start + size)
         append = Append(
             claim=self.claim,
             start=start,
@@ -200,9 +201,10 @@ class Outlet:
             self._tokens_sent = self._units[self._sent - 1].token_count
 
     def ended(self) -> None:
-        """The log has its end."""
+        """The log has its end, or has it still."""
         self.is_reconciled = self.is_verified = True
-        self.ended_s = time.monotonic()
+        if self.ended_s is None:
+            self.ended_s = time.monotonic()
         self.closed.set()
 
     def restored(self, restored: Restored) -> bool:
@@ -235,17 +237,20 @@ class Outlet:
     def first_difference(self, chunks: Sequence[Chunk]) -> int | None:
         """The offset from which on stored bytes are not ours; None where they are."""
         for chunk in chunks:
-            if chunk.end > self.end:
-                return max(chunk.start, self.end)
-            if self._bytes(chunk.start, chunk.end) != chunk.data:
+            ours = self._bytes(chunk.start, min(chunk.end, self.end))
+            if not chunk.data.startswith(ours) or not ours:
                 return chunk.start
+            if chunk.end > self.end:
+                return self.end
         return None
 
     def _bytes(self, start: int, end: int) -> bytes:
         """Our bytes from ``start`` to ``end``."""
+        if start >= end:
+            return b""
         first = bisect_right(self._units, start, key=lambda unit: unit.start) - 1
         last = bisect_left(self._units, end, key=lambda unit: unit.start)
-        units = self._units[max(first, 0) : last]
+        units = self._units[first:last]
         return b"".join(unit.data for unit in units)[start - units[0].start :][: end - start]
 
     def _discard_unsent(self) -> None:

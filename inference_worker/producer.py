@@ -155,11 +155,16 @@ class Producer:
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, RETRY_MAX_S)
 
-    async def _reconcile(self) -> None:
-        """Sees to every outlet that Redis may have forgotten. Raises LogUnavailable."""
+    async def _reconcile(self) -> LogUnavailable | None:
+        """Sees to every outlet that Redis may have forgotten; why one of them has to wait."""
+        failed: LogUnavailable | None = None
         for outlet in list(self._outlets):
             if outlet.wants_restoring:
-                await self._reconcile_one(outlet)
+                try:
+                    await self._reconcile_one(outlet)
+                except LogUnavailable as error:  # of a Redis Cluster one master may be away
+                    failed = error
+        return failed
 
     async def _reconcile_one(self, outlet: Outlet) -> None:
         ref = outlet.claim.ref
@@ -172,18 +177,30 @@ class Producer:
             lease_s=self._lease_s,
         )
         if restored.status is ClaimStatus.ENDED and outlet.ended_s is not None:
-            outlet.ended()
+            self._ended(outlet)
         elif restored.status is not ClaimStatus.RESTORED:
             self._lost(outlet, AppendStatus(restored.status))
         elif not outlet.is_verified and (offset := await self._difference(outlet)) is not None:
-            logger.error("the log has other bytes from offset %d on: %s", offset, ref.path())
-            closing = frames.closing(outlet.dialect, State.LOST, Reason.LOG)
-            await self._log.diverge(outlet.claim, offset=offset, closing=closing)
-            self._lost(outlet, AppendStatus.ENDED)
+            await self._diverged(outlet, offset)
         elif outlet.restored(restored):
             self.wake()
         else:
             self._lost(outlet, AppendStatus.AT)
+
+    def _ended(self, outlet: Outlet) -> None:
+        if outlet.has_lingered:
+            self.drop(outlet)
+        else:
+            outlet.ended()
+
+    async def _diverged(self, outlet: Outlet, offset: int) -> None:
+        if offset >= outlet.offered:
+            self._lost(outlet, AppendStatus.AT)  # nobody was given ours
+            return
+        logger.error("other bytes from offset %d on: %s", offset, outlet.claim.ref.path())
+        closing = frames.closing(outlet.dialect, State.LOST, Reason.LOG)
+        await self._log.diverge(outlet.claim, offset=offset, closing=closing)
+        self._lost(outlet, AppendStatus.ENDED)
 
     async def _difference(self, outlet: Outlet) -> int | None:
         async for chunk in stored_chunks(self._log, outlet.claim.ref, outlet.start):
@@ -193,14 +210,14 @@ class Producer:
 
     async def flush(self) -> None:
         """Reconciles, then one round trip with what every outlet has. Raises LogUnavailable."""
-        await self._reconcile()
+        waits = await self._reconcile()
         for outlet in self._outlets:
             if outlet.is_overfull:
                 outlet.give_up(Reason.STORAGE)
         ready = [outlet for outlet in self._outlets if outlet.pending]
         batches = [outlet.next_append(self._window_bytes) for outlet in ready]
         results = await self._log.append([append for append, _ in batches])
-        failed: LogUnavailable | None = None
+        failed = waits
         for outlet, (append, taken), result in zip(ready, batches, results, strict=True):
             if isinstance(result, Exception):
                 failed = self._refused(outlet, append, result) or failed
