@@ -66,17 +66,20 @@ class Recovery:
         self._period_s = lease_s
         self._run = ""
         self._until_s = 0.0
+        self._is_sure = False
+        self._stops_again_s = float("inf")
         self._asks = asyncio.Event()
         self._stops: deque[_Stop] = deque(maxlen=STOPS_MAX)
 
     def look(self) -> None:
         """A connection broke: until the answer is there, anything may have been forgotten."""
+        self._is_sure = False
         self._asks.set()
 
     @property
     def is_under_way(self) -> bool:
         """Whether a session that is not there may come back."""
-        is_asking = self._asks.is_set() and bool(self._run)
+        is_asking = not self._is_sure and bool(self._run)
         return is_asking or time.monotonic() < self._until_s
 
     def check(self) -> None:
@@ -97,25 +100,27 @@ class Recovery:
     async def watch(self) -> NoReturn:
         """Asks again and again, until it is cancelled, which Redis it is."""
         while True:
+            self._asks.clear()
             try:
                 await self._ask()
             except LogUnavailable:
                 await asyncio.sleep(RETRY_S)
                 continue
-            self._asks.clear()
+            self._is_sure = not self._asks.is_set()  # what broke meanwhile is asked about again
             with suppress(TimeoutError):
                 async with asyncio.timeout(ASK_INTERVAL_S):
                     await self._asks.wait()
 
     async def _ask(self) -> None:
         run = await self._log.run_id()
-        if run == self._run:
-            return
-        if self._run:
+        if self._run not in ("", run):
             logger.warning("another start of Redis: it may have forgotten its last seconds")
-            self._until_s = time.monotonic() + self._period_s
+            self._until_s = self._stops_again_s = time.monotonic() + self._period_s
             await self._stop_again()
             await self._log.rewatch(run)
+        elif time.monotonic() >= self._stops_again_s:
+            await self._stop_again()  # what producers have made known again since
+            self._stops_again_s = float("inf")
         self._run = run
 
     async def _stop_again(self) -> None:
