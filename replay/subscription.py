@@ -3,8 +3,8 @@
 redis-py's PubSub costs half again as much CPU for each message, says "subscribed" before the server
 has confirmed it, and reconnects without a sign, which hides gaps (hazards 3.1, 3.2). Here a
 subscription is confirmed before ``subscribe`` returns, and every reconnection is told
-(``on_reset``) after all channels are subscribed again; that one broke is told at once
-(``on_break``).
+(``on_reset``) after all channels are subscribed again, and before any message that came by it; that
+one broke is told at once (``on_break``).
 
 Of a Redis Cluster any node will do, because each hears what is published on any; of what sentinels
 watch it is the master alone.
@@ -73,6 +73,7 @@ class Subscription:
         self._confirmed: dict[str, asyncio.Future[None]] = {}
         self._asked: Counter[str] = Counter()  # confirmations to come on this connection
         self._wire: _Wire | None = None
+        self._is_reset = False
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Subscription]:
@@ -130,6 +131,7 @@ class Subscription:
             wire = await self._connect()
         try:
             self._asked.clear()
+            self._is_reset = False
             for words in self._greeting():
                 wire.send(*words)
             for channel, future in list(self._confirmed.items()):
@@ -175,6 +177,7 @@ class Subscription:
         )
         if not confirmed.done():
             return
+        self._is_reset = True
         self._on_reset()
         while not wire.closed.done():
             wire.answered = False
@@ -187,7 +190,7 @@ class Subscription:
 
     def _on_push(self, reply: Any) -> None:
         kind = reply[0]
-        if kind == b"message":
+        if kind == b"message" and self._is_reset:
             self._on_message(reply[1].decode(), reply[2])
         elif kind == b"subscribe":
             self._on_confirmed(reply[1].decode())

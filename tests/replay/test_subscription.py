@@ -114,6 +114,12 @@ class FakeServer:
         name = channel.encode()
         self.writers[-1].write(b"*3\r\n$9\r\nsubscribe\r\n$%d\r\n%b\r\n:1\r\n" % (len(name), name))
 
+    def publish(self, channel: str, data: bytes) -> None:
+        name = channel.encode()
+        told = (b"message", name, data)
+        parts = [b"$%d\r\n%b\r\n" % (len(part), part) for part in told]
+        self.writers[-1].write(b"*3\r\n" + b"".join(parts))
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.writers.append(writer)
         parser = hiredis.Reader()
@@ -261,6 +267,25 @@ async def test_a_reset_is_told_after_every_channel_is_subscribed_again(
         server.confirm("b")
         await late
         await until(lambda: ear.resets == 2)
+
+
+async def test_what_comes_before_a_reset_is_not_told_but_found_by_it(server: FakeServer) -> None:
+    """A reader that does not know yet what was forgotten would take it for what follows."""
+    async with opened(server.url) as (one, ear):
+        for channel in ("a", "b"):
+            await one.subscribe(channel)
+        await until(lambda: ear.resets == 1)
+        server.confirms = lambda channel: channel == "a"
+        server.writers[-1].close()
+        await until(lambda: server.count(b"SUBSCRIBE", "b") == 2)
+        server.publish("a", b"early")
+        await one.subscribe("a")
+        server.publish("a", b"early too")
+        server.confirm("b")
+        await until(lambda: ear.resets == 2)
+        server.publish("a", b"late")
+        await until(lambda: ear.heard)
+        assert ear.heard == [("a", b"late")]
 
 
 async def test_a_channel_left_while_reconnecting_holds_up_nobody(server: FakeServer) -> None:
