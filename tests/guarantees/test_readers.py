@@ -226,7 +226,7 @@ def test_large_streams_that_are_hung_up_on_together(cluster: Breakable, name: st
 READY_S_MAX = 1.0
 """Ten times of what it should be at most, since the machine may be busy."""
 
-IDLE = Sizes(readers=500, streams=(1, 100), rounds=2, round_s=0.5)
+IDLE = Sizes(readers=500, streams=(50,), rounds=2, round_s=0.5)
 IDLE_READER_BYTES_MAX = 24 * KIB
 """With the few MB that a node grows once, whoever reads; ``make bench`` has the true figure."""
 
