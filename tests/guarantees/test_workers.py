@@ -185,7 +185,8 @@ def test_poison_beside_seven_neighbours_harms_none(
     ]
     for one in neighbours:
         node.reaches(one, "running")
-    with node.posting(name, "[[tokens=60 rate=0 die_at=9 pause_at=6 pause_s=0.5]]") as poison:
+    words = "[[tokens=60 rate=0 die_at=9 pause_at=6 pause_s=0.5]]"
+    with node.posting(name, words, sse_ping_interval=1) as poison:
         log = poison.whole()
     assert log.endswith(end_comment("failed", "poison"))
     for post, (one, words) in zip(posts, neighbours.items(), strict=True):
