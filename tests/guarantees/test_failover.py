@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
 from tests.protocol.stored import stored
-from tests.protocol.wire import events, text_of, until
+from tests.protocol.wire import LOOK_S, Cut, Node, events, text_of, until
 from tests.redis_planes import SentinelPlane, ask, in_the_end
 from tests.redis_server import RedisServer
 
-from .breakable import Breakable, answer_to
+from .breakable import FOLLOW_LIMIT_S, Breakable, answer_to
 
 SESSIONS = 4
 WORDS = "[[tokens=200 rate=40 seed={seed}]]"
 LOST_BYTES = 4000
-SHORT = "[[tokens=5]]"
 LEASE_S = "4"
 
 
@@ -33,7 +34,9 @@ def replicated(
     plane: SentinelPlane, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Breakable]:
     folder = tmp_path_factory.mktemp("replicated")
-    with Breakable(folder, redis=plane, REPLAY_LEASE_S=LEASE_S).running() as cluster:
+    with Breakable(
+        folder, redis=plane, REPLAY_LEASE_S=LEASE_S, REPLAY_SLOTS="2"
+    ).running() as cluster:
         yield cluster
 
 
@@ -43,24 +46,41 @@ def cluster(replicated: Breakable, plane: SentinelPlane) -> Breakable:
     return replicated.well()
 
 
+@dataclass(frozen=True)
+class Read:
+    """What a reader got, and the error that it was told instead of the rest."""
+
+    data: bytes
+    error: dict[str, Any] = field(default_factory=dict)
+
+
+def read(node: Node, name: str) -> Read:
+    """Reads to the end, going on wherever it is cut; or until it is told that it cannot."""
+    data = b""
+    last_s = time.monotonic() + FOLLOW_LIMIT_S
+    while time.monotonic() < last_s:
+        with node.reading(name, from_=len(data)) as reader:
+            if reader.status == 200:
+                with suppress(Cut):
+                    return Read(data + reader.whole())
+                data += reader.data
+            elif reader.status != 503:
+                return Read(data, reader.error())
+        time.sleep(LOOK_S)  # as a client does
+    raise AssertionError(f"no end within {FOLLOW_LIMIT_S} s")
+
+
 @contextmanager
-def answers_unharmed(cluster: Breakable, name: str) -> Iterator[list[str]]:
-    """A block in which sessions run and are read on both nodes; none may notice but by a pause."""
-    node, _ = cluster.nodes
+def followed(cluster: Breakable, name: str) -> Iterator[dict[str, list[Future[Read]]]]:
+    """A block in which sessions run, and each is read on both nodes."""
     asked = {f"{name}-{seed}": WORDS.format(seed=seed) for seed in range(SESSIONS)}
     for one, words in asked.items():
-        cluster.begin(node, one, words)
+        cluster.begin(cluster.nodes[0], one, words)
     with ThreadPoolExecutor(2 * SESSIONS) as readers:
-        logs = {
-            one: [readers.submit(cluster.followed, at, one) for at in cluster.nodes]
-            for one in asked
-        }
-        yield list(asked)
-        for one, words in asked.items():
-            here, there = (log.result() for log in logs[one])
-            assert here == there
-            assert text_of(events(here)) == answer_to(words)
-            assert stored(cluster.db, one).fields["attempt"] == "1"
+        yield {one: [readers.submit(read, node, one) for node in cluster.nodes] for one in asked}
+    for one, words in asked.items():
+        log = cluster.nodes[1].read(one).content
+        assert text_of(events(log)) == answer_to(words)
 
 
 @pytest.mark.guarantee("T8")
@@ -69,36 +89,54 @@ def test_a_master_that_hangs_is_left_and_comes_back_as_a_replica(
     cluster: Breakable, plane: SentinelPlane, name: str
 ) -> None:
     was = plane.master()
-    with answers_unharmed(cluster, name) as names, was.held():
+    with followed(cluster, name) as reads, was.held():
         in_the_end(lambda: plane.leads_another_than(was))
         # It goes on as if nothing had been, and is a master in its own eyes.
+    for one, (here, there) in reads.items():
+        assert here.result() == there.result() == Read(cluster.nodes[0].read(one).content)
+        assert stored(cluster.db, one).fields["attempt"] == "1"
     in_the_end(lambda: plane.role(was) == "slave")
     new = plane.master()
     assert new is not was
-    for one in names:
+    for one in reads:
         key = stored(cluster.db, one).keys.stream
         in_the_end(lambda key=key: entries(was, key) == entries(new, key) != [])
 
 
 @pytest.mark.guarantee("T8")
+@pytest.mark.guarantee("T40")
 @pytest.mark.clause("KEY-3")
-def test_a_master_that_dies_is_replaced_and_what_its_replica_lacked_is_appended_again(
+def test_a_master_dies_with_a_worker_and_its_replica_lacks_the_last_bytes(
     cluster: Breakable, plane: SentinelPlane, name: str
 ) -> None:
+    """Who lives appends again what is lacking; where nobody can, readers are told."""
     was = plane.master()
     (replica,) = [one for one in plane.servers if one is not was]
-    with answers_unharmed(cluster, name) as names:
-        logs = [stored(cluster.db, one).keys.stream for one in names]
+    with followed(cluster, name) as reads:
+        workers = {one: stored(cluster.db, one).fields["worker"] for one in reads}
+        logs = [stored(cluster.db, one).keys.stream for one in reads]
         lags(replica, was)
         until(lambda: all(last(was, log) > last(replica, log) + LOST_BYTES for log in logs))
+        cluster.cluster.kill("worker-1")
         was.stop()
         in_the_end(lambda: plane.leads_another_than(was))
-    node, other = cluster.nodes
-    until(lambda: all(at.http.get("/ready").status_code == 200 for at in cluster.nodes))
-    assert node.post(f"{name}-new", SHORT).status_code == 200
-    assert other.found(f"{name}-new")["is_done"]
-    assert other.stop(f"{name}-new").status_code == 204
-    until(lambda: node.read(f"{name}-new").status_code == 404)  # 503 while Redis may have forgotten
+        for one in reads:
+            cluster.nodes[0].reaches(one, "completed")
+    assert sorted(workers.values()) == ["worker-1"] * 2 + ["worker-2"] * 2
+    for one, both in reads.items():
+        log = cluster.nodes[0].read(one).content
+        is_orphan = workers[one] == "worker-1"
+        assert stored(cluster.db, one).fields["attempt"] == ("2" if is_orphan else "1")
+        for got in (reader.result() for reader in both):
+            if is_orphan:
+                assert got.error["reason"] == "forgotten"
+                kept: int = got.error["size"]
+                assert got.data[:kept] == log[:kept] and len(got.data) > kept
+            else:
+                assert got == Read(log)
+    for one in reads:
+        assert cluster.nodes[1].stop(one).status_code == 204
+        until(lambda one=one: cluster.nodes[0].read(one).status_code == 404)
 
 
 def lags(replica: RedisServer, master: RedisServer) -> None:
