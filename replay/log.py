@@ -191,8 +191,8 @@ class Restored:
 class Doubt:
     """Bytes from ``offset`` to ``end`` may have been delivered that the log has lost.
 
-    ``number`` counts the session's doubts; a reader who was below the newest one's offset when it
-    was marked has nothing to fear from it.
+    ``number`` is the newest mark's: it grows, and is never given twice. A reader who was below its
+    offset when it was marked has nothing to fear from it.
     """
 
     offset: int

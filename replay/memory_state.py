@@ -125,12 +125,13 @@ class MemoryState:
         record = session.record
         if record.run_id == self.run:
             return False
+        mark = max(record.doubts + 1, self._now())
         session.record = replace(
             record,
             run_id=self.run,
             doubt=min(at, record.doubt) if record.doubts else at,
             doubt_end=max(record.doubt_end, at + LOST_BYTES),
-            doubts=record.doubts + 1,
+            doubts=mark,
         )
-        self._publish(record.ref, b"d%d %d" % (at, record.doubts + 1))
+        self._publish(record.ref, b"d%d %d" % (at, mark))
         return True

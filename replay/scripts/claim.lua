@@ -9,7 +9,7 @@ if redis.call('EXISTS', record) == 0 then return { 'gone' } end
 local is = fields(record, 'state', 'reason', 'attempt', 'nonce', 'worker', 'lease_until_ms', 'token_count',
   'deaths', 'end', 'doubts')
 if final(is.state) then return { 'ended', is.state, is.reason } end
-local now, doubted = now_ms(), is.doubts ~= ''
+local now, doubted = now_ms(), number(is.doubts) > 0
 if is.nonce == ARGV[3] then return { 'claimed', is.attempt, doubted and '1' or '' } end  -- its reply was lost
 if ARGV[6] == '' and number(is.deaths) > 0 then return { 'held', '', '0' } end
 if number(is.lease_until_ms) > now then return { 'held', is.worker, is.lease_until_ms } end

@@ -66,15 +66,16 @@ local function run_id() return string.match(redis.call('INFO', 'server'), 'run_i
 -- Whoever writes for a session without having its body, under another Redis than its producer last
 -- reconciled with, marks the log's end as its doubt: bytes above it may have been delivered whose place
 -- other bytes now take. Readers hear 'd<offset> <number of the mark>'. Returns whether there is a doubt.
+-- The number is never given twice, as an epoch is not: a mark that is forgotten has been heard.
 local function mark_doubt(session, at)
   local record = session .. ':record'
   local is, now_run = fields(record, 'run_id', 'doubt', 'doubt_end', 'doubts'), run_id()
   if is.run_id == now_run then return false end
   local from, to = at, math.max(number(is.doubt_end), at + LOST_BYTES)
+  local mark = int(math.max(number(is.doubts) + 1, now_ms()))
   if number(is.doubts) > 0 then from = math.min(from, number(is.doubt)) end
-  redis.call('HSET', record, 'run_id', now_run, 'doubt', int(from), 'doubt_end', int(to),
-    'doubts', int(number(is.doubts) + 1))
-  redis.call('PUBLISH', session .. ':channel', 'd' .. int(at) .. ' ' .. int(number(is.doubts) + 1))
+  redis.call('HSET', record, 'run_id', now_run, 'doubt', int(from), 'doubt_end', int(to), 'doubts', mark)
+  redis.call('PUBLISH', session .. ':channel', 'd' .. int(at) .. ' ' .. mark)
   return true
 end
 

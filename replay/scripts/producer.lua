@@ -26,7 +26,8 @@ local function write(session, at, count, start, data, first_token, tokens, windo
     redis.call('SETRANGE', session .. ':tokens', int(8 * first_token), tokens)
     if first_token == 0 then redis.call('PEXPIRE', session .. ':tokens', redis.call('PTTL', record)) end
   end
-  if at == 0 and #data > 0 then
+  -- The first bytes; those of a session that was made known again may lie anywhere.
+  if #data > 0 and (at == 0 or count == 0) then
     redis.call('PEXPIRE', session .. ':stream', redis.call('PTTL', record))
   end
   local stop = int(at + #data)

@@ -25,7 +25,7 @@ end
 local waits = is.state == 'queued' or is.state == 'loading'
 local due = waits and silence >= 0 and number(is.lease_until_ms) <= now and now - number(is.last_ms) >= silence
 if due and may_comment() and not add_chunk(session, at, ARGV[3], 2 ^ 53) then
-  if at == 0 then redis.call('PEXPIRE', session .. ':stream', redis.call('PTTL', record)) end
+  redis.call('PEXPIRE', session .. ':stream', redis.call('PTTL', record))
   at = at + #ARGV[3]
   redis.call('HSET', record, 'end', int(at), 'last_ms', int(now))
   is.last_ms = int(now)

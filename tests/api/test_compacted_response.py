@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import httpx
 import pytest
-from log_contract import compacted
+from log_harness import compacted
 from node_harness import NodeHarness, error_of
 
 from api import compacted_response

@@ -16,7 +16,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
-from log_contract import new_session
+from log_harness import new_session
 
 from inference_worker.outlet import Outlet
 from inference_worker.producer import Producer, stored_chunks

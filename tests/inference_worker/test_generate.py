@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from cluster import text_of
-from log_contract import body, claimed, new_session
+from log_harness import body, claimed, new_session
 
 from inference_worker import claims, generate, outlet, producer
 from inference_worker.engine import (

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from log_contract import append, body, claimed, close, compacted, opened
+from log_harness import append, body, claimed, close, compacted, opened
 
 from inference_worker import outlet as outlets
 from inference_worker.outlet import Outlet

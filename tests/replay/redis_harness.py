@@ -33,6 +33,29 @@ class RedisHarness:
         stem = keys.stem(conversation)
         await self.redis.delete(*[key async for key in self.redis.scan_iter(stem + "*")])
 
+    async def forget_session(self, ref: SessionRef) -> None:
+        await self.redis.delete(keys.record(ref), keys.stream(ref), keys.tokens(ref))
+
+    async def lose_tail(self, ref: SessionRef, end: int, token_count: int) -> None:
+        stream, tokens = keys.stream(ref), keys.tokens(ref)
+        kept = await self.redis.xrange(stream, max=f"{end}-0")
+        packed = await self.redis.getrange(tokens, 0, 8 * token_count - 1) if token_count else b""
+        await self.redis.delete(stream, tokens)
+        for entry, pairs in kept:
+            await self.redis.xadd(stream, pairs, id=entry)
+        await self.redis.set(tokens, packed)
+        await self.alter(ref, end=end, token_count=token_count)
+
+    async def alter(self, ref: SessionRef, **fields: object) -> None:
+        mapping = {name: str(value) for name, value in fields.items()}
+        await self.redis.hset(keys.record(ref), mapping=mapping)
+
+    async def restart(self, ref: SessionRef) -> None:
+        await self.alter(ref, run_id="another")
+
+    async def pass_recovery(self, ref: SessionRef) -> None:
+        await self.alter(ref, other_ms=1)
+
     async def expire_place(self, conversation: Conversation, nonce: str) -> None:
         assert await self.redis.delete(keys.place(conversation, nonce))
 

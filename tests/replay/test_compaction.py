@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from log_contract import append, body, close, opened, produced
+from log_harness import append, body, close, opened, produced
 from redis.asyncio import Redis
 
 from replay import keys

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 
 import pytest
-from log_contract import append, close, opened, produced
+from log_harness import append, close, opened, produced
 from redis.asyncio import Redis
 
 from replay import inspection, keys

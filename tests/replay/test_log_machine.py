@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from log_contract import Harness, body, compacted, new_session
+from log_harness import Harness, body, compacted, new_session
 from redis import Redis as SyncRedis
 from redis_harness import RedisHarness
 from test_memory_log import MemoryHarness

@@ -44,6 +44,25 @@ class MemoryHarness:
         for ref in route.sessions.values():
             del self.log._sessions[ref]
 
+    async def forget_session(self, ref: SessionRef) -> None:
+        del self.log._sessions[ref]
+
+    async def lose_tail(self, ref: SessionRef, end: int, token_count: int) -> None:
+        session = self.log._sessions[ref]
+        session.chunks = [chunk for chunk in session.chunks if chunk.end <= end]
+        session.tokens = session.tokens[:token_count]
+        await self.alter(ref, end=end, token_count=token_count)
+
+    async def alter(self, ref: SessionRef, **fields: Any) -> None:
+        session = self.log._sessions[ref]
+        session.record = replace(session.record, **fields)
+
+    async def restart(self, ref: SessionRef) -> None:
+        await self.alter(ref, run_id="another")
+
+    async def pass_recovery(self, ref: SessionRef) -> None:
+        await self.alter(ref, other_ms=1)
+
     async def expire_place(self, conversation: Conversation, nonce: str) -> None:
         del self.log._routes[conversation.tenant, conversation.id].line[nonce]
 

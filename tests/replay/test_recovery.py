@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from log_contract import close, produced
+from log_harness import close, produced
 
 from replay import recovery
 from replay.errors import EpochMismatch, LogUnavailable

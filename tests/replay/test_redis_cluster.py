@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
-from log_contract import LogContract, append, claimed, opened, produced
+from log_contract import LogContract
+from log_harness import append, claimed, opened, produced
 from redis.exceptions import ConnectionError, ResponseError
 from redis_harness import RedisHarness
 

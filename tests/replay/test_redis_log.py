@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from log_contract import LogContract, append, body, claimed, close, opened, produced
+from log_contract import LogContract
+from log_harness import append, body, claimed, close, keyed, opened, produced
 from redis.asyncio import Redis
 from redis_harness import RedisHarness
 
 from replay import keys, redis_disk
 from replay.log import AppendStatus, ClaimStatus, Requeued
-from replay.records import State
+from replay.records import State, Token
 
 pytestmark = pytest.mark.anyio
 
@@ -151,3 +152,28 @@ async def watched(harness: RedisHarness) -> list[str]:
     """What the watch index names."""
     shards = [keys.live_shard(number) for number in range(keys.LIVE_SHARDS)]
     return [path.decode() for shard in shards for path in await harness.redis.zrange(shard, 0, -1)]
+
+
+@pytest.mark.parametrize("start", [0, 50])
+async def test_all_keys_of_a_session_that_is_made_known_again_expire(
+    harness: RedisHarness, start: int
+) -> None:
+    ref, claim = await produced(harness.log, **keyed())
+    record = await harness.log.record(ref)
+    assert record is not None
+    await harness.forget(ref.conversation)
+    await harness.log.restore(claim, record, start=start, delivered=None, lease_s=1.0)
+    await append(harness.log, claim, start, b"said", tokens=[Token(1)])
+    found = [key async for key in harness.redis.scan_iter("rc:{t:*")]
+    assert len(found) == len(["record", "stream", "tokens", "route", "conversations", "intent"])
+    for key in found:
+        assert await harness.redis.pttl(key) > 0, key
+
+
+async def test_a_keep_alive_above_a_stream_that_is_gone_expires(harness: RedisHarness) -> None:
+    ref = (await opened(harness.log)).ref
+    await harness.alter(ref, end=50)
+    pulse = await harness.log.pulse(ref, silence_ms=0, comment=b":\n\n")
+    assert pulse is not None
+    assert pulse.end == 53
+    assert await harness.redis.pttl(keys.stream(ref)) > 0

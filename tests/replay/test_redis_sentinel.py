@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
-from log_contract import LogContract, append, body, produced
+from log_contract import LogContract
+from log_harness import append, body, produced
 from redis.exceptions import ConnectionError
 from redis_harness import RedisHarness
 

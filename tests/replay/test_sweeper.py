@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from log_contract import append, body, claimed, new_session
+from log_harness import append, body, claimed, new_session
 from redis.asyncio import Redis
 
 from replay import frames, keys, sweeper

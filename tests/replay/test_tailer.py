@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from log_contract import append, claimed, close, opened, produced
+from log_harness import append, claimed, close, opened, produced
 
 from replay import keys, tailer
 from replay.errors import LogUnavailable, OffsetBeyondEnd, OffsetExpired, SessionNotFound

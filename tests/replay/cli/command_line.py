@@ -7,7 +7,7 @@ import json
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
-from log_contract import append, claimed, close, opened
+from log_harness import append, claimed, close, opened
 from redis.asyncio import Redis
 from typer.testing import CliRunner
 

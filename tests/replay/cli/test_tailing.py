@@ -7,7 +7,7 @@ import json
 import sys
 
 import pytest
-from log_contract import append, claimed, close, opened
+from log_harness import append, claimed, close, opened
 from redis.asyncio import Redis
 
 from replay import keys
