@@ -239,7 +239,7 @@ def _topology(choice: random.Random) -> Topology:
     return Topology(
         nodes=nodes,
         workers=workers,
-        slots=choice.choice((2, 3, 8)),
+        slots=choice.choice((2, 3, 4)),
         fsync=choice.choice(("everysec", "everysec", "always")),
         has_small_disk=choice.random() < 0.1,
         shifted=child if is_shifted else "",

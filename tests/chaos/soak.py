@@ -180,7 +180,7 @@ async def soak(for_s: float, folder: Path, say: Callable[[str], None]) -> list[s
         "PYTHONPATH": str(COUNTED),
         "CHAOS_COUNTS": str(counts),
         "REPLAY_RETENTION_S": str(RETENTION_S),
-        "REPLAY_PLAIN_RETENTION_S": "5",
+        "REPLAY_PLAIN_RETENTION_S": str(RETENTION_S),
     }
     broken: list[str] = []
     readings: list[list[Reading]] = []
