@@ -48,16 +48,22 @@ class Claims:
         self._worker = worker
         self._lease_s = lease_s
 
-    async def claim(self, ref: SessionRef, *, suspect: bool) -> Claimed | None:
+    async def claim(self, ref: SessionRef, *, suspect: bool, beside: int) -> Claimed | None:
         """The claim, and what the log has of the session; None where it is not ours.
 
-        Without ``suspect`` a session that workers died with is left to others.
+        Without ``suspect`` a session that workers died with is left to others; ``beside`` is how
+        many sessions this one has already.
         """
         nonce = uuid4().hex
         for _ in range(CLAIM_TRIES):
             try:
                 result = await self._log.claim(
-                    ref, worker=self._worker, nonce=nonce, lease_s=self._lease_s, suspect=suspect
+                    ref,
+                    worker=self._worker,
+                    nonce=nonce,
+                    lease_s=self._lease_s,
+                    suspect=suspect,
+                    beside=beside,
                 )
                 return await self._claimed(ref, result)
             except LogUnavailable as error:

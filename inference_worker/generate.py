@@ -35,6 +35,7 @@ from replay.errors import LogUnavailable
 from replay.identity import SessionRef
 from replay.log import (
     PROGRESS_TOKENS,
+    SUSPECT_DEATHS,
     AppendStatus,
     Claim,
     ClaimStatus,
@@ -69,9 +70,9 @@ class Session:
 
     @property
     def is_suspect(self) -> bool:
-        """Whether a worker died with it, and it has not shown since that it is harmless."""
+        """Whether workers died with it, and it has not shown since that it is harmless."""
         added = self.outlet.token_count - self.record.claimed_tokens
-        return self.record.deaths > 0 and added < PROGRESS_TOKENS
+        return self.record.deaths >= SUSPECT_DEATHS and added < PROGRESS_TOKENS
 
 
 class Sessions:
@@ -114,7 +115,8 @@ class Sessions:
             return  # ours already: a renewal will say so, or the sweeper queues it again
         # One suspect at a time: a neighbour of the next death must not be blamed for it.
         has_suspect = any(one.is_suspect for one in self._running.values())
-        claimed = await self._claims.claim(ref, suspect=not has_suspect)
+        beside = len(self._running)
+        claimed = await self._claims.claim(ref, suspect=not has_suspect, beside=beside)
         if claimed is None:
             return
         claim, record, tokens = claimed.claim, claimed.record, claimed.tokens
@@ -159,7 +161,9 @@ class Sessions:
             self._renew_now.clear()
             claims = self._producer.claims()
             try:
-                statuses = await self._log.renew(claims, self._lease_s)
+                statuses = await self._log.renew(
+                    claims, self._lease_s, beside=max(0, len(self._running) - 1)
+                )
             except LogUnavailable as error:
                 logger.warning("leases are not renewed: %s", error)
                 continue

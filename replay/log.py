@@ -33,8 +33,12 @@ PAGE_BYTES_MAX = 8 * CHUNK_BYTES_MAX
 LIVE_S = 24 * 3600.0
 """How long a session's keys live without a sign of life; a guard, the reaper is far faster."""
 
-PROGRESS_TOKENS = 256
+PROGRESS_TOKENS = 16
 """An attempt that added so many tokens did not kill its worker: the suspicion is cleared."""
+
+SUSPECT_DEATHS = 2
+"""A session that so many workers died with, one after another, runs beside no other such session;
+if it was alone all along, it is to blame."""
 
 ATTEMPTS_MAX = 5
 """How often a session is taken over at most."""
@@ -402,16 +406,29 @@ class Leases(Protocol):
     """Who produces a session, until when; and the watch over sessions that nobody ends."""
 
     async def claim(
-        self, ref: SessionRef, *, worker: str, nonce: str, lease_s: float, suspect: bool = True
+        self,
+        ref: SessionRef,
+        *,
+        worker: str,
+        nonce: str,
+        lease_s: float,
+        suspect: bool = True,
+        beside: int = 0,
     ) -> ClaimResult:
         """Makes the worker the producer where no lease stands. Idempotent by ``nonce``.
 
-        Without ``suspect`` a session that workers died with is HELD.
+        Without ``suspect`` a session that SUSPECT_DEATHS workers died with is HELD. ``beside`` is
+        how many sessions the worker has already.
         """
         ...
 
-    async def renew(self, claims: Sequence[Claim], lease_s: float) -> list[ClaimStatus | Exception]:
-        """Renews the leases of one worker in one round trip."""
+    async def renew(
+        self, claims: Sequence[Claim], lease_s: float, *, beside: int | None = None
+    ) -> list[ClaimStatus | Exception]:
+        """Renews the leases of one worker in one round trip.
+
+        ``beside`` is how many other sessions run beside each, None where that is not looked at.
+        """
         ...
 
     async def watch(self, conversation: Conversation, delay_s: float) -> None:

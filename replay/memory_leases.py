@@ -11,6 +11,7 @@ from replay.identity import Conversation, SessionRef
 from replay.log import (
     ATTEMPTS_MAX,
     PROGRESS_TOKENS,
+    SUSPECT_DEATHS,
     Claim,
     ClaimResult,
     ClaimStatus,
@@ -28,7 +29,14 @@ class MemoryLeases(MemoryState):
     """``Leases`` in one process's memory."""
 
     async def claim(
-        self, ref: SessionRef, *, worker: str, nonce: str, lease_s: float, suspect: bool = True
+        self,
+        ref: SessionRef,
+        *,
+        worker: str,
+        nonce: str,
+        lease_s: float,
+        suspect: bool = True,
+        beside: int = 0,
     ) -> ClaimResult:
         session = self._find(ref)
         if session is None:
@@ -37,7 +45,7 @@ class MemoryLeases(MemoryState):
         if record.state.is_final:
             return ClaimResult(ClaimStatus.ENDED)
         if record.nonce != nonce:
-            if record.lease_until_ms > now or (record.deaths and not suspect):
+            if record.lease_until_ms > now or (record.deaths >= SUSPECT_DEATHS and not suspect):
                 return ClaimResult(ClaimStatus.HELD)
             record = replace(
                 record,
@@ -47,16 +55,19 @@ class MemoryLeases(MemoryState):
                 worker=worker,
                 lease_until_ms=now + round(lease_s * 1000),
                 claimed_tokens=record.token_count,
+                beside=beside,
             )
             session.record = record
             self._mark_doubt(session, record.end)
         claim = Claim(ref, worker, record.attempt, nonce)
         return ClaimResult(ClaimStatus.CLAIMED, claim, session.record.doubts > 0)
 
-    async def renew(self, claims: Sequence[Claim], lease_s: float) -> list[ClaimStatus | Exception]:
-        return [self._renew(claim, lease_s) for claim in claims]
+    async def renew(
+        self, claims: Sequence[Claim], lease_s: float, *, beside: int | None = None
+    ) -> list[ClaimStatus | Exception]:
+        return [self._renew(claim, lease_s, beside) for claim in claims]
 
-    def _renew(self, claim: Claim, lease_s: float) -> ClaimStatus:
+    def _renew(self, claim: Claim, lease_s: float, beside: int | None) -> ClaimStatus:
         session = self._find(claim.ref)
         if session is None:
             return ClaimStatus.GONE
@@ -68,7 +79,8 @@ class MemoryLeases(MemoryState):
         if (record.attempt, record.nonce) != (claim.attempt, claim.nonce):
             return ClaimStatus.FENCED
         until = self._now() + round(lease_s * 1000)
-        session.record = replace(record, state=State.RUNNING, lease_until_ms=until)
+        others = record.beside if beside is None else beside
+        session.record = replace(record, state=State.RUNNING, lease_until_ms=until, beside=others)
         return ClaimStatus.RENEWED if record.run_id == self.run else ClaimStatus.MOVED
 
     async def watch(self, conversation: Conversation, delay_s: float) -> None:
@@ -166,7 +178,8 @@ class MemoryLeases(MemoryState):
             return Requeued()
         progress = record.token_count - record.claimed_tokens >= PROGRESS_TOKENS
         deaths = 1 if progress else record.deaths + 1
-        if deaths >= 2 or record.attempt >= ATTEMPTS_MAX:
+        proven = deaths > SUSPECT_DEATHS or (deaths == SUSPECT_DEATHS and not record.beside)
+        if proven or record.attempt >= ATTEMPTS_MAX:
             return Requeued(is_poison=True)
         return self._give_up(session, deaths)
 

@@ -210,6 +210,7 @@ class SessionRecord:
     dispatch: int = 0
     deaths: int = 0
     claimed_tokens: int = 0
+    beside: int = 0
     idempotency_key: str = ""
     request_sha256: str = ""
     traceparent: str = ""

@@ -7,16 +7,18 @@
 -- Returns {'queued', dispatch}, {'poison'} (it killed its workers; end it) or {'no'}.
 --
 -- Only the claim raises the attempt, so a producer that was merely slow renews and goes on. A death is
--- counted against the session, a hand-over is not; many new tokens show that the session is not to blame.
+-- counted against the session, a hand-over is not; new tokens show that the session is not to blame. Two
+-- deaths in a row prove it where the session was alone; where it was not, the next time it is.
 local record, now = KEYS[1], now_ms()
-local is = fields(record, 'state', 'lease_until_ms', 'attempt', 'nonce', 'token_count', 'claimed_tokens', 'deaths')
+local is = fields(record, 'state', 'lease_until_ms', 'attempt', 'nonce', 'token_count', 'claimed_tokens', 'deaths', 'beside')
 if is.state ~= 'running' then return { 'no' } end
 local deaths, nonce = number(is.deaths), is.nonce
 if ARGV[1] ~= '' then
   if is.lease_until_ms ~= ARGV[1] or number(is.lease_until_ms) > now then return { 'no' } end
   if number(is.token_count) - number(is.claimed_tokens) >= number(ARGV[4]) then deaths = 0 end
   deaths = deaths + 1
-  if deaths >= 2 or number(is.attempt) >= number(ARGV[5]) then return { 'poison' } end
+  local proven = deaths > SUSPECT_DEATHS or (deaths == SUSPECT_DEATHS and number(is.beside) == 0)
+  if proven or number(is.attempt) >= number(ARGV[5]) then return { 'poison' } end
 elseif is.attempt ~= ARGV[2] or is.nonce ~= ARGV[3] then
   return { 'no' }
 else

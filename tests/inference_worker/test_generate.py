@@ -68,10 +68,12 @@ class FaultyLog(MemoryLog):
         self._refuse("append")
         return await super().append(appends)
 
-    async def renew(self, claims: Sequence[Claim], lease_s: float) -> list[ClaimStatus | Exception]:
+    async def renew(
+        self, claims: Sequence[Claim], lease_s: float, *, beside: int | None = None
+    ) -> list[ClaimStatus | Exception]:
         self._refuse("renew")
         self.renewed.append([claim.ref for claim in claims])
-        return await super().renew(claims, lease_s)
+        return await super().renew(claims, lease_s, beside=beside)
 
 
 class Script:
