@@ -26,6 +26,11 @@ def type_name(value: Any) -> str:
     return _NAMES.get(type(value), "a number")
 
 
+def is_number(value: Any) -> bool:
+    """Whether JSON calls it a number."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def mistyped(name: str, expected: str, value: Any) -> RequestInvalid:
     """The error for a field of the wrong type."""
     return RequestInvalid(f"Field '{name}': expected {expected}, but got {type_name(value)}")
@@ -78,12 +83,23 @@ class Fields:
 
     def number(self, name: str, default: float, *, low: float, high: float = FLOAT_MAX) -> float:
         """A number, clamped."""
-        value = self._raw.get(name)
+        return float(min(max(self._number(name, default), low), high))
+
+    def bounded_number(self, name: str, default: float, *, low: float, high: float) -> float:
+        """A number within hard limits."""
+        value = self._number(name, default)
+        if not low <= value <= high:
+            raise out_of_range(self._prefix + name, low, high, value)
+        return float(value)
+
+    def _number(self, name: str, default: float) -> float:
+        value: Any = self._raw.get(name)
         if value is None:
             return default
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        if not is_number(value):
             raise mistyped(self._prefix + name, "a number", value)
-        return float(min(max(value, low), high))
+        number: float = value
+        return number
 
     def integer(self, name: str, default: int) -> int:
         """An integer of any size; ``40.0`` is one."""

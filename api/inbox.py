@@ -17,6 +17,7 @@ from redis.asyncio import Redis
 from replay import keys
 from replay.prepare import QUESTION_TTL_S, Answer, Prepared, Question, Refused
 from replay.redis_plane import translated
+from replay.request import LogitBias
 
 INBOX_WAIT_S = 2
 """How long one BLPOP waits; shorter than the client's socket timeout."""
@@ -27,7 +28,12 @@ logger = logging.getLogger(__name__)
 class Preparer(Protocol):
     """What answers for the model's side of a request."""
 
-    async def ask(self, model: str, messages: tuple[dict[str, Any], ...]) -> Prepared | Refused:
+    async def ask(
+        self,
+        model: str,
+        messages: tuple[dict[str, Any], ...],
+        logit_bias: tuple[LogitBias, ...] = (),
+    ) -> Prepared | Refused:
         """The prompt's tokens, or why not. Raises TimeoutError and LogUnavailable."""
         ...
 
@@ -44,9 +50,14 @@ class Inbox:
         self._timeout_s = timeout_s
         self._asked: dict[str, asyncio.Future[Prepared | Refused]] = {}
 
-    async def ask(self, model: str, messages: tuple[dict[str, Any], ...]) -> Prepared | Refused:
+    async def ask(
+        self,
+        model: str,
+        messages: tuple[dict[str, Any], ...],
+        logit_bias: tuple[LogitBias, ...] = (),
+    ) -> Prepared | Refused:
         """See ``Preparer``."""
-        question = Question(secrets.token_hex(8), self._node_id, model, messages)
+        question = Question(secrets.token_hex(8), self._node_id, model, messages, logit_bias)
         answered: asyncio.Future[Prepared | Refused] = asyncio.get_running_loop().create_future()
         self._asked[question.id] = answered
         try:

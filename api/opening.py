@@ -180,7 +180,8 @@ class Opening:
         )
         plain = not self._caller.name
         settings = self._node.settings
-        request = replace(self._asked, model=model.name)
+        sampling = replace(self._asked.sampling, logit_bias=prepared.logit_bias)
+        request = replace(self._asked, model=model.name, sampling=sampling)
         return NewSession(
             conversation=conversation,
             name=self._caller.name or conversation.id,
@@ -256,7 +257,7 @@ class Opening:
 async def prepare(node: Node, model: Model, asked: GenerationRequest) -> Prepared:
     """The prompt's tokens. Raises what is wrong with the prompt, and Unavailable."""
     try:
-        result = await node.preparer.ask(model.name, asked.messages)
+        result = await node.preparer.ask(model.name, asked.messages, asked.sampling.logit_bias)
     except TimeoutError:
         if await node.catalog.is_loading(model.name):
             raise Unavailable("Loading model", "loading") from None

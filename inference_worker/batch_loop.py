@@ -224,8 +224,8 @@ class BatchEngine:
 
     def _open(self, sequence: Sequence) -> None:
         """Replays what an earlier attempt sampled; it may turn out to be all there was to do."""
-        self._model.open_slot(sequence.slot, sequence.spec)
         sequence.replay(self._model.piece, self._model.ends)
+        self._model.open_slot(sequence.slot, sequence.spec, accepted=sequence.first_draw)
         if sequence.finish:
             self._retire(sequence, text=sequence.flush())
 
@@ -266,24 +266,35 @@ class BatchEngine:
         clock = self._clocks[sequence.spec.id]
         clock.fed_at = clock.fed_at or time.monotonic()
         tokens, position = sequence.next_feed(), sequence.fed_tokens
-        samples = position + len(tokens) >= sequence.prefill_tokens
+        samples = position + len(tokens) >= len(sequence.spec.prompt) + sequence.first_draw
         return Feed(sequence.slot, tokens, position, samples)
 
     def _advance(self, sequence: Sequence) -> None:
         """After a decode: samples if the sequence answers, else tells the prompt's progress."""
         self._scheduler.settle(sequence)
         if sequence.state is not State.DECODE:
+            self._redraw(sequence)
             self._steps.append(self._told(sequence))
             return
-        token = self._model.sample(sequence.slot, len(sequence.sampled))
+        draw = self._model.sample(sequence.slot, len(sequence.sampled))
+        token = draw.token
         clock = self._clocks[sequence.spec.id]
         clock.last_at = time.monotonic()
         clock.first_at = clock.first_at or clock.last_at
-        text = sequence.accept(token, self._model.piece(token), ends=self._model.ends(token))
+        text = sequence.accept(
+            token, self._model.piece(token), ends=self._model.ends(token), logprobs=draw.logprobs
+        )
         if sequence.finish:
             self._retire(sequence, tokens=(token,), text=text + sequence.flush())
         else:
             self._steps.append(self._told(sequence, tokens=(token,), text=text))
+
+    def _redraw(self, sequence: Sequence) -> None:
+        """Lets the sampler see what it saw when an earlier attempt drew this token."""
+        if sequence.draws:
+            index = sequence.fed_tokens - len(sequence.spec.prompt)
+            draw = self._model.sample(sequence.slot, index, forced=sequence.sampled[index])
+            sequence.redrawn(index, draw.logprobs)
 
     def _guarded(self, act: Callable[[Sequence], None], sequence: Sequence) -> None:
         try:
@@ -326,6 +337,7 @@ class BatchEngine:
             sequence.spec.id,
             tokens=tokens,
             text=text,
+            logprobs=sequence.take_logprobs(),
             finish=sequence.finish,
             prompt_tokens_done=min(sequence.fed_tokens, len(sequence.spec.prompt)),
             prompt_tokens_total=len(sequence.spec.prompt),

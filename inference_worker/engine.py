@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from replay.request import SamplingParams
 
 __all__ = [
+    "Candidate",
     "Engine",
     "EngineError",
     "EngineFailed",
@@ -31,6 +32,7 @@ __all__ = [
     "SequenceSpec",
     "Step",
     "Timings",
+    "TokenLogprobs",
     "file_sha256",
 ]
 
@@ -127,6 +129,24 @@ class SequenceSpec:
     max_tokens: int = -1
 
 
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A token that could be chosen, the bytes that it shows, and how likely it was: the natural
+    logarithm of its probability, or with ``post_sampling_probs`` the probability."""
+
+    token: int
+    piece: bytes
+    likelihood: float
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprobs:
+    """The token that was chosen, and the ``n_probs`` most likely ones, the likeliest first."""
+
+    chosen: Candidate
+    top: tuple[Candidate, ...]
+
+
 class FinishReason(StrEnum):
     """Why a sequence finished."""
 
@@ -171,7 +191,8 @@ class Step:
 
     ``tokens`` are newly sampled, the end-of-generation token and tokens without visible text among
     them. ``text`` may be shown now; it never splits a code point and never holds a stop string.
-    ``timings`` is there whenever ``tokens`` or ``finish`` is.
+    ``timings`` is there whenever ``tokens`` or ``finish`` is. ``logprobs``, where they were asked
+    for, are of the tokens that ``text`` begins to show, an earlier attempt's among them.
     """
 
     sequence_id: str
@@ -181,6 +202,7 @@ class Step:
     prompt_tokens_done: int = 0
     prompt_tokens_total: int = 0
     timings: Timings | None = field(default=None, compare=False)
+    logprobs: tuple[TokenLogprobs, ...] = ()
 
 
 OnSteps = Callable[[Sequence[Step]], None]

@@ -257,7 +257,9 @@ class Sessions:
         count = outlet.token_count + len(tokens)
         data = b""
         if tokens or step.text:
-            data = session.renderer.step(step.text, tokens=count, timings=step.timings)
+            data = session.renderer.step(
+                step.text, tokens=count, timings=step.timings, logprobs=step.logprobs
+            )
         if step.finish is None:
             outlet.put(data, tokens)
             return

@@ -19,8 +19,8 @@ import llama_cpp
 
 from inference_worker.batch_loop import PREFILL_CHUNK_TOKENS, BatchEngine
 from inference_worker.engine import EngineFailed, Message, ModelInfo, SequenceSpec
-from inference_worker.llama_sampler import Sampler
-from inference_worker.model import Feed, SlotsExhausted
+from inference_worker.llama_sampler import Sampler, Vocabulary
+from inference_worker.model import Draw, Feed, SlotsExhausted
 from inference_worker.prompt import DEFAULT_TEMPLATE, ChatTemplate
 
 OnProgress = Callable[[float], None]
@@ -136,14 +136,13 @@ class LlamaModel:
         """Whether this token ends a generation."""
         return token in self._end_tokens
 
-    def open_slot(self, slot: int, spec: SequenceSpec) -> None:
+    def open_slot(self, slot: int, spec: SequenceSpec, *, accepted: int) -> None:
         """Empties the slot's KV cache and builds its sampler chain."""
         self._forget(slot, 0)
         self._samplers[slot] = Sampler(
             spec.sampling,
-            vocabulary_tokens=self._info.vocabulary_tokens,
-            end_tokens=self._end_tokens,
-            history=spec.prompt + spec.sampled,
+            Vocabulary(self._vocab, self._pieces, self._end_tokens),
+            history=spec.prompt + spec.sampled[:accepted],
         )
 
     def decode(self, feeds: Sequence[Feed]) -> Sequence[Feed]:
@@ -165,9 +164,10 @@ class LlamaModel:
         """Ends the decode that runs now within one operation; on a GPU it runs to its end."""
         self._interrupt.set()
 
-    def sample(self, slot: int, index: int) -> int:
+    def sample(self, slot: int, index: int, *, forced: int | None = None) -> Draw:
         """The slot's next token from the logits of the last decode."""
-        return self._samplers[slot].sample(self._context, row=self._rows[slot], index=index)
+        row = self._rows[slot]
+        return self._samplers[slot].sample(self._context, row=row, index=index, forced=forced)
 
     def close_slot(self, slot: int) -> None:
         """Frees the slot's sampler; its KV cache stays until the slot is opened again."""

@@ -5,14 +5,27 @@ With llama_engine the only module that imports llama_cpp, and both use its low-l
 
 from __future__ import annotations
 
+import ctypes
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import llama_cpp
+import numpy as np
 
+from inference_worker.engine import Candidate, TokenLogprobs
+from inference_worker.model import Draw
 from replay.request import SamplingParams
 
 RANDOM_SEED = 0xFFFFFFFF
 """llama.cpp takes this one as "draw a seed": no position may ever get it."""
+
+MIROSTAT_CANDIDATES = 100
+"""How many tokens mirostat's first version estimates from, as in llama.cpp."""
+
+LIKELIHOOD_DIGITS = 6
+LIKELIHOOD_MIN = -3.4e38
+"""The logarithm of no probability at all; JSON has no infinity."""
 
 
 def position_seed(seed: int, index: int) -> int:
@@ -27,65 +40,139 @@ def position_seed(seed: int, index: int) -> int:
     return ((mixed ^ (mixed >> 31)) >> 32) % RANDOM_SEED
 
 
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """llama.cpp's vocabulary, what each token shows, and which tokens end an answer."""
+
+    pointer: Any
+    pieces: Sequence[bytes]
+    end_tokens: frozenset[int]
+
+
 class Sampler:
-    """One sequence's sampler chain, in llama.cpp's order; it lives in C and must be closed."""
+    """One sequence's sampler chain; it lives in C and must be closed."""
 
     def __init__(
-        self,
-        sampling: SamplingParams,
-        *,
-        vocabulary_tokens: int,
-        end_tokens: frozenset[int],
-        history: tuple[int, ...],
+        self, sampling: SamplingParams, vocabulary: Vocabulary, *, history: tuple[int, ...]
     ) -> None:
-        self._seed = sampling.seed
+        self._sampling = sampling
+        self._vocabulary = vocabulary
         self._chain = llama_cpp.llama_sampler_chain_init(
             llama_cpp.llama_sampler_chain_default_params()
         )
-        if sampling.ignore_eos:
-            self._add(_bias_against(end_tokens, vocabulary_tokens))
-        if _penalizes(sampling):
-            self._add(
-                llama_cpp.llama_sampler_init_penalties(
-                    vocabulary_tokens,
-                    sampling.repeat_last_n,
-                    sampling.repeat_penalty,
-                    sampling.frequency_penalty,
-                    sampling.presence_penalty,
-                )
-            )
-            for token in history[-sampling.repeat_last_n :]:
-                llama_cpp.llama_sampler_accept(self._chain, token)
-        self._draws = sampling.temperature > 0
-        if self._draws:
-            self._add_draw(sampling)
-        else:
-            self._add(llama_cpp.llama_sampler_init_greedy())
+        self._names = _chain_of(sampling, vocabulary)
+        self._first_seeded = next(
+            (place for place, name in enumerate(self._names) if name in _SEEDED), len(self._names)
+        )
+        for name in self._names:
+            self._add(self._made(name, index=0))
+        back = _looks_back(sampling)
+        for token in history[-back:] if back else ():
+            llama_cpp.llama_sampler_accept(self._chain, token)
 
-    def sample(self, context: Any, *, row: int, index: int) -> int:
-        """Draws from a row of the last decode's logits, and remembers what it drew."""
-        if self._draws:
-            last = llama_cpp.llama_sampler_chain_n(self._chain) - 1
-            llama_cpp.llama_sampler_free(llama_cpp.llama_sampler_chain_remove(self._chain, last))
-            self._add(llama_cpp.llama_sampler_init_dist(position_seed(self._seed, index)))
-        return int(llama_cpp.llama_sampler_sample(self._chain, context, row))
+    def sample(self, context: Any, *, row: int, index: int, forced: int | None = None) -> Draw:
+        """Draws from a row of the last decode's logits, and remembers what it drew.
+
+        With ``forced`` it draws too, since that may change its state, but remembers that one.
+        """
+        self._reseed(index)
+        post = self._sampling.logprobs and self._sampling.post_sampling_probs
+        if forced is None and not post:
+            token = int(llama_cpp.llama_sampler_sample(self._chain, context, row))
+            return Draw(token, self._logprobs(token, _logits(context, row, self._size)))
+        drawn, tokens, logits = self._apply(_logits(context, row, self._size))
+        token = drawn if forced is None else forced
+        llama_cpp.llama_sampler_accept(self._chain, token)
+        if post:
+            return Draw(token, self._probabilities(token, tokens, logits))
+        return Draw(token, self._logprobs(token, _logits(context, row, self._size)))
 
     def close(self) -> None:
         """Frees the chain with all that is in it."""
         llama_cpp.llama_sampler_free(self._chain)
 
-    def _add_draw(self, sampling: SamplingParams) -> None:
-        if sampling.top_k > 0:
-            self._add(llama_cpp.llama_sampler_init_top_k(sampling.top_k))
-        if sampling.top_p < 1:
-            self._add(llama_cpp.llama_sampler_init_top_p(sampling.top_p, 0))
-        if sampling.min_p > 0:
-            self._add(llama_cpp.llama_sampler_init_min_p(sampling.min_p, 0))
-        self._add(llama_cpp.llama_sampler_init_temp(sampling.temperature))
-        self._add(llama_cpp.llama_sampler_init_dist(0))
+    @property
+    def _size(self) -> int:
+        return len(self._vocabulary.pieces)
+
+    def _apply(self, logits: Any) -> tuple[int, Any, Any]:
+        """The token that the chain chooses, and the tokens and logits that it left."""
+        data = np.zeros(len(logits), dtype=_TOKEN_DATA)
+        data["id"] = np.arange(len(logits))
+        data["logit"] = logits
+        pointer = data.ctypes.data_as(llama_cpp.llama_token_data_p)
+        array = llama_cpp.llama_token_data_array(pointer, len(logits), -1, False)
+        llama_cpp.llama_sampler_apply(self._chain, ctypes.byref(array))
+        # A sampler may have put its own array in the place of ours.
+        left = np.ctypeslib.as_array(array.data, shape=(array.size,))
+        return int(left["id"][array.selected]), left["id"].copy(), left["logit"].copy()
+
+    def _logprobs(self, token: int, logits: Any) -> TokenLogprobs | None:
+        """As the model gave them."""
+        if not self._sampling.logprobs:
+            return None
+        likelihoods = _log_softmax(logits)
+        top = _largest(likelihoods, self._sampling.n_probs)
+        return TokenLogprobs(
+            self._candidate(token, max(float(likelihoods[token]), LIKELIHOOD_MIN)),
+            tuple(
+                self._candidate(other, max(float(likelihoods[other]), LIKELIHOOD_MIN))
+                for other in map(int, top)
+            ),
+        )
+
+    def _probabilities(self, token: int, tokens: Any, logits: Any) -> TokenLogprobs:
+        """As the samplers left them; what they left no probability is not among the top."""
+        likelihoods = np.exp(_log_softmax(logits))
+        top = _largest(likelihoods, self._sampling.n_probs)
+        return TokenLogprobs(
+            self._candidate(token, float(likelihoods[tokens == token].sum())),
+            tuple(
+                self._candidate(int(tokens[place]), float(likelihoods[place]))
+                for place in top
+                if likelihoods[place] > 0
+            ),
+        )
+
+    def _candidate(self, token: int, likelihood: float) -> Candidate:
+        return Candidate(
+            token, self._vocabulary.pieces[token], round(likelihood, LIKELIHOOD_DIGITS)
+        )
+
+    def _reseed(self, index: int) -> None:
+        """Makes the samplers that draw anew, with this position's seed; the others stay."""
+        for name in self._names[self._first_seeded :]:
+            sampler = llama_cpp.llama_sampler_chain_remove(self._chain, self._first_seeded)
+            if name in _SEEDED:
+                llama_cpp.llama_sampler_free(sampler)
+                sampler = self._made(name, index=index)
+            self._add(sampler)
+
+    def _made(self, name: str, *, index: int) -> Any:
+        # Not the seed of the choice itself: tokens would be left out just where it is low.
+        seed = ~self._sampling.seed if name == "xtc" else self._sampling.seed
+        return _MAKERS[name](self._sampling, self._vocabulary, position_seed(seed, index))
 
     def _add(self, sampler: Any) -> None:
         llama_cpp.llama_sampler_chain_add(self._chain, sampler)
+
+
+def _chain_of(sampling: SamplingParams, vocabulary: Vocabulary) -> list[str]:
+    """The samplers that change anything, in their order; the last one chooses."""
+    biases = sampling.logit_bias or (sampling.ignore_eos and vocabulary.end_tokens)
+    names = ["temperature"] if sampling.mirostat else list(sampling.samplers)
+    works = [name for name in names if name in _WORKS and _WORKS[name](sampling)]
+    is_shown = sampling.logprobs and sampling.post_sampling_probs
+    if sampling.chooser == "greedy" and not is_shown and not {"typ_p", "xtc"} & set(works):
+        works = [name for name in works if name not in _KEEPS_BEST]
+    return [*(["logit_bias"] if biases else []), *works, sampling.chooser]
+
+
+def _looks_back(sampling: SamplingParams) -> int:
+    """How many tokens before a draw its samplers look at."""
+    works = [name for name in ("penalties", "dry") if _WORKS[name](sampling)]
+    lengths = {"penalties": sampling.repeat_last_n, "dry": sampling.dry_penalty_last_n}
+    return max((lengths[name] for name in works), default=0)
 
 
 def _penalizes(sampling: SamplingParams) -> bool:
@@ -97,8 +184,102 @@ def _penalizes(sampling: SamplingParams) -> bool:
     return sampling.repeat_last_n > 0 and not neutral
 
 
-def _bias_against(tokens: frozenset[int], vocabulary_tokens: int) -> Any:
-    biases = (llama_cpp.llama_logit_bias * len(tokens))(
-        *(llama_cpp.llama_logit_bias(token, float("-inf")) for token in sorted(tokens))
+_WORKS: Mapping[str, Callable[[SamplingParams], bool]] = {
+    "penalties": _penalizes,
+    "dry": lambda s: s.dry_multiplier != 0 and s.dry_penalty_last_n > 0,
+    "top_n_sigma": lambda s: s.top_n_sigma > 0,
+    "top_k": lambda s: s.top_k > 0,
+    "typ_p": lambda s: s.typical_p < 1,
+    "top_p": lambda s: s.top_p < 1,
+    "min_p": lambda s: s.min_p > 0,
+    "xtc": lambda s: s.xtc_probability > 0 and s.xtc_threshold <= 0.5,
+    "temperature": lambda s: True,
+    "infill": lambda s: True,
+}
+"""Whether a sampler changes anything."""
+
+_KEEPS_BEST = frozenset({"top_n_sigma", "top_k", "top_p", "min_p", "temperature"})
+_SEEDED = frozenset({"xtc", "dist"})
+"""The others that draw (mirostat, adaptive_p) have a state that must not be thrown away."""
+
+
+def _logit_bias(sampling: SamplingParams, vocabulary: Vocabulary, seed: int) -> Any:
+    banned = [(token, None) for token in sorted(vocabulary.end_tokens) if sampling.ignore_eos]
+    biases = [
+        llama_cpp.llama_logit_bias(token, float("-inf") if bias is None else bias)
+        for token, bias in (*sampling.logit_bias, *banned)
+    ]
+    array = (llama_cpp.llama_logit_bias * len(biases))(*biases)
+    return llama_cpp.llama_sampler_init_logit_bias(len(vocabulary.pieces), len(biases), array)
+
+
+def _dry(sampling: SamplingParams, vocabulary: Vocabulary, seed: int) -> Any:
+    breakers = [text.encode("utf-8", "replace") for text in sampling.dry_sequence_breakers]
+    return llama_cpp.llama_sampler_init_dry(
+        vocabulary.pointer,
+        sampling.dry_multiplier,
+        sampling.dry_base,
+        sampling.dry_allowed_length,
+        sampling.dry_penalty_last_n,
+        (ctypes.c_char_p * len(breakers))(*breakers),
+        len(breakers),
     )
-    return llama_cpp.llama_sampler_init_logit_bias(vocabulary_tokens, len(tokens), biases)
+
+
+def _mirostat(sampling: SamplingParams, vocabulary: Vocabulary, seed: int) -> Any:
+    tau, eta = sampling.mirostat_tau, sampling.mirostat_eta
+    if sampling.mirostat == 1:
+        size = len(vocabulary.pieces)
+        return llama_cpp.llama_sampler_init_mirostat(size, seed, tau, eta, MIROSTAT_CANDIDATES)
+    return llama_cpp.llama_sampler_init_mirostat_v2(seed, tau, eta)
+
+
+_MAKERS: Mapping[str, Callable[[SamplingParams, Vocabulary, int], Any]] = {
+    "logit_bias": _logit_bias,
+    "penalties": lambda s, vocabulary, _: llama_cpp.llama_sampler_init_penalties(
+        len(vocabulary.pieces),
+        s.repeat_last_n,
+        s.repeat_penalty,
+        s.frequency_penalty,
+        s.presence_penalty,
+    ),
+    "dry": _dry,
+    "top_n_sigma": lambda s, _, __: llama_cpp.llama_sampler_init_top_n_sigma(s.top_n_sigma),
+    "top_k": lambda s, _, __: llama_cpp.llama_sampler_init_top_k(s.top_k),
+    "typ_p": lambda s, _, __: llama_cpp.llama_sampler_init_typical(s.typical_p, s.min_keep),
+    "top_p": lambda s, _, __: llama_cpp.llama_sampler_init_top_p(s.top_p, s.min_keep),
+    "min_p": lambda s, _, __: llama_cpp.llama_sampler_init_min_p(s.min_p, s.min_keep),
+    "xtc": lambda s, _, seed: llama_cpp.llama_sampler_init_xtc(
+        s.xtc_probability, s.xtc_threshold, s.min_keep, seed
+    ),
+    "temperature": lambda s, _, __: llama_cpp.llama_sampler_init_temp_ext(
+        s.temperature, s.dynatemp_range, s.dynatemp_exponent
+    ),
+    "infill": lambda _, vocabulary, __: llama_cpp.llama_sampler_init_infill(vocabulary.pointer),
+    "greedy": lambda _, __, ___: llama_cpp.llama_sampler_init_greedy(),
+    "dist": lambda _, __, seed: llama_cpp.llama_sampler_init_dist(seed),
+    "mirostat": _mirostat,
+    "adaptive_p": lambda s, _, seed: llama_cpp.llama_sampler_init_adaptive_p(
+        s.adaptive_target, s.adaptive_decay, seed
+    ),
+}
+
+_TOKEN_DATA = np.dtype(llama_cpp.llama_token_data)
+
+
+def _logits(context: Any, row: int, size: int) -> Any:
+    return np.ctypeslib.as_array(llama_cpp.llama_get_logits_ith(context, row), shape=(size,))
+
+
+def _log_softmax(logits: Any) -> Any:
+    shifted = logits.astype(np.float64) - float(logits.max())
+    return shifted - np.log(np.exp(shifted).sum())
+
+
+def _largest(values: Any, count: int) -> Any:
+    """The places of the largest values, in their order; equal ones by place."""
+    count = min(count, len(values))
+    if count == 0:
+        return ()
+    places = np.sort(np.argpartition(-values, count - 1)[:count])
+    return places[np.argsort(-values[places], kind="stable")]

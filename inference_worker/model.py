@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from inference_worker.engine import Message, ModelInfo, SequenceSpec
+from inference_worker.engine import Message, ModelInfo, SequenceSpec, TokenLogprobs
 
 
 class SlotsExhausted(Exception):
@@ -25,6 +25,14 @@ class Feed:
     tokens: tuple[int, ...]
     position: int
     samples: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """A token that was chosen, with its probabilities where the sequence asks for them."""
+
+    token: int
+    logprobs: TokenLogprobs | None = None
 
 
 class Model(Protocol):
@@ -47,8 +55,9 @@ class Model(Protocol):
     def ends(self, token: int) -> bool:
         """Whether this token ends a generation."""
 
-    def open_slot(self, slot: int, spec: SequenceSpec) -> None:
-        """Empties a slot and makes its sampler ready, as if it had sampled ``spec.sampled``."""
+    def open_slot(self, slot: int, spec: SequenceSpec, *, accepted: int) -> None:
+        """Empties a slot and makes its sampler ready, as if it had sampled the first ``accepted``
+        of ``spec.sampled``."""
 
     def decode(self, feeds: Sequence[Feed]) -> Sequence[Feed]:
         """Computes feeds and returns those it did; the others come again in a later step.
@@ -59,8 +68,11 @@ class Model(Protocol):
     def interrupt(self) -> None:
         """Lets the decode that runs now end early, where it can: it has then done no feed."""
 
-    def sample(self, slot: int, index: int) -> int:
-        """The slot's next token, after a decode that asked for it; its ``index``-th, from 0."""
+    def sample(self, slot: int, index: int, *, forced: int | None = None) -> Draw:
+        """The slot's next token, after a decode that asked for it; its ``index``-th, from 0.
+
+        With ``forced`` it is that one, and the sampler learns what it would have learned.
+        """
 
     def close_slot(self, slot: int) -> None:
         """Lets go of what ``open_slot`` made."""

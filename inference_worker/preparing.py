@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from redis.asyncio import Redis
@@ -14,6 +14,7 @@ from replay import keys
 from replay.errors import LogUnavailable
 from replay.prepare import QUESTION_TTL_S, Answer, Prepared, Question, Refused
 from replay.redis_plane import translated
+from replay.request import LogitBias
 
 WAIT_S = 2.0
 """How long one BLPOP waits; shorter than the client's socket timeout."""
@@ -87,4 +88,21 @@ def prepared(engine: Engine, question: Question, chunk_tokens: int) -> Prepared 
             f"({limit} tokens), try increasing it"
         )
         return Refused("context", message, prompt_tokens=len(prompt), context_tokens=limit)
-    return Prepared(tuple(prompt), chunk_tokens, engine.model.sha256 or "")
+    try:
+        biases = tuple(_token_biases(engine, question.logit_bias))
+    except ValueError as error:
+        return Refused("invalid", str(error), param="logit_bias")
+    return Prepared(tuple(prompt), chunk_tokens, engine.model.sha256 or "", biases)
+
+
+def _token_biases(engine: Engine, biases: Sequence[LogitBias]) -> Iterator[LogitBias]:
+    """Each text as its tokens. Raises ValueError for a token that the model does not have."""
+    last = engine.model.vocabulary_tokens - 1
+    for token, bias in biases:
+        if isinstance(token, str):
+            for part in engine.tokenize(token, add_special=False, parse_special=False):
+                yield part, bias
+        elif 0 <= token <= last:
+            yield token, bias
+        else:
+            raise ValueError(f"there is no token {token}, the last one is {last}")

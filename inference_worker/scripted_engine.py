@@ -23,8 +23,8 @@ from dataclasses import dataclass
 from itertools import islice
 
 from inference_worker.batch_loop import BatchEngine
-from inference_worker.engine import Message, ModelInfo, SequenceSpec
-from inference_worker.model import Feed
+from inference_worker.engine import Candidate, Message, ModelInfo, SequenceSpec, TokenLogprobs
+from inference_worker.model import Draw, Feed
 from inference_worker.prompt import ChatTemplate
 from inference_worker.text import TextAssembler
 from replay.request import SamplingParams
@@ -192,12 +192,12 @@ class ScriptedModel:
         """Whether this token ends a generation."""
         return token == END
 
-    def open_slot(self, slot: int, spec: SequenceSpec) -> None:
+    def open_slot(self, slot: int, spec: SequenceSpec, *, accepted: int) -> None:
         """Writes the slot's answer; its prefill begins now."""
         self._slots[slot] = _Slot(
             spec,
             script=read_script(spec.prompt, spec.sampling),
-            tokens=islice(scripted_tokens(spec.prompt, spec.sampling), len(spec.sampled), None),
+            tokens=islice(scripted_tokens(spec.prompt, spec.sampling), accepted, None),
             computed_until=time.monotonic(),
         )
 
@@ -217,14 +217,22 @@ class ScriptedModel:
     def interrupt(self) -> None:
         """Its decode calls are short."""
 
-    def sample(self, slot: int, index: int) -> int:
-        """The slot's next token; RuntimeError, or the end of the process, where the script says."""
+    def sample(self, slot: int, index: int, *, forced: int | None = None) -> Draw:
+        """The slot's next token; RuntimeError, or the end of the process, where the script says.
+
+        It was certain, whatever the sampling parameters.
+        """
         running = self._slots[slot]
         if index == running.script.fail_at:
             raise RuntimeError(f"the script fails at token {index}")
         if index == running.script.die_at:
             os._exit(DIED_EXIT_CODE)
-        return next(running.tokens)
+        token = next(running.tokens)
+        if not running.spec.sampling.logprobs:
+            return Draw(token)
+        certain = 1.0 if running.spec.sampling.post_sampling_probs else 0.0
+        chosen = Candidate(token, _PIECES[token], certain)
+        return Draw(token, TokenLogprobs(chosen, (chosen,)[: running.spec.sampling.n_probs]))
 
     def close_slot(self, slot: int) -> None:
         """Forgets the slot's answer."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import StrEnum
 
-from inference_worker.engine import Finish, FinishReason, SequenceSpec
+from inference_worker.engine import Finish, FinishReason, SequenceSpec, TokenLogprobs
 from inference_worker.text import TextAssembler
 
 
@@ -47,9 +47,12 @@ class Sequence:
         """How many of prompt + sampled the KV cache holds."""
         self.state = State.WAITING
         self.finish: Finish | None = None
+        self.first_draw = len(spec.sampled)
+        """The index of the first token that is drawn; before it, no logits are needed."""
         self._context_tokens = context_tokens
         self._chunk_tokens = chunk_tokens
         self._text = TextAssembler(spec.stop)
+        self._logprobs = _UnshownLogprobs() if spec.sampling.logprobs else None
 
     def __repr__(self) -> str:
         return (
@@ -66,6 +69,11 @@ class Sequence:
     def new_tokens(self) -> int:
         """Tokens that this attempt sampled."""
         return max(0, len(self.sampled) - len(self.spec.sampled))
+
+    @property
+    def draws(self) -> bool:
+        """Whether what was fed last gave the logits of a token."""
+        return self.fed_tokens >= len(self.spec.prompt) + self.first_draw
 
     def next_feed(self) -> tuple[int, ...]:
         """The tokens to feed next, at position ``fed_tokens``.
@@ -90,30 +98,57 @@ class Sequence:
         else:
             self._enter(State.DECODE)
 
-    def accept(self, token: int, piece: bytes, *, ends: bool) -> str:
+    def accept(
+        self, token: int, piece: bytes, *, ends: bool, logprobs: TokenLogprobs | None = None
+    ) -> str:
         """Takes a sampled token and returns the text that it lets show.
 
         ``ends`` says that it is an end-of-generation token. Afterwards ``finish`` may be set; what
         is still held back then comes from ``flush``.
         """
+        if self._logprobs is not None and not ends:
+            self._logprobs.add(len(self.sampled), len(piece), logprobs)
         self.sampled.append(token)
-        shown = "" if ends else self._text.feed(piece)
+        shown = "" if ends else self._show(self._text.feed(piece))
         finish = self._finish_after(ends=ends)
         if finish:
             self.end(finish)
         return shown
 
     def replay(self, piece: Callable[[int], bytes], ends: Callable[[int], bool]) -> None:
-        """Accepts what an earlier attempt sampled; afterwards ``finish`` may be set."""
+        """Accepts what an earlier attempt sampled; afterwards ``finish`` may be set.
+
+        Some of it is drawn once more: all where the samplers have a state that no token tells, else
+        the tokens whose probabilities are still to be shown.
+        """
         if self.spec.max_tokens == 0:
             self.end(Finish(FinishReason.LENGTH))
         for token in self.spec.sampled:
             if self.finish is None:
                 self.accept(token, piece(token), ends=ends(token))
+        self.take_logprobs()
+        if self.spec.sampling.is_stateful:
+            self.first_draw = 0
+        elif self._logprobs is not None:
+            self.first_draw -= len(self._logprobs)
 
     def flush(self) -> str:
         """The text held back until the end; call it once, after ``finish`` is set."""
-        return self._text.finish()
+        return self._show(self._text.finish())
+
+    def redrawn(self, index: int, logprobs: TokenLogprobs | None) -> None:
+        """Notes the probabilities of a token that an earlier attempt sampled."""
+        if self._logprobs is not None:
+            self._logprobs.fill(index, logprobs)
+
+    def take_logprobs(self) -> tuple[TokenLogprobs, ...]:
+        """Those of the tokens that began to show since they were last taken."""
+        return self._logprobs.take() if self._logprobs else ()
+
+    def _show(self, text: str) -> str:
+        if self._logprobs is not None:
+            self._logprobs.show(len(text.encode()))
+        return text
 
     def end(self, finish: Finish) -> None:
         """Finishes the sequence, from any state but FINISHED."""
@@ -135,3 +170,37 @@ class Sequence:
     def _enter(self, state: State) -> None:
         assert state in TRANSITIONS[self.state], f"{self!r} cannot become {state}"
         self.state = state
+
+
+class _UnshownLogprobs:
+    """The probabilities of tokens of which nothing is shown yet.
+
+    What is held back for half a code point or a stop string holds its probabilities back too, and
+    a token that is never shown never tells them. It is a function of the tokens alone, so that
+    another attempt knows which are still to be told.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: dict[int, tuple[int, TokenLogprobs | None]] = {}
+        """By a token's index: where it begins in the answer's bytes, and its probabilities."""
+        self._fed_bytes = 0
+        self._shown_bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def add(self, index: int, piece_bytes: int, logprobs: TokenLogprobs | None) -> None:
+        self._waiting[index] = (self._fed_bytes, logprobs)
+        self._fed_bytes += piece_bytes
+
+    def fill(self, index: int, logprobs: TokenLogprobs | None) -> None:
+        if index in self._waiting:
+            self._waiting[index] = (self._waiting[index][0], logprobs)
+
+    def show(self, text_bytes: int) -> None:
+        self._shown_bytes += text_bytes
+
+    def take(self) -> tuple[TokenLogprobs, ...]:
+        shown = [index for index, (start, _) in self._waiting.items() if start < self._shown_bytes]
+        told = [self._waiting.pop(index)[1] for index in shown]
+        return tuple(logprobs for logprobs in told if logprobs is not None)

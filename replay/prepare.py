@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import json
 from base64 import b64decode, b64encode
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from replay.records import known_fields, pack_prompt, unpack_prompt
+from replay.request import LogitBias
 
 QUESTION_TTL_S = 30
 """Nobody answers a question older than this; the list expires with it."""
@@ -21,12 +23,16 @@ QUESTION_TTL_S = 30
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """``node`` is where the answer goes; ``messages`` are the client's, verbatim."""
+    """``node`` is where the answer goes; ``messages`` are the client's, verbatim.
+
+    ``logit_bias`` may name tokens by their text.
+    """
 
     id: str
     node: str
     model: str
     messages: tuple[dict[str, Any], ...]
+    logit_bias: tuple[LogitBias, ...] = ()
 
     def to_json(self) -> str:
         """As it stands in the list."""
@@ -36,16 +42,18 @@ class Question:
     def from_json(cls, text: str | bytes) -> Question:
         """The inverse of ``to_json``."""
         raw = json.loads(text)
-        return cls(raw["id"], raw["node"], raw["model"], tuple(raw["messages"]))
+        biases = _biases(raw.get("logit_bias", ()))
+        return cls(raw["id"], raw["node"], raw["model"], tuple(raw["messages"]), biases)
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """The prompt's tokens, and how the worker will feed them."""
+    """The prompt's tokens, how the worker will feed them, and the biases by token ids."""
 
     prompt: tuple[int, ...]
     prefill_chunk_tokens: int
     model_sha256: str = ""
+    logit_bias: tuple[LogitBias, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,4 +93,9 @@ class Answer:
             return cls(raw["id"], Refused(**known_fields(Refused, raw["refused"])))
         fields = raw["prepared"]
         fields["prompt"] = unpack_prompt(b64decode(fields["prompt"]))
+        fields["logit_bias"] = _biases(fields.get("logit_bias", ()))
         return cls(raw["id"], Prepared(**known_fields(Prepared, fields)))
+
+
+def _biases(raw: Iterable[Sequence[Any]]) -> tuple[LogitBias, ...]:
+    return tuple((token, bias) for token, bias in raw)

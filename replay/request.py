@@ -7,6 +7,7 @@ then on nobody looks at the client's body again.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -19,24 +20,92 @@ PING_INTERVAL_S = 15
 """Seconds of silence after which a keep-alive comment is appended, where a request names none."""
 
 
+SAMPLERS = (
+    "penalties",
+    "dry",
+    "top_n_sigma",
+    "top_k",
+    "typ_p",
+    "top_p",
+    "min_p",
+    "xtc",
+    "temperature",
+)
+"""What chooses a token, in llama.cpp's order."""
+
+LogitBias = tuple[int | str, float | None]
+"""A token and what is added to its logit; None bans it. A text stands for each of its tokens, until
+*prepare* has made ids of it."""
+
+
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
-    """How the next token is chosen; names, defaults and order are llama.cpp's.
+    """How the next token is chosen; names and defaults are llama.cpp's.
 
     ``seed`` is concrete (0 to 2**32 - 1), never "random": a worker that takes the session over must
-    draw what the first one would have drawn.
+    draw what the first one would have drawn. ``samplers`` are applied in their order; with mirostat
+    (1 or 2) they are not, but temperature and mirostat. With ``logprobs`` each token is told with
+    its logarithmic probability and that of the ``n_probs`` most likely ones: as the model gave
+    them, or with ``post_sampling_probs`` the probabilities that the samplers left of them.
     """
 
     seed: int
     temperature: float = 0.8
+    dynatemp_range: float = 0.0
+    dynatemp_exponent: float = 1.0
     top_k: int = 40
     top_p: float = 0.95
     min_p: float = 0.05
+    top_n_sigma: float = -1.0
+    xtc_probability: float = 0.0
+    xtc_threshold: float = 0.1
+    typical_p: float = 1.0
     repeat_last_n: int = 64
     repeat_penalty: float = 1.0
-    frequency_penalty: float = 0.0
     presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    dry_multiplier: float = 0.0
+    dry_base: float = 1.75
+    dry_allowed_length: int = 2
+    dry_penalty_last_n: int = 64
+    dry_sequence_breakers: tuple[str, ...] = ("\n", ":", '"', "*")
+    mirostat: int = 0
+    mirostat_tau: float = 5.0
+    mirostat_eta: float = 0.1
+    adaptive_target: float = -1.0
+    adaptive_decay: float = 0.9
+    min_keep: int = 0
+    samplers: tuple[str, ...] = SAMPLERS
+    logit_bias: tuple[LogitBias, ...] = ()
     ignore_eos: bool = False
+    logprobs: bool = False
+    n_probs: int = 0
+    post_sampling_probs: bool = False
+
+    @property
+    def chooser(self) -> Literal["dist", "greedy", "mirostat", "adaptive_p"]:
+        """What chooses among the tokens that all other samplers left."""
+        if self.mirostat == 0 and "adaptive_p" in self.samplers and self.adaptive_target >= 0:
+            return "adaptive_p"
+        cools = self.mirostat > 0 or "temperature" in self.samplers
+        if cools and self.temperature <= 0:
+            return "greedy"
+        return "mirostat" if self.mirostat else "dist"
+
+    @property
+    def is_stateful(self) -> bool:
+        """Whether a draw depends on more than the tokens before it: on what was likely there."""
+        return self.chooser in ("mirostat", "adaptive_p")
+
+    @classmethod
+    def from_raw(cls, raw: Mapping[str, Any]) -> SamplingParams:
+        """Of what JSON kept of it; fields that a newer version wrote are left out."""
+        known = known_fields(cls, raw)
+        for name in ("dry_sequence_breakers", "samplers"):
+            if name in known:
+                known[name] = tuple(known[name])
+        known["logit_bias"] = tuple((token, bias) for token, bias in known.get("logit_bias", ()))
+        return cls(**known)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +144,6 @@ class GenerationRequest:
         raw = known_fields(cls, json.loads(text))
         raw["messages"] = tuple(raw["messages"])
         raw["stop"] = tuple(raw.get("stop", ()))
-        raw["sampling"] = SamplingParams(**known_fields(SamplingParams, raw["sampling"]))
+        raw["sampling"] = SamplingParams.from_raw(raw["sampling"])
         raw["render"] = RenderOptions(**known_fields(RenderOptions, raw.get("render", {})))
         return cls(**raw)

@@ -8,23 +8,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
-from api.fields import Fields, mistyped
+from api.fields import Fields, is_number, mistyped
 from api.problems import RequestInvalid
-from replay.request import (
-    PING_INTERVAL_S,
-    SEED_MAX,
-    GenerationRequest,
-    RenderOptions,
-    SamplingParams,
-)
+from api.sampling import N_PROBS, N_PROBS_MAX, parse_sampling
+from replay.request import PING_INTERVAL_S, GenerationRequest, RenderOptions, SamplingParams
 
 STOPS_MAX = 256
 STOP_CHARACTERS_MAX = 4096
-REPEAT_LAST_N_MAX = 1 << 20
-"""The sampler allocates this many places."""
-
 MAX_TOKENS = ("n_predict", "max_completion_tokens", "max_tokens")
 """Aliases, in the order in which they are looked up."""
 
@@ -34,15 +27,11 @@ def _is(*neutral: Any) -> Callable[[Any], bool]:
 
 
 def _at_most(limit: float) -> Callable[[Any], bool]:
-    return lambda value: _is_number(value) and value <= limit
+    return lambda value: is_number(value) and value <= limit
 
 
 def _equals(number: float) -> Callable[[Any], bool]:
-    return lambda value: _is_number(value) and value == number
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return lambda value: is_number(value) and value == number
 
 
 NOT_BUILT: Mapping[str, Callable[[Any], bool]] = {
@@ -53,25 +42,12 @@ NOT_BUILT: Mapping[str, Callable[[Any], bool]] = {
     "response_format": _is({"type": "text"}),
     "grammar": _is(""),
     "json_schema": _is(),
-    "logprobs": _is(False),
-    "top_logprobs": _equals(0),
-    "n_probs": _equals(0),
-    "logit_bias": _is({}, []),
     "n": _equals(1),
     "n_cmpl": _equals(1),
     "modalities": _is(["text"]),
     "audio": _is(),
     "prediction": _is(),
     "web_search_options": _is(),
-    "typical_p": _equals(1),
-    "mirostat": _equals(0),
-    "dry_multiplier": _equals(0),
-    "xtc_probability": _equals(0),
-    "top_n_sigma": _at_most(0),
-    "dynatemp_range": _equals(0),
-    "adaptive_target": _at_most(-1),
-    "samplers": _is([]),
-    "min_keep": _equals(0),
     "lora": _is([]),
     "id_slot": _equals(-1),
     "n_indent": _equals(0),
@@ -126,24 +102,14 @@ def _refuse_not_built(body: Mapping[str, Any]) -> None:
 
 
 def _sampling(fields: Fields, random_seed: int) -> SamplingParams:
-    return SamplingParams(
-        seed=_seed(fields.integer("seed", -1), random_seed),
-        temperature=fields.number("temperature", 0.8, low=0),
-        top_k=fields.clamped("top_k", 40, low=0),
-        top_p=fields.number("top_p", 0.95, low=0, high=1),
-        min_p=fields.number("min_p", 0.05, low=0, high=1),
-        repeat_last_n=min(fields.bounded("repeat_last_n", 64, low=0), REPEAT_LAST_N_MAX),
-        repeat_penalty=fields.number("repeat_penalty", 1.0, low=0.001),
-        frequency_penalty=fields.number("frequency_penalty", 0.0, low=-1000, high=1000),
-        presence_penalty=fields.number("presence_penalty", 0.0, low=-1000, high=1000),
-        ignore_eos=fields.boolean("ignore_eos"),
-    )
-
-
-def _seed(asked: int, random_seed: int) -> int:
-    """Any integer is a seed; -1 (as 32 bits, like llama.cpp's) leaves it to us."""
-    seed = asked & SEED_MAX
-    return random_seed if seed == SEED_MAX else seed
+    wanted = fields.boolean("logprobs")
+    if fields.get("top_logprobs") is not None and not wanted:
+        raise RequestInvalid("top_logprobs requires logprobs to be set to true")
+    n_probs = fields.bounded("n_probs", 0, low=0, high=N_PROBS_MAX)
+    if wanted:
+        n_probs = fields.bounded("top_logprobs", N_PROBS, low=0, high=N_PROBS_MAX)
+    sampling = parse_sampling(fields, random_seed=random_seed)
+    return replace(sampling, logprobs=wanted or n_probs > 0, n_probs=n_probs)
 
 
 def _stops(value: Any) -> tuple[str, ...]:
@@ -258,6 +224,8 @@ class Fold:
     def _take_choice(self, choice: dict[str, Any]) -> None:
         at = self._choices.setdefault(choice["index"], {"finish_reason": None, "text": {}})
         at["finish_reason"] = choice["finish_reason"] or at["finish_reason"]
+        if "logprobs" in choice:
+            at.setdefault("logprobs", []).extend(choice["logprobs"]["content"])
         for name in ("content", "reasoning_content"):
             if (text := choice["delta"].get(name)) is not None:
                 at["text"].setdefault(name, []).append(text)
@@ -280,4 +248,7 @@ class Fold:
         at = self._choices[index]
         texts = {name: "".join(parts) for name, parts in at["text"].items()}
         message = {"role": "assistant", "content": "", **texts}
-        return {"finish_reason": at["finish_reason"], "index": index, "message": message}
+        choice = {"finish_reason": at["finish_reason"], "index": index, "message": message}
+        if "logprobs" in at:
+            choice["logprobs"] = {"content": at["logprobs"]}
+        return choice

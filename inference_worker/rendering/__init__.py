@@ -6,9 +6,10 @@ takes a session over can bring a new one to the same point. Clocks come in as ar
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
-from inference_worker.engine import Finish, Timings
+from inference_worker.engine import Finish, Timings, TokenLogprobs
 from inference_worker.rendering.openai_chat import ChatRenderer
 from replay.records import SessionRecord
 from replay.request import GenerationRequest
@@ -19,7 +20,14 @@ __all__ = ["Renderer", "renderer_of"]
 class Renderer(Protocol):
     """Renders one session."""
 
-    def step(self, text: str, *, tokens: int, timings: Timings | None) -> bytes:
+    def step(
+        self,
+        text: str,
+        *,
+        tokens: int,
+        timings: Timings | None,
+        logprobs: Sequence[TokenLogprobs] = (),
+    ) -> bytes:
         """The frames of newly sampled tokens, ``text`` being what they show; b"" for nothing."""
         ...
 
@@ -30,4 +38,5 @@ class Renderer(Protocol):
 
 def renderer_of(record: SessionRecord, request: GenerationRequest) -> Renderer:
     """The renderer of the session's dialect. Raises KeyError for one that is unknown."""
-    return {"openai.chat": ChatRenderer}[record.dialect](record, request.render)
+    renderers = {"openai.chat": ChatRenderer}
+    return renderers[record.dialect](record, request.render, request.sampling)

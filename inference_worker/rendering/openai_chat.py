@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import codecs
+from collections.abc import Sequence
 from typing import Any
 
-from inference_worker.engine import Finish, FinishReason, Timings
+from inference_worker.engine import Candidate, Finish, FinishReason, Timings, TokenLogprobs
 from replay import frames
 from replay.records import SessionRecord
-from replay.request import RenderOptions
+from replay.request import RenderOptions, SamplingParams
+
+_Decoder = codecs.getincrementaldecoder("utf-8")
 
 DONE = b"data: [DONE]\n\n"
 
@@ -15,17 +19,27 @@ DONE = b"data: [DONE]\n\n"
 class ChatRenderer:
     """One session's chunks: the role, the content, the finish, the usage, ``[DONE]``."""
 
-    def __init__(self, record: SessionRecord, options: RenderOptions) -> None:
+    def __init__(
+        self, record: SessionRecord, options: RenderOptions, sampling: SamplingParams
+    ) -> None:
         self._record = record
         self._options = options
+        self._sampling = sampling
         self._has_role = False
 
-    def step(self, text: str, *, tokens: int, timings: Timings | None) -> bytes:
+    def step(
+        self,
+        text: str,
+        *,
+        tokens: int,
+        timings: Timings | None,
+        logprobs: Sequence[TokenLogprobs] = (),
+    ) -> bytes:
         """The role before the first token, and a content chunk where there is text."""
         frame = self._role()
         if text:
             told = timings if self._options.timings_per_token else None
-            frame += self._chunk({"content": text}, timings=told)
+            frame += self._chunk({"content": text}, timings=told, logprobs=logprobs)
         return frame
 
     def finish(self, finish: Finish, *, tokens: int, timings: Timings | None) -> bytes:
@@ -54,8 +68,13 @@ class ChatRenderer:
         *,
         finish_reason: str | None = None,
         timings: Timings | None = None,
+        logprobs: Sequence[TokenLogprobs] = (),
     ) -> bytes:
-        choice = {"finish_reason": finish_reason, "index": 0, "delta": delta}
+        choice: dict[str, Any] = {"finish_reason": finish_reason, "index": 0, "delta": delta}
+        if logprobs:
+            is_post = self._sampling.post_sampling_probs
+            told = [_token_logprobs(one, is_post=is_post) for one in logprobs]
+            choice["logprobs"] = {"content": told}
         return frames.data({"choices": [choice], **self._base(), **_timings(timings)})
 
     def _usage(self, tokens: int, timings: Timings | None) -> dict[str, Any]:
@@ -76,6 +95,26 @@ class ChatRenderer:
             "system_fingerprint": "b1-replay-cluster",
             "object": "chat.completion.chunk",
         }
+
+
+def _token_logprobs(told: TokenLogprobs, *, is_post: bool) -> dict[str, Any]:
+    """llama.cpp's keys, which call probabilities after sampling otherwise."""
+    name, top = ("prob", "top_probs") if is_post else ("logprob", "top_logprobs")
+    return {
+        **_candidate(told.chosen, name),
+        top: [_candidate(candidate, name) for candidate in told.top],
+    }
+
+
+def _candidate(candidate: Candidate, name: str) -> dict[str, Any]:
+    """A half code point is not in the text, but in the bytes."""
+    text = _Decoder("replace").decode(candidate.piece)
+    return {
+        "id": candidate.token,
+        "token": text,
+        "bytes": list(candidate.piece),
+        name: candidate.likelihood,
+    }
 
 
 def _timings(timings: Timings | None) -> dict[str, Any]:

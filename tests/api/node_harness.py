@@ -28,6 +28,7 @@ from replay.memory_log import MemoryLog
 from replay.prepare import Prepared, Refused
 from replay.records import Reason, State
 from replay.recovery import Recovery
+from replay.request import LogitBias
 from replay.tailer import Tailer
 
 MODEL = "org/model:Q4"
@@ -94,7 +95,12 @@ class ScriptedPreparer:
     timeout_s: float = 0.05
     asked: list[tuple[str, tuple[dict[str, Any], ...]]] = field(default_factory=list)
 
-    async def ask(self, model: str, messages: tuple[dict[str, Any], ...]) -> Prepared | Refused:
+    async def ask(
+        self,
+        model: str,
+        messages: tuple[dict[str, Any], ...],
+        logit_bias: tuple[LogitBias, ...] = (),
+    ) -> Prepared | Refused:
         self.asked.append((model, messages))
         if self.result is None:
             async with asyncio.timeout(self.timeout_s):

@@ -9,9 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.dialects.openai_chat import NOT_BUILT, REPEAT_LAST_N_MAX, Fold, parse
+from api.dialects.openai_chat import NOT_BUILT, Fold, parse
 from api.fields import FLOAT_MAX, INT_MAX
 from api.problems import RequestInvalid
+from api.sampling import (
+    LAST_N_MAX,
+    LOGIT_BIASES_MAX,
+    N_PROBS,
+    N_PROBS_MAX,
+    SAMPLER_LETTERS,
+    SAMPLERS_MAX,
+)
 from replay import frames
 from replay.records import State
 from replay.request import GenerationRequest, RenderOptions, SamplingParams
@@ -68,15 +76,35 @@ def test_the_first_alias_wins() -> None:
         ("top_k", 40.0, 40),
         ("top_p", 2, 1.0),
         ("min_p", -0.1, 0.0),
-        ("repeat_last_n", INT_MAX, REPEAT_LAST_N_MAX),
+        ("repeat_last_n", INT_MAX, LAST_N_MAX),
         ("repeat_penalty", 0, 0.001),
+        ("dry_penalty_last_n", INT_MAX, LAST_N_MAX),
+        ("dry_base", 0.5, 1.75),
+        ("typical_p", 3, 1.0),
+        ("top_n_sigma", -5, -1.0),
+        ("xtc_probability", 2, 1.0),
+        ("xtc_threshold", -1, 0.0),
+        ("dynatemp_range", -1, 0.0),
+        ("mirostat", 7, 2),
+        ("adaptive_target", 2, 1.0),
     ],
 )
 def test_soft_limits_clamp(field: str, given: float, kept: float) -> None:
     assert getattr(parsed(**{field: given}).sampling, field) == kept
 
 
-@pytest.mark.parametrize("field", ["repeat_last_n", "sse_ping_interval"])
+@pytest.mark.parametrize(
+    "field",
+    [
+        "repeat_last_n",
+        "sse_ping_interval",
+        "dry_penalty_last_n",
+        "dry_allowed_length",
+        "min_keep",
+        "adaptive_decay",
+        "n_probs",
+    ],
+)
 def test_hard_limits_refuse(field: str) -> None:
     assert f"Field '{field}': Value must be between" in mistake(**{field: -2})
 
@@ -97,6 +125,18 @@ def test_hard_limits_refuse(field: str) -> None:
         ("stop", 3),
         ("stop", ["a", 3]),
         ("ignore_eos", "no"),
+        ("logprobs", 1),
+        ("top_n_sigma", "x"),
+        ("samplers", 3),
+        ("samplers", [3]),
+        ("dry_sequence_breakers", "x"),
+        ("dry_sequence_breakers", []),
+        ("dry_sequence_breakers", [3]),
+        ("logit_bias", 3),
+        ("logit_bias", {"5": True}),
+        ("logit_bias", {"5": "much"}),
+        ("logit_bias", [[1.5, 1]]),
+        ("logit_bias", [[True, 1]]),
     ],
 )
 def test_a_wrong_type_names_its_field(field: str, value: Any) -> None:
@@ -114,6 +154,93 @@ def test_a_field_within_an_object_is_named_by_its_path() -> None:
 )
 def test_a_seed_is_always_concrete(seed: int | None, kept: int) -> None:
     assert parsed(seed=seed).sampling.seed == kept
+
+
+def test_every_sampling_parameter_is_kept() -> None:
+    told: dict[str, Any] = {
+        "dynatemp_range": 0.5,
+        "dynatemp_exponent": 2.0,
+        "top_n_sigma": 1.5,
+        "xtc_probability": 0.5,
+        "xtc_threshold": 0.2,
+        "typical_p": 0.9,
+        "dry_multiplier": 0.8,
+        "dry_base": 2.0,
+        "dry_allowed_length": 3,
+        "dry_penalty_last_n": 9,
+        "mirostat": 2,
+        "mirostat_tau": 4.0,
+        "mirostat_eta": 0.2,
+        "adaptive_target": 0.5,
+        "adaptive_decay": 0.5,
+        "min_keep": 2,
+        "post_sampling_probs": True,
+    }
+    request = parsed(**told, dry_sequence_breakers=["\n"], seed=3)
+    assert request.sampling == SamplingParams(seed=3, dry_sequence_breakers=("\n",), **told)
+
+
+def test_samplers_are_names_or_letters() -> None:
+    assert parsed(samplers=["xtc", "top_k"]).sampling.samplers == ("xtc", "top_k")
+    assert parsed(samplers="".join(SAMPLER_LETTERS)).sampling.samplers == tuple(
+        SAMPLER_LETTERS.values()
+    )
+    assert parsed(samplers="edskypmxt") == parsed(samplers="") == parsed(samplers=[]) == parsed()
+    assert "'warp' is not one of adaptive_p, dry" in mistake(samplers=["warp"])
+    assert "'z' is not one of a, d" in mistake(samplers="kz")
+    assert f"more than {SAMPLERS_MAX}" in mistake(samplers="k" * 33)
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ([[15, 2], [15, 0.5]], ((15, 2.0), (15, 0.5))),
+        ([["Hi", -1], [5, False]], (("Hi", -1.0), (5, None))),
+        ({"15": 2, "Hi": False}, ((15, 2.0), ("Hi", None))),
+        ([["15", 1]], (("15", 1.0),)),
+        ({"5": 10**400, "6": -(10**400)}, ((5, FLOAT_MAX), (6, -FLOAT_MAX))),
+        ([[-7, 1], [10**30, 1]], ((-1, 1.0), (INT_MAX, 1.0))),
+        ([], ()),
+    ],
+)
+def test_a_logit_bias_is_of_an_id_or_a_text(given: Any, kept: Any) -> None:
+    assert parsed(logit_bias=given).sampling.logit_bias == kept
+
+
+@pytest.mark.parametrize("given", [[3], [[1]], [[1, 2, 3]], {"": 1}, [["x" * 300, 1]]])
+def test_a_logit_bias_of_neither_is_a_mistake(given: Any) -> None:
+    assert mistake(logit_bias=given).startswith("Field 'logit_bias': ")
+
+
+def test_logit_biases_are_limited() -> None:
+    assert parsed(logit_bias=[[1, 1]] * LOGIT_BIASES_MAX)
+    assert "more than" in mistake(logit_bias=[[1, 1]] * (LOGIT_BIASES_MAX + 1))
+
+
+@pytest.mark.parametrize(
+    ("fields", "wanted", "count"),
+    [
+        ({}, False, 0),
+        ({"logprobs": False}, False, 0),
+        ({"logprobs": True}, True, N_PROBS),
+        ({"logprobs": True, "top_logprobs": 3}, True, 3),
+        ({"logprobs": True, "top_logprobs": 0}, True, 0),
+        ({"n_probs": 5}, True, 5),
+        ({"logprobs": True, "top_logprobs": 2, "n_probs": 5}, True, 2),
+    ],
+)
+def test_probabilities_are_told_where_somebody_asks(
+    fields: dict[str, Any], wanted: bool, count: int
+) -> None:
+    sampling = parsed(**fields).sampling
+    assert (sampling.logprobs, sampling.n_probs) == (wanted, count)
+
+
+def test_top_logprobs_alone_are_a_mistake() -> None:
+    assert mistake(top_logprobs=3) == "top_logprobs requires logprobs to be set to true"
+    assert mistake(logprobs=True, top_logprobs=101) == (
+        f"Field 'top_logprobs': Value must be between 0 <= value <= {N_PROBS_MAX}, but got 101"
+    )
 
 
 def test_stop_is_a_text_or_several() -> None:
@@ -137,17 +264,9 @@ def test_a_ping_without_a_pause_is_one_second() -> None:
         ("response_format", {"type": "json_object"}),
         ("grammar", "root ::= x"),
         ("json_schema", {}),
-        ("logprobs", True),
-        ("logit_bias", {"5": 1}),
         ("n", 2),
         ("n", "1"),
         ("n", True),
-        ("typical_p", 0.5),
-        ("mirostat", 2),
-        ("dry_multiplier", 0.8),
-        ("xtc_probability", 0.1),
-        ("top_n_sigma", 1),
-        ("dynatemp_range", 0.5),
         ("continue_final_message", True),
     ],
 )
@@ -216,6 +335,7 @@ FIELDS = st.sampled_from(
         "n_predict",
         "sse_ping_interval",
         "timings_per_token",
+        "top_logprobs",
     ]
 )
 
@@ -265,6 +385,18 @@ def test_a_folded_stream_is_the_answer() -> None:
     assert answer["choices"] == [{"finish_reason": "length", "index": 0, "message": message}]
     assert (answer["object"], answer["usage"]) == ("chat.completion", USAGE)
     assert fold.error is None
+
+
+def test_a_fold_tells_all_probabilities() -> None:
+    fold = Fold()
+    for number in range(3):
+        choice = json.loads(chunk({"content": "x"}).removeprefix(b"data: "))
+        choice["choices"][0]["logprobs"] = {"content": [number, number]}
+        fold.feed(frames.data(choice))
+    fold.feed(chunk({}, "stop"))
+    [choice] = fold.answer()["choices"]
+    assert list(choice) == ["finish_reason", "index", "message", "logprobs"]
+    assert choice["logprobs"] == {"content": [0, 0, 1, 1, 2, 2]}
 
 
 def test_a_fold_of_nothing_said_has_an_empty_content() -> None:

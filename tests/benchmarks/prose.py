@@ -10,7 +10,7 @@ from itertools import cycle, islice
 from deploy.bootstrap import ROOT
 from inference_worker.rendering.openai_chat import ChatRenderer
 from replay.records import SessionRecord
-from replay.request import RenderOptions
+from replay.request import RenderOptions, SamplingParams
 
 DOCUMENTS = ("ARCHITECTURE.md", "CONTRIBUTING.md", "PROTOCOL.md", "README.md", "deploy/RUNBOOK.md")
 TOKEN = re.compile(r"\s?[^\s]{1,6}|\s")
@@ -25,6 +25,6 @@ def _tokens() -> tuple[str, ...]:
 
 def frames(record: SessionRecord, count: int) -> Iterator[bytes]:
     """The bytes of so many tokens, one piece a token."""
-    renderer = ChatRenderer(record, RenderOptions())
+    renderer = ChatRenderer(record, RenderOptions(), SamplingParams(seed=0))
     for number, text in enumerate(islice(cycle(_tokens()), count), 1):
         yield renderer.step(text, tokens=number, timings=None)

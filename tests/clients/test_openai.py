@@ -108,6 +108,17 @@ def test_without_being_asked_a_stream_has_no_usage(client: openai.OpenAI, model:
     assert [chunk.usage for chunk in stream if chunk.usage or not chunk.choices] == []
 
 
+def test_the_sdk_reads_logprobs(client: openai.OpenAI, model: str) -> None:
+    answer = client.chat.completions.create(
+        model=model, messages=MESSAGES, max_tokens=8, logprobs=True, top_logprobs=1
+    )
+    told = answer.choices[0].logprobs
+    assert told is not None and told.content
+    shown = b"".join(bytes(one.bytes or ()) for one in told.content)
+    assert shown.decode("utf-8", "replace") == answer.choices[0].message.content
+    assert all(one.logprob <= 0 and len(one.top_logprobs) == 1 for one in told.content)
+
+
 def test_a_stream_that_the_sdk_read_can_be_replayed_elsewhere(
     client: openai.OpenAI, model: str, nodes: list[str]
 ) -> None:

@@ -1,5 +1,6 @@
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -226,16 +227,72 @@ def test_a_sequence_whose_slot_does_not_open_fails_alone(
 ) -> None:
     opened = model.open_slot
 
-    def refuse(slot: int, spec: SequenceSpec) -> None:
+    def refuse(slot: int, spec: SequenceSpec, *, accepted: int) -> None:
         if spec.id == "bad":
             raise RuntimeError("no sampler")
-        opened(slot, spec)
+        opened(slot, spec, accepted=accepted)
 
     monkeypatch.setattr(model, "open_slot", refuse)
     recorder.run(spec("bad"), spec("good"))
     assert reason(recorder, "bad") is FinishReason.FAILED
     assert reason(recorder, "good") is FinishReason.STOP
     assert recorder.engine.free_slots == SLOTS
+
+
+def told(recorder: Recorder, name: str) -> list[list[int]]:
+    """The tokens whose probabilities each of a sequence's steps told."""
+    return [[one.chosen.token for one in step.logprobs] for step in recorder.steps(name)]
+
+
+def pieces(recorder: Recorder, tokens: Sequence[int]) -> bytes:
+    return b"".join(map(recorder.engine.piece, tokens))
+
+
+PROBABLE = SamplingParams(seed=1, logprobs=True, n_probs=1)
+HOLDS = ("w0009 x", "never")
+"""Stop strings that hold text back and never come up."""
+
+
+def test_probabilities_come_with_the_text_that_they_are_of(recorder: Recorder) -> None:
+    recorder.run(replace(spec("a", stop=HOLDS), sampling=PROBABLE))
+    steps = recorder.steps("a")
+    assert any(step.tokens and not step.text for step in steps), "nothing was held back"
+    assert not any(step.logprobs and not step.text for step in steps)
+    whole = [token for tokens in told(recorder, "a") for token in tokens]
+    assert pieces(recorder, whole).decode() == recorder.text("a")
+
+
+def test_what_a_stop_string_hides_tells_no_probabilities(recorder: Recorder) -> None:
+    recorder.run(replace(spec("a", stop=("w0003 w0004",)), sampling=PROBABLE))
+    tokens = [token for tokens in told(recorder, "a") for token in tokens]
+    # Of the token that begins the stop string, the space before it is shown.
+    assert pieces(recorder, tokens).decode() == recorder.text("a") + "w"
+
+
+def test_a_takeover_after_any_token_tells_the_probabilities_that_are_still_to_be_told(
+    recorder: Recorder,
+) -> None:
+    one = replace(spec("a", "hi [[tokens=60]]", stop=HOLDS), sampling=PROBABLE)
+    [whole] = recorder.run(one)
+    steps = [step for step in recorder.steps("a") if step.tokens]
+    assert len(steps) == len(whole)
+    for cut in range(1, len(whole) - 1):
+        before = sum((step.logprobs for step in steps[:cut]), ())
+        recorder.run(replace(one, sampled=whole[:cut]))
+        after = sum((step.logprobs for step in recorder.steps("a")), ())
+        assert before + after == sum((step.logprobs for step in steps), ())
+
+
+def test_a_sampler_with_a_state_draws_all_of_an_earlier_attempt_again(
+    recorder: Recorder, model: GatedModel
+) -> None:
+    [whole] = recorder.run(spec("a"))
+    for sampling, drawn in ((SamplingParams(seed=1, mirostat=2), 10), (SamplingParams(seed=1), 0)):
+        model.decodes.clear()
+        [rest] = recorder.run(replace(spec("a"), sampling=sampling, sampled=whole[:10]))
+        assert whole[:10] + rest == whole
+        logits = sum(feed.samples for feeds in model.decodes for feed in feeds)
+        assert logits == drawn + len(rest)
 
 
 def test_a_stop_string_across_tokens_ends_the_answer_before_it(recorder: Recorder) -> None:

@@ -203,13 +203,13 @@ def test_what_an_interrupted_decode_has_written_is_gone(
 
     def sampled(*, interrupted: bool) -> list[int]:
         for slot in (0, 1):
-            model.open_slot(slot, spec(str(slot), prompt))
+            model.open_slot(slot, spec(str(slot), prompt), accepted=0)
             model.decode([Feed(slot, prompt[:64], 0, False)])
         if interrupted:
             with insisting(model.interrupt):
                 assert model.decode(feeds) == ()
         assert model.decode(feeds) == feeds
-        return [model.sample(slot, 0) for slot in (0, 1)]
+        return [model.sample(slot, 0).token for slot in (0, 1)]
 
     whole = sampled(interrupted=False)
     with caplog.at_level(logging.WARNING):

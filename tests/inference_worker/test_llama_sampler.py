@@ -1,6 +1,24 @@
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
 import pytest
+from engine_recorder import Recorder, recording
+
+from inference_worker.engine import SequenceSpec, TokenLogprobs
+from replay.request import SAMPLERS, SamplingParams
 
 llama_sampler = pytest.importorskip("inference_worker.llama_sampler", reason="no llama_cpp here")
+llama_engine = pytest.importorskip("inference_worker.llama_engine", reason="no llama_cpp here")
+
+MODELS_DIR = Path(os.environ.get("REPLAY_MODELS_DIR", Path(__file__).parents[2] / ".models"))
+MODEL_PATH = MODELS_DIR / "smollm2-135m-instruct.gguf"
+TOKENS = 8
+DRAWN = SamplingParams(seed=7, temperature=1.5, min_p=0.0)
+GREEDY = SamplingParams(seed=7, temperature=0)
 
 
 def test_no_position_ever_gets_the_seed_that_means_random() -> None:
@@ -8,3 +26,152 @@ def test_no_position_ever_gets_the_seed_that_means_random() -> None:
     seeds = [position_seed(seed, index) for seed in range(50) for index in range(50)]
     assert len(set(seeds)) > 2490
     assert max(seeds) < llama_sampler.RANDOM_SEED
+
+
+@pytest.fixture(scope="module")
+def recorder() -> Iterator[Recorder]:
+    if not MODEL_PATH.exists():
+        if os.environ.get("REPLAY_REQUIRE_MODEL") == "1":
+            pytest.fail(f"there is no model at {MODEL_PATH}")
+        pytest.skip("the default model is not here (make setup obtains it)")
+    settings = llama_engine.LlamaSettings(
+        MODEL_PATH, "smollm2", slots=4, context_tokens=256, threads=1
+    )
+    with recording(llama_engine.open_llama_engine(settings)) as recorder:
+        yield recorder
+
+
+def tokens_of(recorder: Recorder, text: str) -> list[int]:
+    return recorder.engine.tokenize(text, add_special=False, parse_special=False)
+
+
+def spec(recorder: Recorder, name: str, sampling: SamplingParams, **more: Any) -> SequenceSpec:
+    prompt = tuple(tokens_of(recorder, "la la la. He said: la la la. She said:"))
+    return SequenceSpec(name, prompt, sampling, **{"max_tokens": TOKENS, **more})
+
+
+def runs(recorder: Recorder, *samplings: SamplingParams) -> list[tuple[int, ...]]:
+    return recorder.run(*(spec(recorder, f"{n}", one) for n, one in enumerate(samplings)))
+
+
+def told(recorder: Recorder, name: str) -> tuple[TokenLogprobs, ...]:
+    return tuple(one for step in recorder.steps(name) for one in step.logprobs)
+
+
+CHANGES = {
+    "top_k": {"top_k": 1},
+    "top_p": {"top_p": 0.01},
+    "min_p": {"min_p": 1.0},
+    "typical_p": {"typical_p": 0.01},
+    "top_n_sigma": {"top_n_sigma": 0.01},
+    "xtc": {"xtc_probability": 1.0, "xtc_threshold": 0.01},
+    "dynatemp": {"dynatemp_range": 1.5, "dynatemp_exponent": 4.0},
+    "penalties": {"repeat_penalty": 2.0, "frequency_penalty": 1.0},
+    "dry": {"dry_multiplier": 50.0, "dry_allowed_length": 1, "dry_sequence_breakers": ("\n",)},
+    "mirostat": {"mirostat": 1, "mirostat_tau": 1.0, "mirostat_eta": 0.9},
+    "mirostat_v2": {"mirostat": 2, "mirostat_tau": 1.0, "mirostat_eta": 0.9},
+    "adaptive_p": {"samplers": (*SAMPLERS, "adaptive_p"), "adaptive_target": 0.3},
+    "samplers": {"samplers": ("temperature",)},
+}
+
+
+@pytest.mark.parametrize("told", CHANGES.values(), ids=CHANGES.keys())
+def test_each_sampler_changes_the_answer_reproducibly(
+    recorder: Recorder, told: dict[str, Any]
+) -> None:
+    changed = replace(DRAWN, **told)
+    plain, one, two = runs(recorder, DRAWN, changed, changed)
+    assert one == two != plain
+
+
+@pytest.mark.parametrize("name", ["top_k", "top_p", "min_p", "top_n_sigma"])
+def test_what_leaves_only_the_best_is_greedy(recorder: Recorder, name: str) -> None:
+    greedy, narrow = runs(recorder, GREEDY, replace(DRAWN, **CHANGES[name]))
+    assert narrow == greedy
+
+
+def test_the_order_of_samplers_matters(recorder: Recorder) -> None:
+    # Of the best token alone, xtc leaves out nothing.
+    xtc = {"xtc_probability": 1.0, "xtc_threshold": 0.01, "top_k": 1}
+    greedy, before, after = runs(
+        recorder,
+        GREEDY,
+        replace(DRAWN, samplers=("xtc", "top_k"), **xtc),
+        replace(DRAWN, samplers=("top_k", "xtc"), **xtc),
+    )
+    assert after == greedy != before
+
+
+def test_samplers_that_are_not_named_do_nothing(recorder: Recorder) -> None:
+    one, two = runs(
+        recorder,
+        replace(DRAWN, samplers=("top_k",), repeat_penalty=2.0, temperature=0.1, dry_multiplier=9),
+        replace(DRAWN, samplers=("top_k",)),
+    )
+    assert one == two
+
+
+def test_a_bias_forces_or_bans_a_token(recorder: Recorder) -> None:
+    [greedy] = runs(recorder, GREEDY)
+    forced, banned = runs(
+        recorder,
+        replace(DRAWN, logit_bias=((99, 100.0),)),
+        replace(GREEDY, logit_bias=((greedy[0], None), (greedy[1], None))),
+    )
+    assert set(forced) == {99}
+    assert not {greedy[0], greedy[1]} & set(banned)
+
+
+STATES = ("xtc", "dry", "penalties", "mirostat", "mirostat_v2", "adaptive_p")
+
+
+@pytest.mark.parametrize("name", STATES)
+def test_a_takeover_goes_on_as_it_would_have(recorder: Recorder, name: str) -> None:
+    sampling = replace(DRAWN, logprobs=True, n_probs=2, post_sampling_probs=True, **CHANGES[name])
+    [whole] = runs(recorder, sampling)
+    probable = told(recorder, "0")
+    for cut in (1, TOKENS - 2):
+        [rest] = recorder.run(spec(recorder, "0", sampling, sampled=whole[:cut]))
+        assert whole[:cut] + rest == whole
+        shown = len(told(recorder, "0"))
+        assert told(recorder, "0") == probable[len(probable) - shown :]
+
+
+def test_logprobs_are_the_models_whatever_the_samplers_do(recorder: Recorder) -> None:
+    sampling = replace(GREEDY, logprobs=True, n_probs=3)
+    [tokens] = runs(recorder, sampling)
+    greedy = told(recorder, "0")
+    assert [one.chosen.token for one in greedy] == list(tokens)
+    for one in greedy:
+        assert one.chosen == one.top[0]
+        logs = [candidate.likelihood for candidate in one.top]
+        assert len(logs) == 3 and logs == sorted(logs, reverse=True)
+        assert 0 < sum(map(math.exp, logs)) <= 1
+        assert one.chosen.piece == recorder.engine.piece(one.chosen.token)
+    runs(recorder, replace(sampling, logit_bias=((99, 100.0),)))
+    forced = told(recorder, "0")[0]
+    assert forced.top == greedy[0].top
+    assert forced.chosen.token == 99
+    assert forced.chosen.likelihood < forced.top[-1].likelihood
+
+
+def test_probabilities_after_sampling_are_those_it_was_drawn_with(recorder: Recorder) -> None:
+    post = {"logprobs": True, "n_probs": 5, "post_sampling_probs": True}
+    runs(recorder, replace(DRAWN, top_k=2, top_p=1.0, **post), replace(GREEDY, **post))
+    for one in told(recorder, "0"):
+        assert len(one.top) <= 2
+        assert sum(candidate.likelihood for candidate in one.top) == pytest.approx(1, abs=1e-4)
+        assert one.chosen in one.top
+    for one in told(recorder, "1"):
+        assert one.top == (one.chosen,)
+        assert one.chosen.likelihood == 1
+
+
+def test_asking_for_probabilities_changes_no_draw(recorder: Recorder) -> None:
+    plain, before, after = runs(
+        recorder,
+        DRAWN,
+        replace(DRAWN, logprobs=True, n_probs=1),
+        replace(DRAWN, logprobs=True, post_sampling_probs=True),
+    )
+    assert plain == before == after

@@ -21,6 +21,7 @@ from replay import keys
 from replay.prepare import QUESTION_TTL_S, Answer, Prepared, Question, Refused
 from replay.redis_connections import SOCKET_TIMEOUT_S
 from replay.redis_plane import connect
+from replay.request import LogitBias
 
 pytestmark = pytest.mark.anyio
 LIMIT_S = 10.0
@@ -41,6 +42,21 @@ def asked(engine: BatchEngine, *messages: Any) -> Prepared | Refused:
 def test_a_prompt_is_answered_with_its_tokens_and_how_they_are_fed(engine: BatchEngine) -> None:
     found = asked(engine, *HELLO)
     assert found == Prepared(tuple(engine.prompt_tokens(HELLO)), 128, engine.model.sha256 or "")
+
+
+def test_a_bias_on_a_text_is_one_on_each_of_its_tokens(engine: BatchEngine) -> None:
+    biases: tuple[LogitBias, ...] = (("ab", None), (3, 0.5))
+    found = prepared(engine, Question("q", "n", "m", HELLO, biases), 128)
+    assert isinstance(found, Prepared)
+    assert found.logit_bias == ((ord("a"), None), (ord("b"), None), (3, 0.5))
+
+
+@pytest.mark.parametrize("token", [-1, 10**6])
+def test_a_bias_on_a_token_that_there_is_not_is_refused(engine: BatchEngine, token: int) -> None:
+    found = prepared(engine, Question("q", "n", "m", HELLO, ((token, 1.0),)), 128)
+    assert isinstance(found, Refused)
+    assert (found.kind, found.param) == ("invalid", "logit_bias")
+    assert f"no token {token}" in found.message
 
 
 @pytest.mark.parametrize("room", [1, 0, -1])

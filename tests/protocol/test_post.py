@@ -58,14 +58,18 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"seed": True}, "seed"),
     ({"sse_ping_interval": -2}, "sse_ping_interval"),
     ({"model": 7}, "model"),
+    ({"logprobs": "yes"}, "logprobs"),
+    ({"top_logprobs": 3}, "top_logprobs"),
+    ({"samplers": ["warp"]}, "samplers"),
+    ({"logit_bias": [1]}, "logit_bias"),
+    ({"dry_sequence_breakers": []}, "dry_sequence_breakers"),
 ]
 NOT_BUILT: list[tuple[dict[str, Any], str]] = [
     ({"tools": [{"type": "function"}]}, "tools"),
     ({"response_format": {"type": "json_object"}}, "response_format"),
     ({"grammar": 'root ::= "a"'}, "grammar"),
-    ({"logprobs": True}, "logprobs"),
-    ({"logit_bias": {"1": 1}}, "logit_bias"),
     ({"n": 2}, "n"),
+    ({"t_max_predict_ms": 5}, "t_max_predict_ms"),
 ]
 
 

@@ -10,12 +10,13 @@ from hypothesis import strategies as st
 
 from replay.prepare import Answer, Prepared, Question, Refused
 
-PREPARED = Prepared((1, 2**32 - 1), 128, "aa")
+BIASES = ((3, None), ("\u6f22", 0.5))
+PREPARED = Prepared((1, 2**32 - 1), 128, "aa", BIASES)
 REFUSED = Refused("context", "too long", prompt_tokens=9, context_tokens=8)
 
 
 def test_a_question_comes_back() -> None:
-    question = Question("q", "node", "m", ({"role": "user", "content": "\u6f22\ud800"},))
+    question = Question("q", "node", "m", ({"role": "user", "content": "\u6f22\ud800"},), BIASES)
     assert Question.from_json(question.to_json().encode()) == question
 
 
@@ -41,3 +42,13 @@ def test_an_answer_of_a_newer_version_is_read(result: Prepared | Refused) -> Non
     raw["colour"] = 1
     raw.get("prepared", raw.get("refused"))["colour"] = 1
     assert Answer.from_json(json.dumps(raw)) == Answer("q", result)
+
+
+def test_what_an_older_version_does_not_write_of_biases_is_none() -> None:
+    question, answer = (
+        json.loads(Question("q", "n", "m", ()).to_json()),
+        json.loads(Answer("q", Prepared((1,), 128)).to_json()),
+    )
+    del question["logit_bias"], answer["prepared"]["logit_bias"]
+    assert Question.from_json(json.dumps(question)).logit_bias == ()
+    assert Answer.from_json(json.dumps(answer)).result == Prepared((1,), 128)

@@ -16,7 +16,14 @@ FULL = GenerationRequest(
     dialect="openai.chat",
     model="org/m:Q4",
     messages=MESSAGES,
-    sampling=SamplingParams(seed=2**32 - 1, temperature=0.0, ignore_eos=True),
+    sampling=SamplingParams(
+        seed=2**32 - 1,
+        temperature=0.0,
+        samplers=("xtc", "top_k"),
+        dry_sequence_breakers=("\u6f22",),
+        logit_bias=((3, None), ("a", -0.5)),
+        ignore_eos=True,
+    ),
     stop=("a", "\n\n"),
     max_tokens=0,
     render=RenderOptions(stream=False, include_usage=True, timings_per_token=True),
@@ -68,3 +75,23 @@ def test_a_request_without_a_concrete_seed_is_refused() -> None:
     raw = {"dialect": "openai.chat", "model": "m", "messages": [], "sampling": {}}
     with pytest.raises(TypeError):
         GenerationRequest.from_json(json.dumps(raw))
+
+
+@pytest.mark.parametrize(
+    ("told", "chooser", "is_stateful"),
+    [
+        ({}, "dist", False),
+        ({"temperature": 0.0}, "greedy", False),
+        ({"temperature": 0.0, "samplers": ("top_k",)}, "dist", False),
+        ({"mirostat": 2}, "mirostat", True),
+        ({"mirostat": 1, "temperature": 0.0}, "greedy", False),
+        ({"adaptive_target": 0.5}, "dist", False),
+        ({"adaptive_target": 0.5, "samplers": ("adaptive_p",)}, "adaptive_p", True),
+        ({"adaptive_target": -1.0, "samplers": ("adaptive_p",)}, "dist", False),
+    ],
+)
+def test_what_chooses_and_whether_it_remembers(
+    told: dict[str, Any], chooser: str, is_stateful: bool
+) -> None:
+    sampling = SamplingParams(seed=1, **told)
+    assert (sampling.chooser, sampling.is_stateful) == (chooser, is_stateful)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference_worker.engine import Finish, FinishReason, Timings
+from inference_worker.engine import Candidate, Finish, FinishReason, Timings, TokenLogprobs
 from inference_worker.rendering import renderer_of
 from inference_worker.rendering.openai_chat import ChatRenderer
 from replay.frames import LONE_SURROGATE
@@ -32,6 +32,7 @@ BASE = (
     b'"created":1700000000,"id":"chatcmpl-1","model":"org/m",'
     b'"system_fingerprint":"b1-replay-cluster","object":"chat.completion.chunk"'
 )
+SAMPLING = SamplingParams(seed=0)
 STOP = Finish(FinishReason.STOP)
 TIMINGS = Timings(prompt_n=4, prompt_ms=2.0, predicted_n=3, predicted_ms=10.0, cache_n=1)
 TOLD = (
@@ -68,7 +69,7 @@ def finished(reason: str, more: bytes = b"") -> bytes:
 
 
 def chat(**options: Any) -> ChatRenderer:
-    return ChatRenderer(RECORD, RenderOptions(**options))
+    return ChatRenderer(RECORD, RenderOptions(**options), SAMPLING)
 
 
 def chunks(body: bytes) -> list[dict[str, Any]]:
@@ -135,6 +136,35 @@ def test_an_answer_without_text_has_a_role_and_a_finish() -> None:
     assert renderer.finish(STOP, tokens=1, timings=None) == finished("stop") + b"data: [DONE]\n\n"
 
 
+BIKE = Candidate(7, "\U0001f6b2".encode()[:2], -0.25)
+TOLD_OF = [
+    TokenLogprobs(BIKE, (BIKE, Candidate(2, b" a", -1.5))),
+    TokenLogprobs(Candidate(8, "\U0001f6b2".encode()[2:] + b"!", 0.0), ()),
+]
+HALF_A_BIKE = b'"id":7,"token":"","bytes":[240,159]'
+
+
+@pytest.mark.parametrize(
+    ("is_post", "name", "top"),
+    [(False, b"logprob", b"top_logprobs"), (True, b"prob", b"top_probs")],
+)
+def test_probabilities_are_told_with_the_text_of_their_tokens(
+    is_post: bool, name: bytes, top: bytes
+) -> None:
+    sampling = SamplingParams(seed=0, logprobs=True, n_probs=2, post_sampling_probs=is_post)
+    renderer = ChatRenderer(RECORD, RenderOptions(), sampling)
+    assert renderer.step("", tokens=1, timings=None) == ROLE
+    body = renderer.step("\U0001f6b2!", tokens=2, timings=None, logprobs=TOLD_OF)
+    told = (
+        b'"logprobs":{"content":[{' + HALF_A_BIKE + b',"%s":-0.25,"%s":[' % (name, top)
+        + b"{" + HALF_A_BIKE + b',"%s":-0.25},' % name
+        + b'{"id":2,"token":" a","bytes":[32,97],"%s":-1.5}]},' % name
+        + b'{"id":8,"token":"\xef\xbf\xbd\xef\xbf\xbd!","bytes":[154,178,33],'
+        + b'"%s":0.0,"%s":[]}]}' % (name, top)
+    )  # fmt: skip
+    assert body == content("\U0001f6b2!").replace(b'"}}],', b'"},' + told + b"}],")
+
+
 def test_the_role_is_said_once() -> None:
     renderer = chat()
     body = b"".join(renderer.step("x", tokens=n, timings=None) for n in range(5))
@@ -149,7 +179,7 @@ def test_lone_surrogates_become_replacement_characters() -> None:
 
 
 def test_a_name_that_is_no_text_is_mended_too() -> None:
-    renderer = ChatRenderer(replace(RECORD, model="m\ud800"), RenderOptions())
+    renderer = ChatRenderer(replace(RECORD, model="m\ud800"), RenderOptions(), SAMPLING)
     assert b'"model":"m\xef\xbf\xbd"' in renderer.step("a", tokens=1, timings=None)
 
 
@@ -164,7 +194,7 @@ steps = st.lists(st.tuples(st.text(st.characters(), max_size=8), st.integers(0, 
 
 
 def rendered(texts: list[tuple[str, int]], options: RenderOptions) -> bytes:
-    renderer = ChatRenderer(RECORD, options)
+    renderer = ChatRenderer(RECORD, options, SAMPLING)
     body, count = b"", 0
     for text, tokens in texts:
         count += tokens
