@@ -177,8 +177,7 @@ class Subscription:
         )
         if not confirmed.done():
             return
-        self._is_reset = True
-        self._on_reset()
+        self._reset()
         while not wire.closed.done():
             wire.answered = False
             wire.send("PING")
@@ -188,9 +187,15 @@ class Subscription:
             if self._sentinels and await self._sentinels.have_moved_from(self._place):
                 return
 
+    def _reset(self) -> None:
+        self._is_reset = True
+        self._on_reset()
+
     def _on_push(self, reply: Any) -> None:
         kind = reply[0]
-        if kind == b"message" and self._is_reset:
+        if kind == b"message":
+            if not self._is_reset:
+                self._reset()
             self._on_message(reply[1].decode(), reply[2])
         elif kind == b"subscribe":
             self._on_confirmed(reply[1].decode())
