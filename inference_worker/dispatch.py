@@ -22,6 +22,7 @@ from replay import keys
 from replay.errors import LogUnavailable
 from replay.identity import SessionRef, encode
 from replay.log import Look
+from replay.outage import Outage
 from replay.queue import JOB, JOB_TTL_S, QUEUE_TTL_S, due_at, job_id
 from replay.redis_plane import pool
 
@@ -76,19 +77,20 @@ class Dispatch:
         """Polls one model's queue until it is cancelled, also while Redis is away."""
         model = engine.model.name
         wake = self._wakes.setdefault(model, asyncio.Event())
-        worker = self._worker(engine)
+        worker, outage = self._worker(engine), Outage(logger, f"queue of {model}")
         try:
             while True:
                 try:
                     picked = await self._poll(worker, engine)
                 except (RedisError, OSError) as error:
-                    logger.warning("queue of %s: %s", model, error)
+                    outage.goes_on(error)
                     await asyncio.sleep(RETRY_S)
                     await _started(worker)
                     # An error between arq's counting and its picking leaves it counting one job
                     # for ever, and with one at a time it would never pick again.
                     worker = self._worker(engine)
                     continue
+                outage.is_over()
                 if not picked:
                     await _first(wake.wait(), POLL_INTERVAL_S)
                     wake.clear()

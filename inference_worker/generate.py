@@ -40,6 +40,7 @@ from replay.log import (
     Claim,
     ClaimStatus,
 )
+from replay.outage import Outage
 from replay.records import Reason, SessionRecord, State, Token
 from replay.request import GenerationRequest
 
@@ -154,6 +155,7 @@ class Sessions:
 
     async def keep_leases(self) -> None:
         """Renews the leases until it is cancelled; a lost one stops its sequence."""
+        outage = Outage(logger, "leases are not renewed")
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._lease_s / 3):
@@ -165,8 +167,9 @@ class Sessions:
                     claims, self._lease_s, beside=max(0, len(self._running) - 1)
                 )
             except LogUnavailable as error:
-                logger.warning("leases are not renewed: %s", error)
+                outage.goes_on(error)
                 continue
+            outage.is_over()
             for claim, status in zip(claims, statuses, strict=True):
                 if isinstance(status, ClaimStatus) and not self._producer.renewed(claim, status):
                     self._lose(claim, AppendStatus(status))

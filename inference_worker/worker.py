@@ -27,6 +27,7 @@ from replay.cluster import HEARTBEAT_S, Directory, ModelRecord, WorkerRecord
 from replay.compaction import Compactor
 from replay.errors import LogUnavailable
 from replay.identity import SessionRef, decode, encode
+from replay.outage import Outage
 from replay.redis_log import RedisLog
 from replay.redis_plane import connect, connect_queue, translated
 from replay.redis_policy import START_S, check_policies
@@ -178,11 +179,13 @@ class Worker:
             await self._redis.publish(keys.channel(ref), b"r")
 
     async def _beat(self) -> None:
+        outage = Outage(logger, "no heartbeat")
         while True:
             try:
                 await self._directory.beat_worker(self._now())
+                outage.is_over()
             except LogUnavailable as error:
-                logger.warning("no heartbeat: %s", error)
+                outage.goes_on(error)
             await asyncio.sleep(HEARTBEAT_S)
 
     def _now(self) -> WorkerRecord:

@@ -25,6 +25,7 @@ from replay.compaction import SETTLED_S, TAKEN_S, Compactor
 from replay.errors import LogUnavailable
 from replay.identity import SessionRef
 from replay.log import Due, Leases, Look
+from replay.outage import Outage
 from replay.records import State
 
 SWEEP_INTERVAL_S = 0.5
@@ -145,15 +146,13 @@ class Sweeper:
 
     async def run(self) -> None:
         """Sweeps until it is cancelled; a log that is away is asked again."""
-        away = False
+        outage = Outage(logger, "the sweep waits")
         while True:
             try:
                 await self.sweep()
-                away = False
+                outage.is_over()
             except LogUnavailable as error:
-                if not away:
-                    logger.warning("the sweep waits: %s", error)
-                away = True
+                outage.goes_on(error)
             await asyncio.sleep(SUSPECT_INTERVAL_S if self._suspicions else SWEEP_INTERVAL_S)
 
     async def sweep(self) -> None:
