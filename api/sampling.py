@@ -14,7 +14,9 @@ LAST_N_MAX = 1 << 20
 
 SAMPLERS_MAX = 32
 BREAKERS_MAX = 16
-"""The worker looks through its vocabulary for each of them."""
+LONG_BREAKERS_MAX = 4
+"""Of more than one character: a worker may look for such a one in its vocabulary for 0.6 s, while
+all that it runs waits."""
 
 BREAKER_CHARACTERS_MAX = 40
 LOGIT_BIASES_MAX = 1024
@@ -113,6 +115,11 @@ def _breakers(value: Any) -> tuple[str, ...]:
                 "Field 'dry_sequence_breakers': a string must have 1 to "
                 f"{BREAKER_CHARACTERS_MAX} characters"
             )
+    if sum(len(breaker) > 1 for breaker in value) > LONG_BREAKERS_MAX:
+        raise RequestInvalid(
+            f"Field 'dry_sequence_breakers': more than {LONG_BREAKERS_MAX} strings "
+            "of more than one character"
+        )
     return tuple(value)
 
 

@@ -89,6 +89,7 @@ class LlamaModel:
             b"" if token in self._end_tokens else _piece(self._vocab, token)
             for token in range(self._info.vocabulary_tokens)
         ]
+        self._vocabulary = Vocabulary(self._vocab, self._pieces, self._end_tokens)
         self._template = ChatTemplate(
             self._info.chat_template, bos_text=self._info.bos_text, eos_text=self._info.eos_text
         )
@@ -141,7 +142,7 @@ class LlamaModel:
         self._forget(slot, 0)
         self._samplers[slot] = Sampler(
             spec.sampling,
-            Vocabulary(self._vocab, self._pieces, self._end_tokens),
+            self._vocabulary,
             history=spec.prompt + spec.sampled[:accepted],
         )
 
@@ -179,6 +180,7 @@ class LlamaModel:
         """Frees samplers, batch, context and model; once only."""
         for slot in tuple(self._samplers):
             self.close_slot(slot)
+        self._vocabulary.close()
         with self._vocab_lock:
             llama_cpp.llama_batch_free(self._batch)
             llama_cpp.llama_free(self._context)

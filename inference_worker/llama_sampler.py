@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import llama_cpp
@@ -22,6 +21,9 @@ RANDOM_SEED = 0xFFFFFFFF
 
 MIROSTAT_CANDIDATES = 100
 """How many tokens mirostat's first version estimates from, as in llama.cpp."""
+
+DRY_PROTOTYPES_MAX = 4
+"""One that looks back 2**20 tokens has some 12 MB."""
 
 LIKELIHOOD_DIGITS = 6
 LIKELIHOOD_MIN = -3.4e38
@@ -40,13 +42,46 @@ def position_seed(seed: int, index: int) -> int:
     return ((mixed ^ (mixed >> 31)) >> 32) % RANDOM_SEED
 
 
-@dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """llama.cpp's vocabulary, what each token shows, and which tokens end an answer."""
+    """llama.cpp's vocabulary, what each token shows, and which tokens end an answer.
 
-    pointer: Any
-    pieces: Sequence[bytes]
-    end_tokens: frozenset[int]
+    It keeps DRY samplers to clone: a new one looks for its breakers in every token, which of 49,000
+    tokens takes 3 ms for a breaker of one character and up to 0.6 s for a longer one. Owned by the
+    batch loop's thread; close it before the model.
+    """
+
+    def __init__(self, pointer: Any, pieces: Sequence[bytes], end_tokens: frozenset[int]) -> None:
+        self.pointer = pointer
+        self.pieces = pieces
+        self.end_tokens = end_tokens
+        self._dry: dict[tuple[Any, ...], Any] = {}
+
+    def dry(self, sampling: SamplingParams) -> Any:
+        """A DRY sampler that has seen nothing."""
+        settings = (
+            sampling.dry_multiplier,
+            sampling.dry_base,
+            sampling.dry_allowed_length,
+            sampling.dry_penalty_last_n,
+        )
+        key = (*settings, sampling.dry_sequence_breakers)
+        prototype = self._dry.pop(key, None)
+        if prototype is None:
+            breakers = [text.encode("utf-8", "replace") for text in sampling.dry_sequence_breakers]
+            texts = (ctypes.c_char_p * len(breakers))(*breakers)
+            prototype = llama_cpp.llama_sampler_init_dry(
+                self.pointer, *settings, texts, len(breakers)
+            )
+        self._dry[key] = prototype  # the last one used is the last to go
+        if len(self._dry) > DRY_PROTOTYPES_MAX:
+            llama_cpp.llama_sampler_free(self._dry.pop(next(iter(self._dry))))
+        return llama_cpp.llama_sampler_clone(prototype)
+
+    def close(self) -> None:
+        """Frees what is kept; once only."""
+        for prototype in self._dry.values():
+            llama_cpp.llama_sampler_free(prototype)
+        self._dry.clear()
 
 
 class Sampler:
@@ -213,19 +248,6 @@ def _logit_bias(sampling: SamplingParams, vocabulary: Vocabulary, seed: int) -> 
     return llama_cpp.llama_sampler_init_logit_bias(len(vocabulary.pieces), len(biases), array)
 
 
-def _dry(sampling: SamplingParams, vocabulary: Vocabulary, seed: int) -> Any:
-    breakers = [text.encode("utf-8", "replace") for text in sampling.dry_sequence_breakers]
-    return llama_cpp.llama_sampler_init_dry(
-        vocabulary.pointer,
-        sampling.dry_multiplier,
-        sampling.dry_base,
-        sampling.dry_allowed_length,
-        sampling.dry_penalty_last_n,
-        (ctypes.c_char_p * len(breakers))(*breakers),
-        len(breakers),
-    )
-
-
 def _mirostat(sampling: SamplingParams, vocabulary: Vocabulary, seed: int) -> Any:
     tau, eta = sampling.mirostat_tau, sampling.mirostat_eta
     if sampling.mirostat == 1:
@@ -243,7 +265,7 @@ _MAKERS: Mapping[str, Callable[[SamplingParams, Vocabulary, int], Any]] = {
         s.frequency_penalty,
         s.presence_penalty,
     ),
-    "dry": _dry,
+    "dry": lambda s, vocabulary, _: vocabulary.dry(s),
     "top_n_sigma": lambda s, _, __: llama_cpp.llama_sampler_init_top_n_sigma(s.top_n_sigma),
     "top_k": lambda s, _, __: llama_cpp.llama_sampler_init_top_k(s.top_k),
     "typ_p": lambda s, _, __: llama_cpp.llama_sampler_init_typical(s.typical_p, s.min_keep),

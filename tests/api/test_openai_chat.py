@@ -191,6 +191,12 @@ def test_samplers_are_names_or_letters() -> None:
     assert f"more than {SAMPLERS_MAX}" in mistake(samplers="k" * 33)
 
 
+@pytest.mark.parametrize("given", [["a"] * 17, ["ab"] * 5, ["a" * 41], [""]])
+def test_sequence_breakers_are_limited(given: list[str]) -> None:
+    assert parsed(dry_sequence_breakers=["ab"] * 4 + ["c"] * 12)
+    assert mistake(dry_sequence_breakers=given).startswith("Field 'dry_sequence_breakers': ")
+
+
 @pytest.mark.parametrize(
     ("given", "kept"),
     [
