@@ -32,6 +32,15 @@ async def _record(cluster: Cluster, ref: SessionRef, state: State) -> SessionRec
     raise AssertionError(f"{ref} did not become {state}")
 
 
+def told_of(body: bytes) -> str:
+    """What the tokens show whose probabilities were told."""
+    choices = [choice for frame in frames_of(body) for choice in frame["choices"]]
+    told = [
+        one for choice in choices if "logprobs" in choice for one in choice["logprobs"]["content"]
+    ]
+    return b"".join(bytes(one["bytes"]) for one in told).decode()
+
+
 async def test_a_session_is_generated_and_stored_with_its_tokens(redis_url: str) -> None:
     async with running(redis_url) as cluster:
         ref = await cluster.post("c", FAST)
@@ -148,8 +157,9 @@ async def test_a_session_whose_producer_died_is_gone_on_with(redis_url: str) -> 
 
 async def test_a_worker_that_ends_hands_its_sessions_over(redis_url: str) -> None:
     slow = "[[tokens=60 rate=40]]"
+    sampling = SamplingParams(seed=1, logprobs=True)
     async with running(redis_url, worker="w1") as cluster:
-        ref = await cluster.post("c", slow)
+        ref = await cluster.post("c", slow, sampling=sampling, stop=("w0003 x",))
         await _record(cluster, ref, State.RUNNING)
     async with running(redis_url, worker="w2") as cluster:
         record = await cluster.log.record(ref)
@@ -159,6 +169,7 @@ async def test_a_worker_that_ends_hands_its_sessions_over(redis_url: str) -> Non
         assert end.state is State.COMPLETED
         assert text_of(body) == scripted_answer(record.prompt, SamplingParams(seed=1))
         assert frames_of(body)[-1]["usage"]["completion_tokens"] == 60
+        assert told_of(body) == text_of(body)
 
 
 async def test_a_worker_that_was_fenced_stops_its_sequence(redis_url: str) -> None:
