@@ -272,7 +272,9 @@ def _of_chain(
             yield f"I4 {who}: no such session is left"
     elif fault := _difference(data, first.start, last.ended == "whole", session):
         own = session.log[: first.start] + data
-        is_told = (first.reader, first.name) in told and begins(own, session.answer.text)
+        # A plain session's client cannot come back, and so hears nothing.
+        hears = session.is_plain or (first.reader, first.name) in told
+        is_told = hears and begins(own, session.answer.text)
         is_over = last.ended == "whole" and completes(own, session.answer.text)
         if not (allowed.loses_data and (is_told or is_over)):
             yield fault.replace("WHO", who)

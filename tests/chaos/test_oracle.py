@@ -176,6 +176,13 @@ EXCUSED: dict[str, tuple[Allowed, Evidence]] = {
         replace(LOSING, stopped_names=frozenset("c")),
         Evidence(sessions=[stopped()], segments=[read(0, LOG[: HALF + 70])], refusals=[TOLD]),
     ),
+    "what the client of a plain session had, who is gone": (
+        LOSING,
+        Evidence(
+            sessions=[replace(stopped("disconnected"), is_plain=True)],
+            segments=[read(0, LOG[: HALF + 70], "left")],
+        ),
+    ),
     "an end that was reached before Redis forgot it": (
         LOSING,
         Evidence(
