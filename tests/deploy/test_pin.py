@@ -9,7 +9,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from deploy import pin
+from deploy import bootstrap, pin
 from deploy.pin import Pin
 
 DEPLOY = pin.ROOT / "deploy"
@@ -43,6 +43,12 @@ def test_what_pyproject_asks_for_is_pinned_within_its_bounds(file: str) -> None:
 def test_a_node_needs_no_engine() -> None:
     assert "llama-cpp-python" not in pinned("requirements.txt")
     assert "llama-cpp-python" in pinned("requirements-worker.txt")
+
+
+def test_only_make_bench_brings_llama_server() -> None:
+    assert list(pinned(bootstrap.BENCH_REQUIREMENTS)) == ["xllamacpp"]
+    asked = [Requirement(text).name for file in DECLARED for text in DECLARED[file]]
+    assert asked.count("xllamacpp") == 1
 
 
 def test_no_package_is_pinned_twice() -> None:
