@@ -23,6 +23,7 @@ import hiredis
 import uvicorn
 import uvloop
 
+from api.protocol import KEEP_ALIVE_S
 from tests.benchmarks.companion import serve
 from tests.benchmarks.live_sessions import SLOTS, event
 
@@ -145,6 +146,7 @@ async def run(url: str) -> None:
         proxy_headers=False,
         lifespan="off",
         ws="none",
+        timeout_keep_alive=KEEP_ALIVE_S,
     )
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve())

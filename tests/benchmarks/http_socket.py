@@ -6,6 +6,7 @@ A plain blocking socket: an HTTP client library would add more than what is meas
 from __future__ import annotations
 
 import json
+import re
 import socket
 import time
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ TIMEOUT_S = 20.0
 READ_BYTES = 1 << 18
 HEADERS_END = b"\r\n\r\n"
 FINAL_CHUNK = b"0\r\n\r\n"
+CHUNK_HEAD = re.compile(rb"([0-9a-f]+)\r\n")
 
 
 @dataclass(slots=True)
@@ -30,6 +32,16 @@ class Exchange:
     def raw(self) -> bytes:
         """Everything that came, headers and chunk sizes included."""
         return b"".join(data for _, data in self.came)
+
+    @property
+    def chunked_body(self) -> bytes:
+        """The bytes of a body that came in chunks, without their sizes."""
+        rest, parts = self.raw.partition(HEADERS_END)[2], list[bytes]()
+        while found := CHUNK_HEAD.match(rest):
+            size = int(found[1], 16)
+            parts.append(rest[found.end() : found.end() + size])
+            rest = rest[found.end() + size + 2 :]
+        return b"".join(parts)
 
     @property
     def took_s(self) -> float:
@@ -95,7 +107,7 @@ class HttpSocket:
         left = _length(head)
         while left > 0:
             left -= len(self._receive(exchange))
-        tail = head[-len(FINAL_CHUNK) :]
+        tail = head.partition(HEADERS_END)[2][-len(FINAL_CHUNK) :]
         while left < 0 and tail != FINAL_CHUNK:
             tail = (tail + self._receive(exchange))[-len(FINAL_CHUNK) :]
         return exchange

@@ -1,18 +1,18 @@
 """How fast a finished session of 1 MB is replayed, and what it takes in Redis.
 
 The session is as a worker leaves it, some five thousand entries of a few hundred bytes, and then
-compacted. HTTP stands beside what Redis and uvicorn can, in turns.
+compacted. HTTP stands beside what Redis and uvicorn can, and beside llama-server, in turns.
 """
 
 from __future__ import annotations
 
-import re
 import socket
 import tempfile
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -23,6 +23,7 @@ from replay import keys
 from replay.identity import SessionRef
 from tests.benchmarks.companion import Companion
 from tests.benchmarks.http_socket import HEADERS_END, Exchange, HttpSocket
+from tests.benchmarks.peer import Peer, described, finished_answer
 from tests.benchmarks.report import Row
 from tests.benchmarks.usage import cpu_s
 
@@ -30,7 +31,6 @@ NAME = "replayed"
 GET = f"/v1/stream?conv_id={NAME}&from=0"
 READ_BYTES = 1 << 18
 MEGABYTE = 1_000_000
-CHUNK_HEAD = re.compile(rb"([0-9a-f]+)\r\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +78,22 @@ class Ways:
     static: HttpSocket
     client: Companion
     redis: RawRedis
+    peer: Peer | None
     path: str
     size: int
 
     def get(self, coding: str = "identity") -> float:
         """From the node."""
         return self.node.get(GET, coding=coding).took_s
+
+    def gzipped(self) -> float:
+        """From the node, for a client that accepts gzip."""
+        return self.get("gzip")
+
+    def awake(self, way: Callable[[], float]) -> float:
+        """From a node that has just answered something else, as it is with ``Peer.replay``."""
+        self.node.get("/health")
+        return way()
 
     def cpu(self, coding: str = "identity") -> float:
         """The node's own time for one."""
@@ -118,17 +128,18 @@ def measure(sizes: Sizes) -> list[Row]:
         path, size = filled["path"], filled["size"]
         node_pid = cluster.pids["api-1"]
         assert node_pid is not None
-        static = HttpSocket(f"http://127.0.0.1:{uvicorn.ask('port')}")
-        redis = RawRedis(cluster.redis_url)
-        node = HttpSocket(cluster.nodes[0])
-        ways = Ways(node, node_pid, static, client, redis, path, size)
-        before = whole(node.get(GET), size)
-        rows = entries_rows(ways, sizes.reads, sessions.ask("memory", path=path) / sizes.tokens)
-        took_s = sessions.ask("compact", path=path)
-        assert whole(node.get(GET), size) == whole(node.get(GET, coding="gzip"), size) == before
-        rows += blocks_rows(ways, sizes.reads, sessions.ask("memory", path=path) / sizes.tokens)
-        for connection in (redis, node, static):
-            connection.close()
+        with finished_answer(size) as peer:
+            static = HttpSocket(f"http://127.0.0.1:{uvicorn.ask('port')}")
+            redis = RawRedis(cluster.redis_url)
+            node = HttpSocket(cluster.nodes[0])
+            ways = Ways(node, node_pid, static, client, redis, peer, path, size)
+            before = whole(node.get(GET), size)
+            rows = entries_rows(ways, sizes.reads, sessions.ask("memory", path=path) / sizes.tokens)
+            took_s = sessions.ask("compact", path=path)
+            assert whole(node.get(GET), size) == whole(node.get(GET, coding="gzip"), size) == before
+            rows += blocks_rows(ways, sizes.reads, sessions.ask("memory", path=path) / sizes.tokens)
+            for connection in (redis, node, static):
+                connection.close()
     return [*rows, Row("the compaction", [took_s * 1000], "ms", note=f"{size:,} bytes")]
 
 
@@ -142,17 +153,16 @@ def entries_rows(ways: Ways, reads: int, memory: float) -> list[Row]:
         *speed_rows("raw XRANGE, hiredis, one reply", xrange, ways.size, is_floor=True),
         *speed_rows("uvicorn, one static body", body, ways.size, is_floor=True),
         Row("Redis for a token, as its worker left it", [memory], "bytes"),
+        *peer_rows(ways, reads, {"GET, as its worker left it": ways.get}),
     ]
 
 
 def blocks_rows(ways: Ways, reads: int, memory: float) -> list[Row]:
     """The same session, compacted."""
 
-    def gzipped() -> float:
-        return ways.get("gzip")
-
-    get, zipped, pages, body = in_turns(reads, ways.get, gzipped, ways.pages, ways.body)
-    sent = len(unchunked(ways.node.get(GET, coding="gzip")))
+    ours = {"GET, compacted": ways.get, "GET, compacted, gzipped": ways.gzipped}
+    get, zipped, pages, body = in_turns(reads, ways.get, ways.gzipped, ways.pages, ways.body)
+    sent = len(ways.node.get(GET, coding="gzip").chunked_body)
     return [
         *speed_rows("GET, compacted", get, ways.size),
         Row("node's CPU for it", [mean_ms(reads, ways.cpu)], "ms"),
@@ -162,7 +172,25 @@ def blocks_rows(ways: Ways, reads: int, memory: float) -> list[Row]:
         *speed_rows("uvicorn, one static body", body, ways.size, is_floor=True),
         Row("bytes sent, gzipped", [100 * sent / ways.size], "% of them"),
         Row("Redis for a token, compacted", [memory], "bytes"),
+        *peer_rows(ways, reads, ours),
     ]
+
+
+def peer_rows(ways: Ways, reads: int, ours: Mapping[str, Callable[[], float]]) -> list[Row]:
+    """Ours and llama-server's replay of as many bytes, in turns."""
+    if ways.peer is None:
+        return [Row("llama-server", [], "ms", note="left out: only `make bench` installs it")]
+    before_s = cpu_s(ways.peer.pid)
+    awake = [partial(ways.awake, way) for way in ours.values()]
+    *taken, theirs = in_turns(reads, *awake, ways.peer.replay)
+    mean_s = (cpu_s(ways.peer.pid) - before_s) / reads
+    rows = speed_rows(f"{described()}, as many bytes", theirs, ways.size)
+    rows.append(Row("its CPU for it", [mean_s * 1000], "ms"))
+    for what, took in zip(ours, taken, strict=True):
+        times = [its / own for its, own in zip(theirs, took, strict=True)]
+        rows.append(Row(f"{what}, in turns with it", [own * 1000 for own in took], "ms"))
+        rows.append(Row("its time over that, pair by pair", times, "times"))
+    return rows
 
 
 def in_turns(count: int, *ways: Callable[[], float]) -> list[list[float]]:
@@ -184,19 +212,9 @@ def speed_rows(what: str, took_s: list[float], size: int, *, is_floor: bool = Fa
     ]
 
 
-def unchunked(exchange: Exchange) -> bytes:
-    """The body's bytes as they were sent. Pure."""
-    rest, parts = exchange.raw.partition(HEADERS_END)[2], list[bytes]()
-    while found := CHUNK_HEAD.match(rest):
-        size = int(found[1], 16)
-        parts.append(rest[found.end() : found.end() + size])
-        rest = rest[found.end() + size + 2 :]
-    return b"".join(parts)
-
-
 def whole(exchange: Exchange, size: int) -> bytes:
     """The session's bytes. Raises ValueError where they are not all there. Pure."""
-    body = unchunked(exchange)
+    body = exchange.chunked_body
     if b"content-encoding: gzip" in exchange.raw.partition(HEADERS_END)[0].lower():
         body = zlib.decompress(body, zlib.MAX_WBITS | 16)
     if len(body) != size:

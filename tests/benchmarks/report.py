@@ -22,7 +22,10 @@ PACKAGES = ("redis", "hiredis", "uvicorn", "uvloop", "fastapi", "arq", "llama-cp
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One figure: all its values, in ``unit``. ``is_floor``: what nothing here can be below."""
+    """One figure: all its values, in ``unit``; none where it was not measured, ``note`` says why.
+
+    ``is_floor``: what nothing here can be below.
+    """
 
     what: str
     values: Sequence[float]
@@ -37,6 +40,8 @@ class Row:
 
     def cells(self) -> tuple[str, ...]:
         """The row as the table shows it."""
+        if not self.values:
+            return (self.what, "", "", "", "0", self.note)
         one = len(self.values) == 1
         return (
             f"{'floor: ' if self.is_floor else ''}{self.what}",

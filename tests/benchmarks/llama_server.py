@@ -1,0 +1,45 @@
+"""A real llama-server on loopback, to stand beside a node. A companion.
+
+    python -m tests.benchmarks.llama_server <path of a GGUF>
+
+xllamacpp carries it, which only `make bench` installs. It listens and computes on threads of its
+own, none of which needs Python.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+import xllamacpp
+
+from tests.benchmarks.companion import serve
+
+CONTEXT_TOKENS = 4096
+
+
+def started(path: str) -> xllamacpp.Server:
+    """A server with one slot and one thread to decode, on a free port of 127.0.0.1."""
+    params = xllamacpp.CommonParams()
+    params.model.path = path
+    params.hostnames = ["127.0.0.1"]
+    params.port = 0
+    params.n_parallel = 1
+    params.n_ctx = CONTEXT_TOKENS
+    params.cpuparams.n_threads = 1  # two would spin for each other on a busy machine
+    params.verbosity = 0  # our answers have standard output to themselves
+    return xllamacpp.Server(params)
+
+
+async def run(path: str) -> None:
+    """Loads the model, then answers."""
+    server = started(path)
+
+    async def url() -> str:
+        return str(server.listening_address)
+
+    await serve({"url": url})
+
+
+if __name__ == "__main__":
+    asyncio.run(run(sys.argv[1]))
