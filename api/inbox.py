@@ -1,4 +1,4 @@
-"""Asks a worker to check a prompt, before anything of the conversation is touched.
+"""Asks a worker what needs the model's template or vocabulary.
 
 Questions go to a list that every worker with the model takes from; answers come to a list of this
 node alone. One loop takes them and wakes whoever asked.
@@ -7,7 +7,6 @@ node alone. One loop takes them and wakes whoever asked.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import secrets
 from typing import Any, Protocol
@@ -15,9 +14,8 @@ from typing import Any, Protocol
 from redis.asyncio import Redis
 
 from replay import keys
-from replay.prepare import QUESTION_TTL_S, Answer, Prepared, Question, Refused
+from replay.prepare import QUESTION_TTL_S, Answer, Asked, Question, Result
 from replay.redis_plane import translated
-from replay.request import LogitBias
 
 INBOX_WAIT_S = 2
 """How long one BLPOP waits; shorter than the client's socket timeout."""
@@ -28,13 +26,8 @@ logger = logging.getLogger(__name__)
 class Preparer(Protocol):
     """What answers for the model's side of a request."""
 
-    async def ask(
-        self,
-        model: str,
-        messages: tuple[dict[str, Any], ...],
-        logit_bias: tuple[LogitBias, ...] = (),
-    ) -> Prepared | Refused:
-        """The prompt's tokens, or why not. Raises TimeoutError and LogUnavailable."""
+    async def ask(self, model: str, asked: Asked) -> Result:
+        """The answer, or why there is none. Raises TimeoutError and LogUnavailable."""
         ...
 
 
@@ -48,17 +41,12 @@ class Inbox:
         self._redis: Any = redis
         self._node_id = node_id
         self._timeout_s = timeout_s
-        self._asked: dict[str, asyncio.Future[Prepared | Refused]] = {}
+        self._asked: dict[str, asyncio.Future[Result]] = {}
 
-    async def ask(
-        self,
-        model: str,
-        messages: tuple[dict[str, Any], ...],
-        logit_bias: tuple[LogitBias, ...] = (),
-    ) -> Prepared | Refused:
+    async def ask(self, model: str, asked: Asked) -> Result:
         """See ``Preparer``."""
-        question = Question(secrets.token_hex(8), self._node_id, model, messages, logit_bias)
-        answered: asyncio.Future[Prepared | Refused] = asyncio.get_running_loop().create_future()
+        question = Question(secrets.token_hex(8), self._node_id, model, asked)
+        answered: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._asked[question.id] = answered
         try:
             async with asyncio.timeout(self._timeout_s):
@@ -85,7 +73,7 @@ class Inbox:
     def _take(self, text: bytes) -> None:
         try:
             answer = Answer.from_json(text)
-        except (KeyError, TypeError, ValueError, json.JSONDecodeError):
+        except (KeyError, TypeError, ValueError):
             logger.warning("an answer in the inbox cannot be read")
             return
         waiting = self._asked.get(answer.id)

@@ -21,20 +21,17 @@ from api.catalog import Model
 from api.connection import Comeback
 from api.line import Line
 from api.node import Node
+from api.preparing import prepare
 from api.problems import (
-    ContextExceeded,
     ConversationBusy,
-    EngineBroken,
-    RequestInvalid,
     SessionEnded,
-    Unavailable,
 )
 from api.stream_response import SessionHead
 from replay import frames
 from replay.errors import LogUnavailable, SessionNotFound
 from replay.identity import KEYED, Conversation, SessionRef, candidates, conversation_of
 from replay.log import NOT_BEGUN, Attached, Busy, IfBusy, Opened
-from replay.prepare import Prepared, Refused
+from replay.prepare import Prepared
 from replay.records import NewSession, SessionRecord, State
 from replay.request import Dialect, GenerationRequest
 
@@ -252,27 +249,6 @@ class Opening:
         if opened.replaced is not None:
             with suppress(LogUnavailable):  # whoever takes the job finds that it has ended
                 await self._node.queue.remove(opened.replaced, dispatch=opened.replaced_dispatch)
-
-
-async def prepare(node: Node, model: Model, asked: GenerationRequest) -> Prepared:
-    """The prompt's tokens. Raises what is wrong with the prompt, and Unavailable."""
-    try:
-        result = await node.preparer.ask(model.name, asked.messages, asked.sampling.logit_bias)
-    except TimeoutError:
-        if await node.catalog.is_loading(model.name):
-            raise Unavailable("Loading model", "loading") from None
-        raise Unavailable(f"no worker answers for model '{model.name}'", "no worker") from None
-    if isinstance(result, Refused):
-        raise _refusal(result)
-    return result
-
-
-def _refusal(refused: Refused) -> Exception:
-    if refused.kind == "context":
-        return ContextExceeded(refused.message, refused.prompt_tokens, refused.context_tokens)
-    if refused.kind == "engine":
-        return EngineBroken(refused.message)
-    return RequestInvalid(f"Field '{refused.param or 'messages'}': {refused.message}")
 
 
 def _random_id() -> str:

@@ -151,6 +151,14 @@ class BatchEngine:
         """See ``Engine.piece``."""
         return self._model.piece(token)
 
+    def spelling(self, token: int) -> bytes:
+        """See ``Engine.spelling``."""
+        return self._model.spelling(token)
+
+    def prompt_text(self, messages: Seq[Message]) -> str:
+        """See ``Engine.prompt_text``."""
+        return self._model.prompt_text(messages)
+
     def prompt_tokens(self, messages: Seq[Message]) -> list[int]:
         """See ``Engine.prompt_tokens``."""
         return self._model.prompt_tokens(messages)

@@ -241,8 +241,14 @@ class Engine(Protocol):
     def piece(self, token: int) -> bytes:
         """The bytes that a token shows: none for control and end-of-generation tokens."""
 
+    def spelling(self, token: int) -> bytes:
+        """The bytes that stand for a token in a text: special ones have a name, ``<|im_end|>``."""
+
+    def prompt_text(self, messages: Sequence[Message]) -> str:
+        """The rendered chat template. Raises PromptInvalid."""
+
     def prompt_tokens(self, messages: Sequence[Message]) -> list[int]:
-        """Token ids of the rendered chat template. Raises PromptInvalid."""
+        """Token ids of ``prompt_text``, with what the tokenizer adds. Raises PromptInvalid."""
 
     def close(self) -> None:
         """Finishes what runs as stopped, joins the thread (5 s at most), frees the model."""

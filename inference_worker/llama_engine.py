@@ -90,6 +90,11 @@ class LlamaModel:
             for token in range(self._info.vocabulary_tokens)
         ]
         self._vocabulary = Vocabulary(self._vocab, self._pieces, self._end_tokens)
+        self._special_spellings = {
+            token: _piece(self._vocab, token, special=True)
+            for token, piece in enumerate(self._pieces)
+            if not piece
+        }
         self._template = ChatTemplate(
             self._info.chat_template, bos_text=self._info.bos_text, eos_text=self._info.eos_text
         )
@@ -125,13 +130,21 @@ class LlamaModel:
         """See ``Engine.piece``."""
         return self._pieces[token]
 
-    def prompt_tokens(self, messages: Sequence[Message]) -> list[int]:
-        """See ``Engine.prompt_tokens``."""
+    def spelling(self, token: int) -> bytes:
+        """See ``Engine.spelling``."""
+        return self._pieces[token] or self._special_spellings[token]
+
+    def prompt_text(self, messages: Sequence[Message]) -> str:
+        """See ``Engine.prompt_text``."""
         text = self._template.render(messages)
         if llama_cpp.llama_vocab_get_add_bos(self._vocab):
             # The tokenizer adds it: a template that writes it too would double it.
-            text = text.removeprefix(self._info.bos_text)
-        return self.tokenize(text, add_special=True, parse_special=True)
+            return text.removeprefix(self._info.bos_text)
+        return text
+
+    def prompt_tokens(self, messages: Sequence[Message]) -> list[int]:
+        """See ``Engine.prompt_tokens``."""
+        return self.tokenize(self.prompt_text(messages), add_special=True, parse_special=True)
 
     def ends(self, token: int) -> bool:
         """Whether this token ends a generation."""
@@ -312,12 +325,12 @@ def _token_text(vocab: Any, token: int) -> str:
     return str(llama_cpp.llama_vocab_get_text(vocab, token).decode("utf-8", "replace"))
 
 
-def _piece(vocab: Any, token: int) -> bytes:
+def _piece(vocab: Any, token: int, *, special: bool = False) -> bytes:
     buffer = ctypes.create_string_buffer(64)
-    length = llama_cpp.llama_token_to_piece(vocab, token, buffer, len(buffer), 0, False)
+    length = llama_cpp.llama_token_to_piece(vocab, token, buffer, len(buffer), 0, special)
     if length < 0:
         buffer = ctypes.create_string_buffer(-length)
-        length = llama_cpp.llama_token_to_piece(vocab, token, buffer, len(buffer), 0, False)
+        length = llama_cpp.llama_token_to_piece(vocab, token, buffer, len(buffer), 0, special)
     return buffer.raw[:length]
 
 

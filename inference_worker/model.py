@@ -36,8 +36,8 @@ class Draw:
 
 
 class Model(Protocol):
-    """What computes. The first four and ``interrupt`` may be called from any thread, the others by
-    the loop only."""
+    """What computes. Up to ``prompt_tokens``, and ``interrupt``, it may be called from any
+    thread; the others are the loop's."""
 
     @property
     def info(self) -> ModelInfo:
@@ -48,6 +48,12 @@ class Model(Protocol):
 
     def piece(self, token: int) -> bytes:
         """See ``Engine.piece``."""
+
+    def spelling(self, token: int) -> bytes:
+        """See ``Engine.spelling``."""
+
+    def prompt_text(self, messages: Sequence[Message]) -> str:
+        """See ``Engine.prompt_text``."""
 
     def prompt_tokens(self, messages: Sequence[Message]) -> list[int]:
         """See ``Engine.prompt_tokens``."""

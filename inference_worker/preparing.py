@@ -1,4 +1,4 @@
-"""Answers *prepare*: template and token count for a prompt, without a slot."""
+"""Answers *prepare*: what needs the template or the vocabulary, without a slot."""
 
 from __future__ import annotations
 
@@ -12,7 +12,23 @@ from redis.asyncio import Redis
 from inference_worker.engine import Engine, EngineError, PromptInvalid
 from replay import keys
 from replay.errors import LogUnavailable
-from replay.prepare import QUESTION_TTL_S, Answer, Prepared, Question, Refused
+from replay.prepare import (
+    QUESTION_TTL_S,
+    Answer,
+    Asked,
+    Chat,
+    Detokenize,
+    Piece,
+    Prepared,
+    Question,
+    Refused,
+    Render,
+    Result,
+    Text,
+    Tokenize,
+    Tokenized,
+    Unknown,
+)
 from replay.redis_plane import translated
 from replay.request import LogitBias
 
@@ -56,30 +72,50 @@ class Preparing:
         try:
             question = Question.from_json(popped[1])
             engine = self._engines[question.model]
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             logger.warning("a question that cannot be read: %r", error)
             return
-        try:
-            result = await asyncio.to_thread(prepared, engine, question, self._chunk_tokens)
-        except Exception as error:  # one question must not end all sessions of this worker
-            logger.exception("prepare failed")
-            result = Refused("engine", f"the prompt cannot be prepared: {error}")
+        text = await asyncio.to_thread(self._answer, engine, question)
         inbox = keys.inbox(question.node)
         async with translated("prepare"), self._redis.pipeline(transaction=False) as pipeline:
-            pipeline.rpush(inbox, Answer(question.id, result).to_json())
+            pipeline.rpush(inbox, text)
             pipeline.expire(inbox, QUESTION_TTL_S)
             await pipeline.execute()
 
+    def _answer(self, engine: Engine, question: Question) -> str:
+        result: Result
+        try:
+            result = result_of(engine, question.asked, self._chunk_tokens)
+        except Exception as error:  # one question must not end all sessions of this worker
+            logger.exception("prepare failed")
+            result = Refused("engine", f"this cannot be prepared: {error}")
+        return Answer(question.id, result).to_json()
 
-def prepared(engine: Engine, question: Question, chunk_tokens: int) -> Prepared | Refused:
-    """The prompt's tokens, or why there can be no answer to it."""
-    limit = engine.model.context_tokens
+
+def result_of(engine: Engine, asked: Asked, chunk_tokens: int) -> Result:
+    """What a question is answered with, or why there can be no answer to it."""
     try:
-        prompt = engine.prompt_tokens(question.messages)
+        match asked:
+            case Chat():
+                return prepared(engine, asked, chunk_tokens)
+            case Render():
+                return Text(engine.prompt_text(asked.messages))
+            case Tokenize():
+                return tokenized(engine, asked)
+            case Detokenize():
+                return detokenized(engine, asked)
+            case Unknown():
+                return Refused("unknown", f"this worker does not know how to {asked.kind}")
     except PromptInvalid as error:
         return Refused("invalid", str(error), param=error.field)
     except EngineError as error:
         return Refused("engine", str(error))
+
+
+def prepared(engine: Engine, asked: Chat, chunk_tokens: int) -> Prepared | Refused:
+    """The prompt's tokens, where they leave room for an answer. Raises EngineError."""
+    limit = engine.model.context_tokens
+    prompt = engine.prompt_tokens(asked.messages)
     if not prompt:
         return Refused("invalid", "the prompt is empty", param="messages")
     if len(prompt) >= limit:
@@ -89,7 +125,7 @@ def prepared(engine: Engine, question: Question, chunk_tokens: int) -> Prepared 
         )
         return Refused("context", message, prompt_tokens=len(prompt), context_tokens=limit)
     try:
-        biases = tuple(_token_biases(engine, question.logit_bias))
+        biases = tuple(_token_biases(engine, asked.logit_bias))
     except ValueError as error:
         return Refused("invalid", str(error), param="logit_bias")
     return Prepared(tuple(prompt), chunk_tokens, engine.model.sha256 or "", biases)
@@ -106,3 +142,29 @@ def _token_biases(engine: Engine, biases: Sequence[LogitBias]) -> Iterator[Logit
             yield token, bias
         else:
             raise ValueError(f"there is no token {token}, the last one is {last}")
+
+
+def tokenized(engine: Engine, asked: Tokenize) -> Tokenized:
+    """A text's tokens. Raises EngineError."""
+    tokens = engine.tokenize(
+        asked.text, add_special=asked.add_special, parse_special=asked.parse_special
+    )
+    pieces = [_shown(engine.spelling(token)) for token in tokens] if asked.with_pieces else ()
+    return Tokenized(tuple(tokens), tuple(pieces))
+
+
+def _shown(piece: bytes) -> Piece:
+    try:
+        return piece.decode()
+    except UnicodeDecodeError:
+        return list(piece)
+
+
+def detokenized(engine: Engine, asked: Detokenize) -> Text | Refused:
+    """The text of tokens; what is no valid UTF-8 in it becomes U+FFFD."""
+    count = engine.model.vocabulary_tokens
+    for index, token in enumerate(asked.tokens):
+        if token >= count:
+            message = f"there is no token {token}, the last one is {count - 1}"
+            return Refused("invalid", message, param=f"tokens[{index}]")
+    return Text(b"".join(map(engine.spelling, asked.tokens)).decode("utf-8", "replace"))

@@ -38,6 +38,7 @@ BURST_BYTES = 4096
 
 BOS, END, SILENT = 256, 257, 258
 SPECIAL = {"<|bos|>": BOS, "<|end|>": END, "<|silent|>": SILENT}
+_SPELLINGS = {token: name.encode() for name, token in SPECIAL.items()}
 _PIECES: list[bytes] = [
     *(bytes([value]) for value in range(256)),
     *(b"" for _ in SPECIAL),
@@ -183,10 +184,17 @@ class ScriptedModel:
         """See ``Engine.piece``."""
         return _PIECES[token]
 
+    def spelling(self, token: int) -> bytes:
+        """See ``Engine.spelling``."""
+        return _SPELLINGS.get(token, _PIECES[token])
+
+    def prompt_text(self, messages: Sequence[Message]) -> str:
+        """See ``Engine.prompt_text``."""
+        return self._template.render(messages)
+
     def prompt_tokens(self, messages: Sequence[Message]) -> list[int]:
-        """See ``Engine.prompt_tokens``."""
-        text = self._template.render(messages)
-        return self.tokenize(text, add_special=False, parse_special=True)
+        """See ``Engine.prompt_tokens``; the template writes the first one itself."""
+        return self.tokenize(self.prompt_text(messages), add_special=False, parse_special=True)
 
     def ends(self, token: int) -> bool:
         """Whether this token ends a generation."""

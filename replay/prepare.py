@@ -1,17 +1,16 @@
-"""*Prepare*: the question that a node asks any worker with the model's vocabulary.
+"""*Prepare*: what a node asks any worker that has a model's vocabulary and template.
 
-What needs the model (template, token count) is answered before anything of the conversation is
-touched, and without a slot. Question and answer travel over two lists of the queue plane:
-``keys.prepare(model)`` and ``keys.inbox(node)``; both are taken by BLPOP, so that any worker may
-answer and a slow one only costs time. Pure: values and their JSON.
+It is answered without a slot, and a generation's before anything of the conversation is touched.
+Question and answer travel over two lists of the queue plane: ``keys.prepare(model)`` and
+``keys.inbox(node)``; both are taken by BLPOP, so that any worker may answer and a slow one only
+costs time. Pure: values and their JSON.
 """
 
 from __future__ import annotations
 
 import json
 from base64 import b64decode, b64encode
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from replay.records import known_fields, pack_prompt, unpack_prompt
@@ -22,33 +21,58 @@ QUESTION_TTL_S = 30
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
-    """``node`` is where the answer goes; ``messages`` are the client's, verbatim.
+class Chat:
+    """A prompt to generate from, or to count; ``messages`` are the client's, verbatim.
 
     ``logit_bias`` may name tokens by their text.
     """
 
-    id: str
-    node: str
-    model: str
     messages: tuple[dict[str, Any], ...]
     logit_bias: tuple[LogitBias, ...] = ()
 
-    def to_json(self) -> str:
-        """As it stands in the list."""
-        return json.dumps(asdict(self), separators=(",", ":"))
 
-    @classmethod
-    def from_json(cls, text: str | bytes) -> Question:
-        """The inverse of ``to_json``."""
-        raw = json.loads(text)
-        biases = _biases(raw.get("logit_bias", ()))
-        return cls(raw["id"], raw["node"], raw["model"], tuple(raw["messages"]), biases)
+@dataclass(frozen=True, slots=True)
+class Render:
+    """The prompt's text."""
+
+    messages: tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tokenize:
+    """A text's tokens.
+
+    The model's own beginning and end are added (``add_special``), and special tokens recognised in
+    the text (``parse_special``), as asked.
+    """
+
+    text: str
+    add_special: bool = False
+    parse_special: bool = True
+    with_pieces: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Detokenize:
+    """The text that tokens stand for, special ones too."""
+
+    tokens: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """What a newer version asks; it is refused."""
+
+    kind: str
+
+
+Asked = Chat | Render | Tokenize | Detokenize | Unknown
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """The prompt's tokens, how the worker will feed them, and the biases by token ids."""
+    """The answer to ``Chat``: the prompt's tokens, how the worker will feed them, and the biases by
+    token ids."""
 
     prompt: tuple[int, ...]
     prefill_chunk_tokens: int
@@ -56,19 +80,81 @@ class Prepared:
     logit_bias: tuple[LogitBias, ...] = ()
 
 
+Piece = str | list[int]
+"""A token's text, or its bytes where they are no valid UTF-8."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tokenized:
+    """The answer to ``Tokenize``; ``pieces`` only where they were asked for, one a token."""
+
+    tokens: tuple[int, ...]
+    pieces: tuple[Piece, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """The answer to ``Render`` and to ``Detokenize``."""
+
+    text: str
+
+
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Why this prompt cannot be generated from.
+    """Why there is no answer.
 
     ``kind`` "context" carries both numbers; "invalid" is the client's mistake, ``param`` the field;
-    "engine" is ours.
+    "engine" is ours; "unknown" is another version's: a worker that knows the question may be there.
     """
 
-    kind: Literal["context", "invalid", "engine"]
+    kind: Literal["context", "invalid", "engine", "unknown"]
     message: str
     param: str = ""
     prompt_tokens: int = 0
     context_tokens: int = 0
+
+
+Result = Prepared | Tokenized | Text | Refused
+
+_KINDS: dict[str, Any] = {
+    "chat": Chat,
+    "render": Render,
+    "tokenize": Tokenize,
+    "detokenize": Detokenize,
+}
+_RESULTS: dict[str, Any] = {
+    "prepared": Prepared,
+    "tokenized": Tokenized,
+    "text": Text,
+    "refused": Refused,
+}
+_PAIRS = frozenset({"logit_bias"})
+_PACKED = frozenset({"prompt", "tokens"})
+"""Fields that are token ids: as bytes they are a third of what their digits would be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """``node`` is where the answer goes."""
+
+    id: str
+    node: str
+    model: str
+    asked: Asked
+
+    def to_json(self) -> str:
+        """As it stands in the list."""
+        head = {"id": self.id, "node": self.node, "model": self.model}
+        kind = {"kind": _name_of(self.asked, _KINDS)}
+        return json.dumps({**head, **kind, **_written(self.asked)}, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Question:
+        """The inverse of ``to_json``. Raises KeyError, TypeError or ValueError."""
+        raw = {**json.loads(text)}
+        kind = raw.get("kind", "chat")
+        asked = _read(_KINDS[kind], raw) if kind in _KINDS else Unknown(str(kind))
+        return cls(raw["id"], raw["node"], raw["model"], asked)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,26 +162,35 @@ class Answer:
     """The answer to the question with this id."""
 
     id: str
-    result: Prepared | Refused
+    result: Result
 
     def to_json(self) -> str:
         """As it stands in the node's inbox."""
-        if isinstance(self.result, Refused):
-            return json.dumps({"id": self.id, "refused": asdict(self.result)})
-        prompt = b64encode(pack_prompt(self.result.prompt)).decode()
-        return json.dumps({"id": self.id, "prepared": {**asdict(self.result), "prompt": prompt}})
+        name = _name_of(self.result, _RESULTS)
+        return json.dumps({"id": self.id, name: _written(self.result)}, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Answer:
-        """The inverse of ``to_json``."""
-        raw = json.loads(text)
-        if "refused" in raw:
-            return cls(raw["id"], Refused(**known_fields(Refused, raw["refused"])))
-        fields = raw["prepared"]
-        fields["prompt"] = unpack_prompt(b64decode(fields["prompt"]))
-        fields["logit_bias"] = _biases(fields.get("logit_bias", ()))
-        return cls(raw["id"], Prepared(**known_fields(Prepared, fields)))
+        """The inverse of ``to_json``. Raises KeyError, TypeError or ValueError."""
+        raw = {**json.loads(text)}
+        [name] = _RESULTS.keys() & raw.keys()
+        return cls(raw["id"], _read(_RESULTS[name], {**raw[name]}))
 
 
-def _biases(raw: Iterable[Sequence[Any]]) -> tuple[LogitBias, ...]:
-    return tuple((token, bias) for token, bias in raw)
+def _name_of(value: Any, names: dict[str, Any]) -> str:
+    return next(name for name, kind in names.items() if type(value) is kind)
+
+
+def _written(value: Any) -> dict[str, Any]:
+    named = {field.name: getattr(value, field.name) for field in fields(value)}
+    packed = {name: b64encode(pack_prompt(named[name])).decode() for name in _PACKED & named.keys()}
+    return {**named, **packed}
+
+
+def _read(kind: Any, raw: dict[str, Any]) -> Any:
+    """What this version knows of it; arrays are tuples here."""
+    named = known_fields(kind, raw)
+    packed = {name: unpack_prompt(b64decode(named[name])) for name in _PACKED & named.keys()}
+    arrays = {name: tuple(value) for name, value in named.items() if isinstance(value, list)}
+    pairs = {name: tuple(map(tuple, named[name])) for name in _PAIRS & named.keys()}
+    return kind(**{**named, **arrays, **pairs, **packed})

@@ -25,10 +25,9 @@ from replay.errors import LogUnavailable
 from replay.identity import SessionRef
 from replay.log import Append, AppendResult, Claim
 from replay.memory_log import MemoryLog
-from replay.prepare import Prepared, Refused
+from replay.prepare import Asked, Prepared, Result
 from replay.records import Reason, State
 from replay.recovery import Recovery
-from replay.request import LogitBias
 from replay.tailer import Tailer
 
 MODEL = "org/model:Q4"
@@ -91,17 +90,12 @@ class MemoryQueue:
 class ScriptedPreparer:
     """Answers every question alike; None never answers."""
 
-    result: Prepared | Refused | None = field(default_factory=lambda: Prepared((1, 2, 3), 512))
+    result: Result | None = field(default_factory=lambda: Prepared((1, 2, 3), 512))
     timeout_s: float = 0.05
-    asked: list[tuple[str, tuple[dict[str, Any], ...]]] = field(default_factory=list)
+    asked: list[tuple[str, Asked]] = field(default_factory=list)
 
-    async def ask(
-        self,
-        model: str,
-        messages: tuple[dict[str, Any], ...],
-        logit_bias: tuple[LogitBias, ...] = (),
-    ) -> Prepared | Refused:
-        self.asked.append((model, messages))
+    async def ask(self, model: str, asked: Asked) -> Result:
+        self.asked.append((model, asked))
         if self.result is None:
             async with asyncio.timeout(self.timeout_s):
                 await asyncio.Event().wait()

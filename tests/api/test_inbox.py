@@ -13,12 +13,12 @@ from redis.asyncio import Redis
 
 from api.inbox import Inbox
 from replay import keys
-from replay.prepare import Answer, Prepared, Question, Refused
+from replay.prepare import Answer, Chat, Prepared, Question, Refused, Result, Text
 from replay.redis_plane import connect
 
 pytestmark = pytest.mark.anyio
 
-MESSAGES: tuple[dict[str, Any], ...] = ({"role": "user", "content": "hi"},)
+HELLO = Chat(({"role": "user", "content": "hi"},))
 
 
 @pytest.fixture
@@ -45,25 +45,25 @@ async def question(worker: Any, model: str) -> Question:
     return Question.from_json(text)
 
 
-async def answer(worker: Any, asked: Question, result: Prepared | Refused) -> None:
+async def answer(worker: Any, asked: Question, result: Result) -> None:
     await worker.rpush(keys.inbox(asked.node), Answer(asked.id, result).to_json())
 
 
-@pytest.mark.parametrize("result", [Prepared((1, 2**31), 512, "abc"), Refused("invalid", "no")])
-async def test_an_answer_reaches_who_asked(
-    redis: Redis, worker: Any, result: Prepared | Refused
-) -> None:
+@pytest.mark.parametrize(
+    "result", [Prepared((1, 2**31), 512, "abc"), Text("hi"), Refused("invalid", "no")]
+)
+async def test_an_answer_reaches_who_asked(redis: Redis, worker: Any, result: Result) -> None:
     async with inbox(redis) as node:
-        asking = asyncio.create_task(node.ask("m", MESSAGES))
+        asking = asyncio.create_task(node.ask("m", HELLO))
         asked = await question(worker, "m")
-        assert (asked.model, asked.messages, asked.node) == ("m", MESSAGES, "node-1")
+        assert asked == Question(asked.id, "node-1", "m", HELLO)
         await answer(worker, asked, result)
         assert await asking == result
 
 
 async def test_answers_may_come_in_any_order(redis: Redis, worker: Any) -> None:
     async with inbox(redis) as node:
-        asking = [asyncio.create_task(node.ask(model, MESSAGES)) for model in ("a", "b")]
+        asking = [asyncio.create_task(node.ask(model, HELLO)) for model in ("a", "b")]
         first, second = await question(worker, "a"), await question(worker, "b")
         await answer(worker, second, Prepared((2,), 1))
         await answer(worker, first, Prepared((1,), 1))
@@ -72,7 +72,7 @@ async def test_answers_may_come_in_any_order(redis: Redis, worker: Any) -> None:
 
 async def test_an_answer_that_cannot_be_read_harms_nobody(redis: Redis, worker: Any) -> None:
     async with inbox(redis) as node:
-        asking = asyncio.create_task(node.ask("m", MESSAGES))
+        asking = asyncio.create_task(node.ask("m", HELLO))
         asked = await question(worker, "m")
         for rubbish in ("x", "{}", '{"id":"other","refused":{}}', "[]"):
             await worker.rpush(keys.inbox("node-1"), rubbish)
@@ -83,12 +83,12 @@ async def test_an_answer_that_cannot_be_read_harms_nobody(redis: Redis, worker: 
 async def test_without_an_answer_it_is_a_timeout(redis: Redis) -> None:
     async with inbox(redis, timeout_s=0.05) as node:
         with pytest.raises(TimeoutError):
-            await node.ask("m", MESSAGES)
+            await node.ask("m", HELLO)
 
 
 async def test_a_question_does_not_live_for_ever(redis: Redis, worker: Any) -> None:
     async with inbox(redis) as node:
-        asking = asyncio.create_task(node.ask("m", MESSAGES))
+        asking = asyncio.create_task(node.ask("m", HELLO))
         await eventually(lambda: worker.llen(keys.prepare("m")))
         assert 0 < await worker.ttl(keys.prepare("m")) <= 30
         asking.cancel()

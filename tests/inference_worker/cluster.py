@@ -21,7 +21,7 @@ from replay import keys
 from replay.cluster import Directory
 from replay.identity import Conversation, SessionRef
 from replay.log import Append, AppendResult, Claim, Look
-from replay.prepare import Answer, Prepared, Question, Refused
+from replay.prepare import Answer, Chat, Prepared, Question, Result
 from replay.records import Chunk, End, NewSession, State, Token
 from replay.redis_log import RedisLog
 from replay.redis_plane import connect
@@ -44,9 +44,9 @@ class Cluster:
             self.log, lambda m, r: Subscription(url, on_message=m, on_reset=r).open()
         )
 
-    async def prepare(self, model: str, messages: list[dict[str, Any]]) -> Prepared | Refused:
+    async def prepare(self, model: str, messages: list[dict[str, Any]]) -> Result:
         """Asks the worker."""
-        question = Question(uuid4().hex, "test", model, tuple(messages))
+        question = Question(uuid4().hex, "test", model, Chat(tuple(messages)))
         await self.redis.rpush(keys.prepare(model), question.to_json())
         await self.redis.expire(keys.prepare(model), 10)
         _, answer = await self.redis.blpop([keys.inbox("test")], LIMIT_S)

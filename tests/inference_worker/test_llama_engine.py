@@ -272,6 +272,30 @@ def test_token_pieces_join_to_the_text_that_was_tokenized(recorder: Recorder) ->
     assert b"".join(map(engine.piece, tokens)).decode() == text
 
 
+AWKWARD = "<|im_start|>Grüße,\u0000 🚲e\u0301\r\n  語\u200d\ufffd\U0010ffff<|im_end|> "
+
+
+@pytest.mark.parametrize("parse_special", [True, False])
+def test_tokens_are_spelled_as_the_text_that_they_were_made_of(
+    recorder: Recorder, parse_special: bool
+) -> None:
+    tokens = recorder.engine.tokenize(AWKWARD, add_special=False, parse_special=parse_special)
+    assert b"".join(map(recorder.engine.spelling, tokens)).decode() == AWKWARD
+
+
+def test_what_shows_nothing_is_spelled_by_its_name(recorder: Recorder) -> None:
+    (end,) = recorder.engine.tokenize("<|im_end|>", add_special=False, parse_special=True)
+    assert (recorder.engine.piece(end), recorder.engine.spelling(end)) == (b"", b"<|im_end|>")
+
+
+def test_a_prompts_tokens_are_those_of_its_text(recorder: Recorder) -> None:
+    engine, messages = recorder.engine, [{"role": "user", "content": AWKWARD}]
+    text = engine.prompt_text(messages)
+    assert engine.tokenize(text, add_special=True, parse_special=True) == list(
+        engine.prompt_tokens(messages)
+    )
+
+
 def test_the_template_of_the_file_is_rendered_with_its_special_tokens(recorder: Recorder) -> None:
     engine = recorder.engine
     start = engine.tokenize("<|im_start|>", add_special=False, parse_special=True)

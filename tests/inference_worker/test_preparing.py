@@ -15,10 +15,24 @@ from redis.asyncio import Redis
 from inference_worker import preparing
 from inference_worker.batch_loop import BatchEngine
 from inference_worker.engine import EngineFailed
-from inference_worker.preparing import Preparing, prepared
-from inference_worker.scripted_engine import open_scripted_engine
+from inference_worker.preparing import Preparing, result_of
+from inference_worker.scripted_engine import BOS, END, open_scripted_engine
 from replay import keys
-from replay.prepare import QUESTION_TTL_S, Answer, Prepared, Question, Refused
+from replay.prepare import (
+    QUESTION_TTL_S,
+    Answer,
+    Asked,
+    Chat,
+    Detokenize,
+    Prepared,
+    Question,
+    Refused,
+    Render,
+    Text,
+    Tokenize,
+    Tokenized,
+    Unknown,
+)
 from replay.redis_connections import SOCKET_TIMEOUT_S
 from replay.redis_plane import connect
 from replay.request import LogitBias
@@ -35,8 +49,12 @@ def engine() -> Iterator[BatchEngine]:
     one.close()
 
 
-def asked(engine: BatchEngine, *messages: Any) -> Prepared | Refused:
-    return prepared(engine, Question("q", "n", "m", messages), 128)
+def asked(engine: BatchEngine, *messages: Any) -> Any:
+    return told(engine, Chat(messages))
+
+
+def told(engine: BatchEngine, question: Asked) -> Any:
+    return result_of(engine, question, 128)
 
 
 def test_a_prompt_is_answered_with_its_tokens_and_how_they_are_fed(engine: BatchEngine) -> None:
@@ -46,14 +64,14 @@ def test_a_prompt_is_answered_with_its_tokens_and_how_they_are_fed(engine: Batch
 
 def test_a_bias_on_a_text_is_one_on_each_of_its_tokens(engine: BatchEngine) -> None:
     biases: tuple[LogitBias, ...] = (("ab", None), (3, 0.5))
-    found = prepared(engine, Question("q", "n", "m", HELLO, biases), 128)
+    found = told(engine, Chat(HELLO, biases))
     assert isinstance(found, Prepared)
     assert found.logit_bias == ((ord("a"), None), (ord("b"), None), (3, 0.5))
 
 
 @pytest.mark.parametrize("token", [-1, 10**6])
 def test_a_bias_on_a_token_that_there_is_not_is_refused(engine: BatchEngine, token: int) -> None:
-    found = prepared(engine, Question("q", "n", "m", HELLO, ((token, 1.0),)), 128)
+    found = told(engine, Chat(HELLO, ((token, 1.0),)))
     assert isinstance(found, Refused)
     assert (found.kind, found.param) == ("invalid", "logit_bias")
     assert f"no token {token}" in found.message
@@ -101,6 +119,66 @@ def test_a_template_that_shows_nothing_is_refused(
     found = asked(engine, *HELLO)
     assert isinstance(found, Refused)
     assert found.kind == "invalid"
+
+
+def test_a_prompts_text_is_what_its_tokens_are_made_of(engine: BatchEngine) -> None:
+    found = told(engine, Render(HELLO))
+    tokens = told(engine, Tokenize(found.text, parse_special=True)).tokens
+    assert tokens == tuple(engine.prompt_tokens(HELLO))
+
+
+def test_messages_that_cannot_be_rendered_are_refused_as_a_prompt_is(engine: BatchEngine) -> None:
+    broken = ({"role": "user", "content": [{"type": "image_url"}]},)
+    assert told(engine, Render(broken)) == told(engine, Chat(broken))
+
+
+@given(text=st.text(), parse_special=st.booleans(), with_pieces=st.booleans())
+def test_any_text_comes_back_from_its_tokens(
+    engine: BatchEngine, text: str, parse_special: bool, with_pieces: bool
+) -> None:
+    asked = Tokenize(text, parse_special=parse_special, with_pieces=with_pieces)
+    found = told(engine, asked)
+    assert told(engine, Detokenize(found.tokens)) == Text(text)
+    raw = [one.encode() if isinstance(one, str) else bytes(one) for one in found.pieces]
+    assert b"".join(raw) == (text.encode() if with_pieces else b"")
+
+
+@pytest.mark.parametrize(
+    ("asked", "tokens"),
+    [
+        (Tokenize("a<|end|>"), (97, END)),
+        (Tokenize("a<|end|>", add_special=True), (BOS, 97, END)),
+        (Tokenize("<", parse_special=False), (60,)),
+        (Tokenize(""), ()),
+        (Tokenize("", add_special=True), (BOS,)),
+    ],
+)
+def test_special_tokens_are_added_and_recognised_as_asked(
+    engine: BatchEngine, asked: Tokenize, tokens: tuple[int, ...]
+) -> None:
+    assert told(engine, asked) == Tokenized(tokens)
+
+
+def test_the_pieces_of_a_split_code_point_are_bytes(engine: BatchEngine) -> None:
+    found = told(engine, Tokenize("\u00e9<|end|>", with_pieces=True))
+    assert found.pieces == ([0xC3], [0xA9], "<|end|>")
+
+
+def test_half_a_code_point_is_shown_as_the_replacement_character(engine: BatchEngine) -> None:
+    assert told(engine, Detokenize((97, 0xC3))) == Text("a\ufffd")
+
+
+def test_a_token_that_the_model_does_not_have_is_refused_by_its_place(engine: BatchEngine) -> None:
+    last = engine.model.vocabulary_tokens - 1
+    assert isinstance(told(engine, Detokenize((last,))), Text)
+    found = told(engine, Detokenize((0, last + 1)))
+    assert (found.kind, found.param) == ("invalid", "tokens[1]")
+    assert str(last) in found.message
+
+
+def test_a_question_of_a_newer_version_is_refused(engine: BatchEngine) -> None:
+    found = told(engine, Unknown("embed"))
+    assert (found.kind, "embed" in found.message) == ("unknown", True)
 
 
 values = st.recursive(
@@ -152,7 +230,9 @@ async def test_many_nodes_ask_at_once_and_each_gets_its_own_answers(
     async with answering(redis_url, engine), answering(redis_url, engine):
         for number in range(30):
             messages = ({"role": "user", "content": "x" * (number % 5)},)
-            await put(redis, Question(f"q{number}", f"n{number % 3}", "m", messages).to_json())
+            await put(
+                redis, Question(f"q{number}", f"n{number % 3}", "m", Chat(messages)).to_json()
+            )
         answers = {
             node: [await taken(redis, node) for _ in range(10)] for node in ("n0", "n1", "n2")
         }
@@ -164,12 +244,21 @@ async def test_many_nodes_ask_at_once_and_each_gets_its_own_answers(
             assert getattr(found[f"q{number}"], "prompt", None) == tuple(tokens)
 
 
+async def test_a_question_of_a_newer_version_gets_an_answer(
+    redis_url: str, redis: Redis, engine: BatchEngine
+) -> None:
+    async with answering(redis_url, engine):
+        await put(redis, '{"id":"q","node":"n","model":"m","kind":"embed","texts":["a"]}')
+        found = await taken(redis, "n")
+    assert isinstance(found.result, Refused) and found.result.kind == "unknown"
+
+
 async def test_an_answer_that_nobody_takes_expires(
     redis_url: str, redis: Redis, engine: BatchEngine
 ) -> None:
     async with answering(redis_url, engine):
-        await put(redis, Question("q", "gone", "m", HELLO).to_json())
-        await put(redis, Question("q", "n", "m", HELLO).to_json())
+        await put(redis, Question("q", "gone", "m", Chat(HELLO)).to_json())
+        await put(redis, Question("q", "n", "m", Chat(HELLO)).to_json())
         await taken(redis, "n")  # questions of one model are answered in order
         assert 0 < await redis.ttl(keys.inbox("gone")) <= QUESTION_TTL_S
 
@@ -180,7 +269,7 @@ async def test_a_question_that_cannot_be_read_ends_no_worker(
 ) -> None:
     async with answering(redis_url, engine) as task:
         await put(redis, text)
-        await put(redis, Question("q", "n", "m", HELLO).to_json())
+        await put(redis, Question("q", "n", "m", Chat(HELLO)).to_json())
         waiting = asyncio.ensure_future(taken(redis, "n"))
         await asyncio.wait([task, waiting], return_when=asyncio.FIRST_COMPLETED)
         is_over = task.done()
@@ -195,7 +284,7 @@ async def test_it_answers_again_after_redis_was_away(
     monkeypatch.setattr(preparing, "RETRY_S", 0.01)
     async with answering(redis_url, engine):
         for number in range(3):
-            await put(redis, Question(f"q{number}", "n", "m", HELLO).to_json())
+            await put(redis, Question(f"q{number}", "n", "m", Chat(HELLO)).to_json())
             assert (await taken(redis, "n")).id == f"q{number}"
             await redis.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
 

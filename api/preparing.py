@@ -1,0 +1,61 @@
+"""What a worker says about a request before there is a session, as values and errors of the API."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from api.catalog import Model
+from api.node import Node
+from api.problems import ContextExceeded, EngineBroken, RequestInvalid, Unavailable
+from replay.prepare import Asked, Chat, Prepared, Refused, Result, Text, Tokenized
+from replay.request import GenerationRequest
+
+Expected = TypeVar("Expected", Prepared, Tokenized, Text)
+
+
+async def answered(node: Node, model: Model, asked: Asked, expected: type[Expected]) -> Expected:
+    """The answer to a question about the model.
+
+    Raises what is wrong with it, Unavailable where nobody can answer, and LogUnavailable.
+    """
+    result = await _result(node, model, asked)
+    if isinstance(result, Refused):
+        raise _refusal(result)
+    if not isinstance(result, expected):
+        raise Unavailable("a worker of another version answered, retry later", "no worker")
+    return result
+
+
+async def prepare(node: Node, model: Model, asked: GenerationRequest) -> Prepared:
+    """The prompt's tokens, which leave room for an answer. Raises what ``answered`` does."""
+    chat = Chat(asked.messages, asked.sampling.logit_bias)
+    return await answered(node, model, chat, Prepared)
+
+
+async def prompt_length(node: Node, model: Model, asked: GenerationRequest) -> int:
+    """How many tokens the prompt has, also where it does not fit. Raises as ``prepare`` does."""
+    try:
+        return len((await prepare(node, model, asked)).prompt)
+    except ContextExceeded as error:
+        return error.prompt_tokens
+
+
+async def _result(node: Node, model: Model, asked: Asked) -> Result:
+    try:
+        return await node.preparer.ask(model.name, asked)
+    except TimeoutError:
+        if await node.catalog.is_loading(model.name):
+            raise Unavailable("Loading model", "loading") from None
+        raise Unavailable(f"no worker answers for model '{model.name}'", "no worker") from None
+
+
+def _refusal(refused: Refused) -> Exception:
+    match refused.kind:
+        case "context":
+            return ContextExceeded(refused.message, refused.prompt_tokens, refused.context_tokens)
+        case "engine":
+            return EngineBroken(refused.message)
+        case "unknown":
+            return Unavailable(refused.message, "no worker")
+        case _:
+            return RequestInvalid(f"Field '{refused.param or 'messages'}': {refused.message}")
