@@ -19,7 +19,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 
-from api import generations, health, models, props, stream, webui
+from api import generations, health, models, props, stream, tokens, webui
 from api.auth import Auth
 from api.background import Heartbeat, cut_overdue, supervised
 from api.build import build_info
@@ -84,7 +84,7 @@ def create_app(settings: ApiSettings, open_node: OpenNode | None = None) -> Fast
     )
     app.state.connections = connections
     app.state.presence = presence
-    for module in (generations, stream, models, props, health):
+    for module in (generations, tokens, stream, models, props, health):
         app.include_router(module.router)
     add_problems(app)
     return app
