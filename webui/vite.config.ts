@@ -20,5 +20,5 @@ export default defineConfig({
     chunkSizeWarningLimit: 300,
   },
   server: { proxy: Object.fromEntries(API_PATHS.map((path) => [path, API])) },
-  test: { include: ['tests/unit/**/*.test.ts'], environment: 'node', testTimeout: 20_000 },
+  test: { include: ['tests/unit/**/*.test.ts'], environment: 'node', testTimeout: 90_000 },
 });
