@@ -28,7 +28,7 @@ from replay.errors import EpochMismatch, LogUnavailable, SessionNotFound
 from replay.identity import SessionRef
 from replay.records import Chunk, End, State
 from replay.request import SEED_MAX
-from replay.tailer import Tail
+from replay.tail import Tail
 
 ABANDON_PAUSES_S = (0.05, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
 """Between the attempts to stop what nobody waits for, while Redis is away."""

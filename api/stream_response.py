@@ -17,7 +17,8 @@ from api.connection import Comeback, Connection, Connections, ResponseCut
 from api.problems import TABLE, problem_response
 from replay.identity import SessionRef
 from replay.records import Chunk, End
-from replay.tailer import Tail, Tailer
+from replay.tail import Tail
+from replay.tailer import Tailer
 
 STREAM_HEADERS = (
     (b"content-type", b"text/event-stream"),

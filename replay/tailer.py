@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -21,35 +20,19 @@ from types import TracebackType
 from typing import Protocol
 
 from replay import frames, keys
-from replay.blocks import Block, joined
 from replay.errors import LogUnavailable, OffsetBeyondEnd, OffsetDoubtful, SessionNotFound
 from replay.identity import SessionRef
 from replay.log import (
     Ask,
     Feed,
-    Page,
-    Pulse,
     SessionLog,
 )
-from replay.records import Chunk, End, State
 from replay.subscription import Channels, OnMessage, OnReset
-
-READER_BYTES_MAX = 256 * 1024
-"""Live bytes that wait for one reader; more, and it reads them from the history instead."""
+from replay.tail import Tail
+from replay.topic import SILENCE_S, Topic
 
 PULSE_TICK_S = 0.25
-PULSE_SLACK_S = 2.0
-"""How much longer than its keep-alive interval a running session may be silent."""
-
-SILENCE_S = 15.0
-"""When a session without keep-alives is asked about."""
-
 PULSES_AT_ONCE = 64
-
-OUTAGE_MAX_S = 30.0
-"""How long a reader tries to read on while Redis does not answer; then it is cut."""
-
-RETRY_S = 0.5
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +84,7 @@ class Tailer:
         self._joins_history = joins_history
         self._open_channels = channels
         self._waiting = waiting
-        self._topics: dict[str, _Topic] = {}
+        self._topics: dict[str, Topic] = {}
         self._channels: Channels
         self._stack = AsyncExitStack()
 
@@ -153,11 +136,11 @@ class Tailer:
             yield topic.released
 
     @asynccontextmanager
-    async def _joined(self, ref: SessionRef) -> AsyncIterator[_Topic]:
+    async def _joined(self, ref: SessionRef) -> AsyncIterator[Topic]:
         channel = keys.channel(ref)
         topic = self._topics.get(channel)
         if topic is None:
-            topic = self._topics[channel] = _Topic(ref, self._log)
+            topic = self._topics[channel] = Topic(ref, self._log)
         topic.members += 1
         try:
             await self._channels.subscribe(channel)
@@ -206,7 +189,7 @@ class Tailer:
                 except LogUnavailable:
                     break  # the next tick asks again
 
-    async def _pulse(self, group: Sequence[_Topic]) -> None:
+    async def _pulse(self, group: Sequence[Topic]) -> None:
         asks = await asyncio.gather(*map(self._ask, group))
         for topic, pulse in zip(group, await self._log.pulses(asks), strict=True):
             if isinstance(pulse, Exception) or (pulse is None and self._may_come_back()):
@@ -214,7 +197,7 @@ class Tailer:
             topic.heard = time.monotonic()
             topic.take(pulse)
 
-    async def _ask(self, topic: _Topic) -> Ask:
+    async def _ask(self, topic: Topic) -> Ask:
         if not topic.waits or topic.ping_interval_s < 0:
             return Ask(topic.ref)
         silence_ms = max(0, round(topic.ping_interval_s * 1000) - 100)
@@ -229,268 +212,3 @@ async def _ended(task: asyncio.Task[None]) -> None:
     task.cancel()
     with suppress(asyncio.CancelledError):
         await task
-
-
-class _Topic:
-    """One session that somebody of this process reads."""
-
-    def __init__(self, ref: SessionRef, log: ReadableLog) -> None:
-        self.ref = ref
-        self.tails: set[Tail] = set()
-        self.members = 0
-        self.released = asyncio.Event()
-        self.heard = time.monotonic()
-        self.ping_interval_s: float = SILENCE_S
-        self.waits = True
-        self._log = log
-        self._asked: dict[int, asyncio.Task[Page]] = {}
-        self._under_way: dict[int, asyncio.Task[Page]] = {}
-
-    def hear(self, payload: bytes) -> None:
-        """One published message: a chunk, the end, a doubt, or the producer's release."""
-        self.heard = time.monotonic()
-        if payload.startswith(b"c"):
-            start, data = payload[1:].split(b"\n", 1)
-            for tail in self.tails:
-                tail.offer(int(start), data)
-        elif payload.startswith(b"e"):
-            end = End.from_json(payload[1:])
-            for tail in self.tails:
-                tail.offer_end(end)
-        elif payload.startswith(b"d"):
-            offset, number = payload[1:].split()
-            for tail in self.tails:
-                tail.doubt(int(offset), int(number))
-        elif payload == b"r":
-            self.released.set()
-
-    def silent_at(self, now: float) -> bool:
-        """Whether the session should be asked how it is."""
-        interval = self.ping_interval_s if self.ping_interval_s >= 0 else SILENCE_S
-        return now - self.heard >= (interval if self.waits else interval + PULSE_SLACK_S)
-
-    def take(self, pulse: Pulse | None) -> None:
-        """What a pulse has told."""
-        if pulse is None:
-            for tail in self.tails:
-                tail.lose(SessionNotFound(self.ref.conversation_id, "it is gone"))
-            return
-        self.waits = pulse.state in (State.QUEUED, State.LOADING)
-        for tail in self.tails:
-            if pulse.doubt is not None:
-                tail.doubt(pulse.doubt.offset, pulse.doubt.number)
-            if pulse.state.is_final or tail.position < pulse.end:
-                tail.fall_behind()
-
-    def reread(self) -> None:
-        """Sends every reader back to the history: what was read may have been forgotten."""
-        for tail in self.tails:
-            tail.reread()
-
-    async def page(self, offset: int) -> Page:
-        """One page of history, read after this call; readers who ask meanwhile share it.
-
-        A read under way is not shared: what this reader must not miss may have come since.
-        """
-        task = self._asked.get(offset)
-        if task is None:
-            task = asyncio.create_task(self._read(offset, self._under_way.get(offset)))
-            task.add_done_callback(_retrieved)
-            self._asked[offset] = task
-        return await asyncio.shield(task)
-
-    async def _read(self, offset: int, before: asyncio.Task[Page] | None) -> Page:
-        if before is not None:
-            await asyncio.wait([before])
-        this = self._under_way[offset] = self._asked.pop(offset)
-        try:
-            return await self._log.read(self.ref, offset)
-        finally:
-            if self._under_way.get(offset) is this:
-                del self._under_way[offset]
-
-    async def aclose(self) -> None:
-        """Ends what the last reader left unfinished."""
-        pages = [*self._asked.values(), *self._under_way.values()]
-        for task in pages:
-            task.cancel()
-        await asyncio.gather(*pages, return_exceptions=True)
-
-
-def _retrieved(task: asyncio.Task[Page]) -> None:
-    """Whoever asked may be gone by now; an error is then nobody's."""
-    if not task.cancelled():
-        task.exception()
-
-
-class Tail:
-    """One reader's way through a log: an async iterator of chunks, and at last the end.
-
-    Owned by the reader's task; ``offer`` and its like are called by the hub, between awaits.
-    """
-
-    __slots__ = (
-        "_away_since_s",
-        "_behind",
-        "_has_read",
-        "_joins_history",
-        "_loop",
-        "_lost",
-        "_pieces",
-        "_queued_bytes",
-        "_reread",
-        "_stored",
-        "_topic",
-        "_waiter",
-        "cleared",
-        "position",
-    )
-
-    def __init__(self, topic: _Topic, offset: int, *, joins_history: bool = False) -> None:
-        self.position = offset
-        self.cleared = 0  # number of the last doubt that was found not to concern it
-        self._joins_history = joins_history
-        self._topic = topic
-        self._reread = False
-        self._has_read = False
-        self._away_since_s = 0.0
-        # Short lists: ten thousand readers have them, and an empty deque takes 760 bytes.
-        self._stored: list[Chunk | Block | End] = []
-        self._pieces: list[tuple[int, bytes] | End] = []
-        self._queued_bytes = 0
-        self._behind = True
-        self._lost: Exception | None = None
-        self._loop = asyncio.get_running_loop()
-        self._waiter: asyncio.Future[None] | None = None
-
-    @property
-    def ref(self) -> SessionRef:
-        """Whose log it reads."""
-        return self._topic.ref
-
-    def offer(self, start: int, data: bytes) -> None:
-        """Live bytes; beyond the limit the queue is dropped and read from the history later."""
-        self._queued_bytes += len(data)
-        if self._queued_bytes > READER_BYTES_MAX:
-            self.fall_behind()
-            return
-        self._pieces.append((start, data))
-        self._wake()
-
-    def offer_end(self, end: End) -> None:
-        """The live end."""
-        self._pieces.append(end)
-        self._wake()
-
-    def fall_behind(self) -> None:
-        """Back to the history; what is queued stands there too."""
-        self._pieces.clear()
-        self._queued_bytes = 0
-        self._behind = True
-        self._wake()
-
-    def reread(self) -> None:
-        """The same, with what was read already and not delivered: Redis may have forgotten it."""
-        self._stored.clear()
-        self._reread = True
-        self.fall_behind()
-
-    def doubt(self, offset: int, number: int) -> None:
-        """Bytes above ``offset`` may be others now; a reader below it has none of them."""
-        if number <= self.cleared:
-            return
-        self.cleared = number
-        self.reread()
-        if self.position > offset:
-            self.lose(OffsetDoubtful(self.position, offset))
-
-    def lose(self, error: Exception) -> None:
-        """Nothing more will come; the reader gets ``error``."""
-        self._lost = error
-        self._wake()
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    async def next(self) -> Chunk | End:
-        """The next bytes, or the end; after the end nothing may be asked.
-
-        Raises what ``Tailer.tail`` names.
-        """
-        while True:
-            if self._stored:
-                return self._deliver(self._stored.pop(0))
-            if self._lost is not None:
-                raise self._lost
-            if self._behind:
-                await self._read()
-                continue
-            if (item := self._live()) is not None:
-                return self._deliver(item)
-            if not self._behind:
-                # An Event would ask for the running loop, which is a system call on Python 3.11.
-                self._waiter = self._loop.create_future()
-                await self._waiter
-
-    async def __aiter__(self) -> AsyncIterator[Chunk | End]:
-        while True:
-            item = await self.next()
-            yield item
-            if isinstance(item, End):
-                return
-
-    def _deliver(self, item: Chunk | Block | End) -> Chunk | End:
-        if not isinstance(item, End):
-            self.position = item.end
-        elif item.size < self.position:
-            raise OffsetDoubtful(self.position, item.size)
-        return item.chunk() if isinstance(item, Block) else item
-
-    async def _read(self) -> None:
-        # Cleared first: what happens during the read (a gap, a reset) must send us back again.
-        self._behind = self._reread = False
-        page = await self._page()
-        if page is None:
-            return
-        if page.doubt is not None:
-            self.doubt(page.doubt.offset, page.doubt.number)
-        if self._reread:
-            return
-        self._stored.extend(joined(page.chunks) if self._joins_history else page.chunks)
-        if page.end is not None:
-            self._stored.append(page.end)
-        elif page.more:
-            self._behind = True
-
-    async def _page(self) -> Page | None:
-        """The next page; None where Redis is away, which a reader who has read waits out."""
-        try:
-            page = await self._topic.page(self.position)
-        except LogUnavailable:
-            now_s = self._loop.time()
-            self._away_since_s = self._away_since_s or now_s
-            if not self._has_read or now_s - self._away_since_s > OUTAGE_MAX_S:
-                raise
-            self._behind = True
-            await asyncio.sleep(random.uniform(RETRY_S / 2, RETRY_S))
-            return None
-        self._has_read, self._away_since_s = True, 0.0
-        return page
-
-    def _live(self) -> Chunk | End | None:
-        while self._pieces:
-            piece = self._pieces.pop(0)
-            if isinstance(piece, End):
-                if piece.size > self.position:
-                    self._behind = True
-                    return None
-                return piece
-            start, data = piece
-            self._queued_bytes -= len(data)
-            if start > self.position:
-                self._behind = True
-                return None
-            if start + len(data) > self.position:
-                return Chunk(start + len(data), data[self.position - start :])
-        return None

@@ -10,7 +10,7 @@ import pytest
 
 from replay.log import Stopped
 from replay.records import End, State
-from replay.tailer import Tail
+from replay.tail import Tail
 
 from .cluster import LIMIT_S, Cluster, running
 

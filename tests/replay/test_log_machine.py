@@ -28,7 +28,8 @@ from replay.identity import Conversation, SessionRef
 from replay.log import Append, AppendResult, AppendStatus, Claim
 from replay.records import Chunk, End, State, Token, unpack_tokens
 from replay.redis_plane import connect
-from replay.tailer import Tail, Tailer
+from replay.tail import Tail
+from replay.tailer import Tailer
 
 LIMIT_S = 5.0
 REPLACED = b': end {"state":"stopped","reason":"replaced"}\n\n'

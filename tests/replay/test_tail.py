@@ -19,7 +19,7 @@ pytestmark = pytest.mark.anyio
 @pytest.fixture
 def quick_pulse(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tailer, "PULSE_TICK_S", 0.01)
-    monkeypatch.setattr(tailer, "PULSE_SLACK_S", 0.02)
+    monkeypatch.setattr("replay.topic.PULSE_SLACK_S", 0.02)
 
 
 def lose(hub: Hub, end: int) -> None:

@@ -18,7 +18,9 @@ from replay.identity import SessionRef
 from replay.log import PAGE_ENTRIES_MAX, Claim, Page, Pulse
 from replay.memory_log import MemoryLog
 from replay.records import Chunk, End, State
-from replay.tailer import Tail, Tailer
+from replay.tail import Tail
+from replay.tailer import Tailer
+from replay.topic import SILENCE_S
 
 pytestmark = pytest.mark.anyio
 LIMIT_S = 5.0
@@ -133,7 +135,7 @@ async def hub() -> AsyncIterator[Hub]:
 @pytest.fixture
 def quick_pulse(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tailer, "PULSE_TICK_S", 0.01)
-    monkeypatch.setattr(tailer, "PULSE_SLACK_S", 0.02)
+    monkeypatch.setattr("replay.topic.PULSE_SLACK_S", 0.02)
 
 
 async def heard(tail: Tail, size: int) -> bytes:
@@ -238,7 +240,7 @@ async def test_a_reader_that_keeps_up_reads_no_history(hub: Hub) -> None:
 async def test_a_reader_that_does_not_keep_up_loses_its_queue_and_not_its_place(
     hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tailer, "READER_BYTES_MAX", 100)
+    monkeypatch.setattr("replay.tail.READER_BYTES_MAX", 100)
     await hub.put(b"start")
     async with hub.tailer.tail(hub.ref, 0) as slow:
         assert await heard(slow, 5) == b"start"
@@ -254,7 +256,7 @@ async def test_a_reader_that_does_not_keep_up_loses_its_queue_and_not_its_place(
 
 
 async def test_live_bytes_at_the_limit_are_kept(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tailer, "READER_BYTES_MAX", 100)
+    monkeypatch.setattr("replay.tail.READER_BYTES_MAX", 100)
     await hub.put(b"s")
     async with hub.tailer.tail(hub.ref, 0) as tail:
         assert await heard(tail, 1) == b"s"
@@ -267,7 +269,7 @@ async def test_live_bytes_at_the_limit_are_kept(hub: Hub, monkeypatch: pytest.Mo
 async def test_an_end_beside_an_overflow_is_not_lost(
     hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tailer, "READER_BYTES_MAX", 10)
+    monkeypatch.setattr("replay.tail.READER_BYTES_MAX", 10)
     async with hub.tailer.tail(hub.ref, 0) as tail:
         await hub.put(b"x")
         assert await heard(tail, 1) == b"x"
@@ -477,7 +479,7 @@ async def test_a_log_that_is_away_is_told_to_the_reader_who_may_come_again(hub: 
 async def test_a_reader_who_is_there_waits_until_the_log_is_back(
     hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tailer, "RETRY_S", 0.01)
+    monkeypatch.setattr("replay.tail.RETRY_S", 0.01)
     await hub.put(b"ab")
     async with hub.tailer.tail(hub.ref, 0) as tail:
         assert await heard(tail, 2) == b"ab"
@@ -492,8 +494,8 @@ async def test_a_reader_who_is_there_waits_until_the_log_is_back(
 
 
 async def test_but_not_for_ever(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tailer, "RETRY_S", 0.01)
-    monkeypatch.setattr(tailer, "OUTAGE_MAX_S", 0.05)
+    monkeypatch.setattr("replay.tail.RETRY_S", 0.01)
+    monkeypatch.setattr("replay.tail.OUTAGE_MAX_S", 0.05)
     await hub.put(b"ab")
     async with hub.tailer.tail(hub.ref, 0) as tail:
         assert await heard(tail, 2) == b"ab"
@@ -587,7 +589,7 @@ async def test_a_session_that_wants_no_keep_alives_gets_none() -> None:
         waiting = (await opened(hub.log, "waiting")).ref
         async with hub.tailer.tail(waiting, 0, ping_interval_s=-1):
             (topic,) = hub.tailer._topics.values()
-            topic.heard -= tailer.SILENCE_S + 1
+            topic.heard -= SILENCE_S + 1
             await tried_timed(lambda: hub.log.pulse_count)
         assert (await hub.log.read(waiting, 0)).chunks == []
 
@@ -685,7 +687,7 @@ def test_whatever_is_lost_or_doubled_every_reader_gets_every_byte_once(
     moves: list[tuple[str, int]], offset: int, limit: int
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tailer, "READER_BYTES_MAX", limit)
+        patch.setattr("replay.tail.READER_BYTES_MAX", limit)
         asyncio.run(_play(moves, offset))
 
 

@@ -120,7 +120,7 @@ async def test_looking_at_a_waiting_session_writes_nothing_into_its_log(
     log = RedisLog(redis)
     record = await log.resolve("default", "c", None)
     await redis.hset(keys.record(record.ref), "last_ms", 1)  # a keep-alive is long overdue
-    monkeypatch.setattr("replay.tailer.SILENCE_S", 0.1)
+    monkeypatch.setattr("replay.topic.SILENCE_S", 0.1)
     pulsed = asyncio.Event()
     pulses = RedisLog.pulses
 
