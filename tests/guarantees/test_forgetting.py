@@ -128,6 +128,45 @@ def aof_bytes(redis: RedisServer) -> int:
 @pytest.mark.guarantee("T40")
 @pytest.mark.clause("REC-8")
 @pytest.mark.clause("GET-10")
+def test_a_claim_that_two_have_made_has_one_log(
+    cluster_of: Callable[..., Breakable], exchanges: ExitStack, name: str
+) -> None:
+    """Both are the first attempt: the job, too, is back in its queue."""
+    cluster = cluster_of(workers=2, REPLAY_SLOTS="1")
+    node, other = cluster.nodes
+    busy = [f"{name}-busy-{number}" for number in range(2)]
+    for one in busy:
+        exchanges.enter_context(node.posting(one, "[[tokens=100000 rate=20]]"))
+        node.reaches(one, "running")
+    post = exchanges.enter_context(node.posting(name, FEW, sse_ping_interval=1))
+    ref = ref_of(cluster, name)
+    before = aof_bytes(cluster.redis)
+    for one in busy:
+        node.stop(one, keep="true")
+    had = post.first(6000)
+    record = keys.record(ref)
+    first = cluster.db.hget(record, "worker").decode()
+    with cluster.held(first):
+        cluster.redis.stop()
+        cluster.redis.lose(aof_bytes(cluster.redis) - before)
+        cluster.redis.start()
+        until(lambda: cluster.db.hget(record, "worker") not in (None, b"", first.encode()))
+        assert cluster.db.hget(record, "attempt") == b"1"
+    cut = post.cut()
+    assert cut.startswith(had)
+    told = node.read(name, from_=len(cut))
+    assert told.status_code == 416
+    size = error_of(told)["size"]
+    log = follow(other, name, other.reading(name))
+    assert log[:size] == cut[:size]
+    assert text_of(events(log)) == answer_to(FEW)
+    assert node.read(name).content == log
+    assert cluster.db.hget(record, "attempt") == b"1"
+
+
+@pytest.mark.guarantee("T40")
+@pytest.mark.clause("REC-8")
+@pytest.mark.clause("GET-10")
 def test_when_the_producer_dies_with_redis_readers_are_told(
     cluster_of: Callable[..., Breakable], exchanges: ExitStack, name: str
 ) -> None:
