@@ -112,8 +112,6 @@ async def stop_stream(request: Request, node: NodeDep) -> Response:
         return Response(status_code=204)
     tenant = requests.tenant_of(request)
     stopped = await stop(node, tenant, name, epoch=epoch, keep=keep)
-    if stopped is None:
-        node.recovery.check()
     if not keep:
         await node.log.erased(tenant, name)
     return Response(status_code=204, headers=_stop_headers(stopped))
@@ -152,8 +150,14 @@ async def stop(
 async def _stop(
     node: Node, tenant: str, name: str, epoch: int | None, keep: bool, reason: str
 ) -> Stopped | None:
-    stopped = await node.log.stop(tenant, name, epoch=epoch, keep=keep, reason=reason)
-    if stopped is not None:
+    try:
+        stopped = await node.log.stop(tenant, name, epoch=epoch, keep=keep, reason=reason)
+    except EpochMismatch:
+        node.recovery.check()  # that epoch may be what Redis has just forgotten
+        raise
+    if stopped is None:
+        node.recovery.check()
+    else:
         node.recovery.remember(stopped, keep=keep, reason=reason)
     return stopped
 

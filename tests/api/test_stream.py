@@ -309,6 +309,18 @@ async def test_a_stop_of_another_epoch_touches_nothing(node: NodeHarness) -> Non
     assert (await node.http.get(by_query("c"))).content == log
 
 
+async def test_a_stop_of_what_redis_may_have_forgotten_is_asked_for_again(
+    node: NodeHarness,
+) -> None:
+    await node.answered("c")
+    recovery = node.app.state.node.recovery
+    await recovery._ask()
+    recovery.look()
+    for address in (by_query("c", epoch=10**15), by_query("none")):
+        response = await node.http.delete(address)
+        assert (response.status_code, response.headers["retry-after"]) == (503, "1")
+
+
 @pytest.mark.parametrize("address", ["/v1/stream", "/v1/stream?conv_id=", "/v1/stream/"])
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
 async def test_without_an_id_it_is_400(node: NodeHarness, method: str, address: str) -> None:
