@@ -197,7 +197,7 @@ class RedisLog(RedisLeases):
             return SessionExpired(name, epoch)
         async with translated("resolve"):
             now_ms = await clock_ms(self._client, keys.route(conversation))
-        if now_ms < int(route.get(b"gone_until_ms") or 0):
+        if now_ms < int(route.get(b"gone_until_ms") or 0) and route[b"gone_state"]:
             state, reason = route[b"gone_state"].decode(), route[b"gone_reason"].decode()
             return SessionNotFound(name, f"{state} ({reason}) and evicted")
         return SessionNotFound(name)
@@ -425,7 +425,7 @@ def _stopped(conversation: Conversation, reply: Sequence[Any]) -> Stopped:
     return Stopped(
         stopped=what == "stopped",
         ref=SessionRef(conversation.tenant, conversation.id, decode(model), int(epoch)),
-        state=State(state) if state else State.LOST,
+        state=State(state),
         reason=reason,
         size=int(size),
         worker=decode(worker),

@@ -14,8 +14,8 @@ if ARGV[3] ~= '' and ARGV[3] ~= known.current then return { 'mismatch', known.cu
 local session = stem .. conversation .. '::' .. known.model .. ':' .. known.current
 local record = session .. ':record'
 local is = fields(record, 'state', 'reason', 'end', 'worker', 'queue_number', 'dispatch', 'lease_until_ms')
-local what, size = 'was', number(is['end'])
-if is.state ~= '' and not final(is.state) then
+local has_expired, what, size = is.state == '', 'was', number(is['end'])
+if not has_expired and not final(is.state) then
   size = close_from_outside(session, 'stopped', ARGV[5], ARGV[6], now)
   what, is.state, is.reason = 'stopped', 'stopped', ARGV[5]
 end
@@ -37,5 +37,6 @@ if ARGV[4] == '' then
   redis.call('HSET', route, 'current', '', 'erased', known.current, 'gone_until_ms', int(now + TOMBSTONE_MS),
     'gone_state', is.state, 'gone_reason', is.reason)
 end
+if has_expired then return { 'none' } end
 return { what, known.current, known.model, is.state, is.reason, int(size), is.worker, is.queue_number, is.dispatch,
   is.lease_until_ms }

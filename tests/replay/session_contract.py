@@ -280,6 +280,16 @@ class SessionContract:
             await harness.log.resolve("t", "c", None)
         assert await harness.log.lookup("t", ["c"]) == []
 
+    async def test_a_stop_of_what_has_expired_finds_nothing(self, harness: Harness) -> None:
+        ref, _ = await produced(harness.log)
+        await harness.forget_session(ref)
+        for keep in (True, False):
+            stopped = await harness.log.stop("t", "c", epoch=None, keep=keep, reason="client")
+            assert stopped is None
+        with pytest.raises(SessionNotFound) as error:
+            await harness.log.resolve("t", "c", None)
+        assert "evicted" not in error.value.cause
+
     async def test_a_pulse_keeps_a_queued_session_alive_and_no_other(
         self, harness: Harness
     ) -> None:
