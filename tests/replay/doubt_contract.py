@@ -45,24 +45,31 @@ async def doubt_of(harness: Harness, ref: SessionRef) -> Doubt | None:
 
 @asynccontextmanager
 async def hearing(harness: Harness, ref: SessionRef) -> AsyncIterator[list[bytes]]:
-    """A block in which the session's channel is heard; all that was published is, afterwards."""
-    heard, done = list[bytes](), asyncio.Event()
-    last = Conversation(ref.tenant, ref.conversation_id + "::last")
+    """A block in which the session's channel is heard: afterwards all that it published, no more.
+
+    A cluster passes messages on in their order, but late.
+    """
+    heard, marks = list[bytes](), asyncio.Queue[bytes]()
+    beside = Conversation(ref.tenant, ref.conversation_id + "::beside")
 
     def on_message(channel: str, payload: bytes) -> None:
         if channel == keys.channel(ref):
             heard.append(payload)
-        elif payload == b"c0\nlast":
-            done.set()
+        else:
+            marks.put_nowait(payload)
 
     async with harness.channels(on_message, lambda: None) as channels:
         await channels.subscribe(keys.channel(ref))
-        other, claim = await produced(harness.log, last.id)
+        other, claim = await produced(harness.log, beside.id)
         await channels.subscribe(keys.channel(other))
-        yield heard
-        await append(harness.log, claim, 0, b"last")
+        await append(harness.log, claim, 0, b"first")
         async with asyncio.timeout(HEARD_S):
-            await done.wait()
+            assert await marks.get() == b"c0\nfirst"
+        heard.clear()
+        yield heard
+        await append(harness.log, claim, 5, b"last")
+        async with asyncio.timeout(HEARD_S):
+            assert await marks.get() == b"c5\nlast"
 
 
 async def _claims(harness: Harness, ref: SessionRef) -> None:
