@@ -18,7 +18,7 @@ from replay.errors import LogUnavailable
 
 RETRY_MIN_S = 0.1
 RETRY_MAX_S = 2.0
-SETTLED_S = 15.0
+RECOVERED_S = 15.0
 """A loop that ran so long has recovered (a timeout is shorter); its next failure is told again."""
 
 CUT_TICK_S = 1.0
@@ -34,7 +34,7 @@ async def supervised(name: str, run: Callable[[], Awaitable[object]]) -> NoRetur
         try:
             await run()
         except Exception as error:  # a task root: whatever it was, the node lives on
-            if time.monotonic() - started_s > SETTLED_S:
+            if time.monotonic() - started_s > RECOVERED_S:
                 pause_s = RETRY_MIN_S
             if pause_s == RETRY_MIN_S:
                 known = isinstance(error, LogUnavailable)

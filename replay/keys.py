@@ -97,7 +97,7 @@ def rewatched(run_id: str) -> str:
 
 
 def worker(worker_id: str) -> str:
-    """Hash: a worker's record; lives by heartbeat."""
+    """String: a worker's record as JSON; lives by heartbeat."""
     return f"{PREFIX}:worker:{encode(worker_id)}"
 
 
@@ -107,7 +107,7 @@ def workers() -> str:
 
 
 def node(node_id: str) -> str:
-    """Hash: a node's record; lives by heartbeat."""
+    """String: a node's record as JSON; lives by heartbeat."""
     return f"{PREFIX}:node:{encode(node_id)}"
 
 

@@ -24,7 +24,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="package")
 def shared_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Breakable]:
-    """Two nodes and two workers of four slots each, leases of a second."""
+    """Two nodes and two workers of four slots each, leases of two seconds."""
     with Breakable(tmp_path_factory.mktemp("breakable")).running() as cluster:
         yield cluster
 
