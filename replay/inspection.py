@@ -13,7 +13,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 from replay import keys
-from replay.identity import Conversation, SessionRef, decode
+from replay.identity import Conversation, SessionRef, decode, encode
 from replay.queue import job_id
 from replay.records import FINAL_STATES, PROMPT_TOKEN, SUMMARY_FIELDS, SessionRecord, State
 from replay.redis_plane import Client, servers, translated
@@ -185,12 +185,9 @@ class QueueInspector:
 def record_pattern(tenant: str) -> str:
     """What SCAN matches the keys of records with: one tenant's, or "" for all tenants'.
 
-    Made of the keys' own formatting; a tenant's encoding has none of the pattern's characters.
+    A tenant's encoding has none of the pattern's characters.
     """
-    nobody = SessionRef(tenant, "", "", 0)
-    stem = keys.stem(nobody.conversation).removesuffix("}:")
-    suffix = keys.record(nobody).removeprefix(keys.session(nobody))
-    return f"{stem if tenant else stem.removesuffix(':')}*{suffix}"
+    return keys.RECORDS.replace("{*", f"{{{encode(tenant)}:*") if tenant else keys.RECORDS
 
 
 class _Shelf:
@@ -209,15 +206,8 @@ class _Shelf:
         return fresh
 
     def add(self, values: Sequence[bytes | None]) -> None:
-        raw = {
-            name.encode(): value
-            for name, value in zip(SUMMARY_FIELDS, values, strict=True)
-            if value is not None
-        }
-        if b"epoch" not in raw:  # it was gone before it was read
-            return
-        record = SessionRecord.from_fields(raw)
-        if not self.query.accepts(record, self.now_ms):
+        record = SessionRecord.from_summary(values)
+        if record is None or not self.query.accepts(record, self.now_ms):
             return
         self.matched += 1
         self._kept.append(record)

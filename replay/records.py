@@ -252,6 +252,13 @@ class SessionRecord:
             values["prompt_token_count"] = len(prompt) // PROMPT_TOKEN.size
         return cls(**values)
 
+    @classmethod
+    def from_summary(cls, values: Iterable[bytes | None]) -> SessionRecord | None:
+        """Reads the values of ``SUMMARY_FIELDS``; None where there is no session."""
+        pairs = zip(SUMMARY_FIELDS, values, strict=True)
+        raw = {name.encode(): value for name, value in pairs if value is not None}
+        return cls.from_fields(raw) if b"epoch" in raw else None
+
 
 def _text(value: bytes) -> str:
     return value.decode("utf-8", "replace")

@@ -167,7 +167,7 @@ class RedisLog(RedisLeases):
         ref = SessionRef(conversation.tenant, conversation.id, decode(model.decode()), wanted)
         async with translated("resolve"):
             values, now = await self._summary(ref)
-        record = _record(values)
+        record = SessionRecord.from_summary(values)
         if record is None:
             if _means(name, conversation, ref.model):
                 raise SessionExpired(name, wanted) if epoch else SessionNotFound(name, "expired")
@@ -209,7 +209,7 @@ class RedisLog(RedisLeases):
             if isinstance(rows, Exception):
                 raise rows
             for row in rows:
-                record = _record(row)
+                record = SessionRecord.from_summary(row)
                 if record and (record.answers_to(name) or record.name.startswith(name + SEPARATOR)):
                     found[record.ref] = record
         return list(found.values())
@@ -286,15 +286,6 @@ def _entry(entry_id: bytes, pairs: Any) -> Chunk | Block | End:
     if b"z" in found:
         return Block(end, int(found[b"n"]), found[b"z"])
     return Chunk(end, found[b"d"])
-
-
-def _record(values: Sequence[bytes | None]) -> SessionRecord | None:
-    raw = {
-        name.encode(): value
-        for name, value in zip(SUMMARY_FIELDS, values, strict=True)
-        if value is not None
-    }
-    return SessionRecord.from_fields(raw) if b"epoch" in raw else None
 
 
 def _means(name: str, conversation: Conversation, model: str) -> bool:

@@ -32,7 +32,7 @@ FILES_SLACK = 40
 
 async def records(redis: Any) -> AsyncIterator[SessionRecord]:
     """Every session record there is."""
-    async for key in redis.scan_iter(f"{keys.PREFIX}:*:record", count=1000):
+    async for key in redis.scan_iter(keys.RECORDS, count=1000):
         if fields := await redis.hgetall(key):
             yield SessionRecord.from_fields(fields)
 

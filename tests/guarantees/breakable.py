@@ -16,7 +16,6 @@ from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 from deploy.local.cluster import Cluster
 from deploy.local.probes import workers_are_ready
@@ -24,6 +23,7 @@ from inference_worker.batch_loop import BatchEngine
 from inference_worker.scripted_engine import open_scripted_engine, scripted_answer, scripted_tokens
 from replay import keys
 from replay.cluster import WorkerRecord
+from replay.identity import Conversation
 from replay.request import SamplingParams
 from tests.chaos.launcher import CHILDREN
 from tests.protocol.wire import LOOK_S, Cut, Node, until
@@ -153,9 +153,8 @@ class Breakable:
 
     def live(self) -> list[str]:
         """The conversations that the watch index names."""
-        shards = [self.db.zrange(f"rc:live:{{{number}}}", 0, -1) for number in range(16)]
-        paths = [path.decode() for shard in shards for path in shard]
-        return [unquote(path.partition("/")[2]) for path in paths]
+        shards = [self.db.zrange(keys.live_shard(one), 0, -1) for one in range(keys.LIVE_SHARDS)]
+        return [Conversation.from_path(path.decode()).id for shard in shards for path in shard]
 
     def settle(self) -> None:
         """Stops whatever a test has left running."""

@@ -13,7 +13,7 @@ from replay.records import SessionRecord
 def asked_with(cluster: Cluster, words: str) -> SessionRecord | None:
     """The record of the session whose request has these words, if there is one."""
     with Redis.from_url(cluster.redis_url) as redis:
-        for key in redis.scan_iter(f"{keys.PREFIX}:*:record", count=1000):
+        for key in redis.scan_iter(keys.RECORDS, count=1000):
             fields = redis.hgetall(key)
             if words.encode() in fields.get(b"request", b""):
                 return SessionRecord.from_fields(fields)
