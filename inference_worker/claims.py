@@ -83,10 +83,15 @@ class Claims:
         return Claimed(claim, record, tokens, body, is_takeover)
 
     async def _stored(self, record: SessionRecord) -> tuple[list[Token], list[Chunk]]:
-        """What the log has; with its body a Redis that forgets can be told again."""
+        """What the log has; with its body a Redis that forgets can be told again.
+
+        Raises LogUnavailable.
+        """
         ref, tokens, body = record.ref, [], []
         if record.token_count:
             tokens = unpack_tokens(await self._log.tokens(ref))[: record.token_count]
         if record.end:
             body = [chunk async for chunk in stored_chunks(self._log, ref, 0)]
+        if record.end and (not body or body[-1].end != record.end):
+            raise LogUnavailable("Redis has forgotten some of it since it was claimed")
         return tokens, body

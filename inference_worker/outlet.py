@@ -84,7 +84,7 @@ class Outlet:
         if tokens and not body:
             self._units.append(Unit(self.end, b"", len(tokens)))
         self.start = body[0].start if body else self.end
-        self._sent = len(self._units)
+        self._sent = self._claimed_units = len(self._units)
         self._tokens_sent = len(tokens)
         self.offered = self.end
         self._forgotten: set[int] = set()
@@ -170,11 +170,15 @@ class Outlet:
         return self.last_put + self._ping_interval_s - now
 
     def next_append(self, window_bytes: int) -> tuple[Append, int]:
-        """The next append, and how many units it holds."""
+        """The next append, and how many units it holds.
+
+        What was there at the claim goes together, however much it is: its tokens are known, not
+        which of its bytes they show, and a worker must find both or neither.
+        """
         taken, size = 0, 0
         waiting = self._units[self._sent :]
-        for unit in waiting:
-            if taken and size + len(unit.data) > CHUNK_BYTES_MAX:
+        for place, unit in enumerate(waiting, self._sent):
+            if taken and size + len(unit.data) > CHUNK_BYTES_MAX and place >= self._claimed_units:
                 break
             taken, size = taken + 1, size + len(unit.data)
         batch = waiting[:taken]

@@ -91,11 +91,6 @@ def live_shard(shard: int) -> str:
     return f"{PREFIX}:live:{{{shard}}}"
 
 
-def rewatched(run_id: str) -> str:
-    """String: the watch index is being rebuilt under this start of Redis."""
-    return f"{PREFIX}:rewatched:{encode(run_id)}"
-
-
 def worker(worker_id: str) -> str:
     """String: a worker's record as JSON; lives by heartbeat."""
     return f"{PREFIX}:worker:{encode(worker_id)}"

@@ -438,8 +438,8 @@ class Leases(Protocol):
         """
         ...
 
-    async def rewatch(self, run_id: str) -> None:
-        """Announces every session that has not ended, once for this start of Redis.
+    async def rewatch(self) -> None:
+        """Announces every session that has not ended.
 
         A Redis Cluster may lose a shard of the index and keep the sessions that it named.
         """

@@ -88,7 +88,7 @@ class MemoryLeases(MemoryState):
         before = self._watched.get(conversation, score + 1)
         self._watched[conversation] = min(score, before - 1)
 
-    async def rewatch(self, run_id: str) -> None:
+    async def rewatch(self) -> None:
         for session in list(self._sessions.values()):
             if not session.record.state.is_final:
                 await self.watch(session.record.ref.conversation, 2.0)

@@ -47,7 +47,7 @@ class ForgetfulLog(Protocol):
         """Names this start of Redis. Raises LogUnavailable."""
         ...
 
-    async def rewatch(self, run_id: str) -> None:
+    async def rewatch(self) -> None:
         """See ``Leases``."""
         ...
 
@@ -117,7 +117,7 @@ class Recovery:
             logger.warning("another start of Redis: it may have forgotten its last seconds")
             self._until_s = self._stops_again_s = time.monotonic() + self._period_s
             await self._stop_again()
-            await self._log.rewatch(run)
+            await self._log.rewatch()
         elif time.monotonic() >= self._stops_again_s:
             await self._stop_again()  # what producers have made known again since
             self._stops_again_s = float("inf")

@@ -32,9 +32,6 @@ from replay.redis_scripts import Call, flat, ms, script
 
 REWATCH_DELAY_S = 2.0
 REWATCHED_FIELDS = ("tenant", "conversation", "state")
-REWATCHED_S = 60
-"""How long the other processes leave a rebuilding of the index to the one that began it."""
-
 SCAN_KEYS = 1000
 
 
@@ -75,9 +72,7 @@ class RedisLeases:
     async def watch(self, conversation: Conversation, delay_s: float) -> None:
         await self._plane.call(_watch_call(conversation, ms(delay_s), ""))
 
-    async def rewatch(self, run_id: str) -> None:
-        if not await self._claimed_rewatch(run_id):
-            return
+    async def rewatch(self) -> None:
         async with translated("rewatch"):
             found: list[Any] = await servers(self._client)
             for server in found:
@@ -86,10 +81,6 @@ class RedisLeases:
                     if tenant and name and state and not State(state.decode()).is_final:
                         conversation = Conversation(tenant.decode(), name.decode())
                         await self.watch(conversation, REWATCH_DELAY_S)
-
-    async def _claimed_rewatch(self, run_id: str) -> bool:
-        async with translated("rewatch"):
-            return bool(await self._redis.set(keys.rewatched(run_id), 1, nx=True, ex=REWATCHED_S))
 
     async def due(self, most: int) -> list[Due]:
         replies = await self._plane.call_all(

@@ -204,7 +204,6 @@ def rendered() -> dict[str, set[str]]:
         "model": ["model"],
         "worker_id": ["id", "worker"],
         "node_id": ["id", "node"],
-        "run_id": ["run"],
         "shard": [0],
     }
     found = {}

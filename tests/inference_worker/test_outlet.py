@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from inference_worker import outlet as outlets
 from inference_worker.outlet import LINGER_S, Outlet
 from replay.identity import SessionRef
-from replay.log import AppendStatus, Claim, ClaimStatus, Restored
+from replay.log import CHUNK_BYTES_MAX, AppendStatus, Claim, ClaimStatus, Restored
 from replay.records import Chunk, SessionRecord, State, Token
 
 WINDOW = 1 << 20
@@ -213,3 +213,16 @@ def test_what_was_given_up_may_have_been_stored(monkeypatch: pytest.MonkeyPatch)
     outlet.give_up("storage")
     assert outlet.go_on_at(6, 2)
     assert flushed(outlet)[0] == 6
+
+
+def test_what_was_claimed_is_made_known_again_in_one_append_with_its_tokens() -> None:
+    half = b"x" * (CHUNK_BYTES_MAX - 1)
+    body = [Chunk(len(half) * number, half) for number in (1, 2, 3)]
+    record = SessionRecord("t", "c", "c", "m", 1, end=3 * len(half))
+    tokens = [Token(number) for number in range(5)]
+    outlet = Outlet(CLAIM, record, body=body, tokens=tokens, on_lost=print)
+    outlet.put(b"more", [Token(9)])
+    outlet.go_on_at(len(half), 0)
+    append, taken = outlet.next_append(1 << 30)
+    assert (append.start, len(append.data), taken) == (len(half), 2 * len(half), 2)
+    assert (append.first_token, list(append.tokens)) == (0, tokens)
