@@ -51,17 +51,22 @@ class ChatTemplate:
         add_generation_prompt: bool = True,
         extra: Mapping[str, Any] | None = None,
     ) -> str:
-        """The prompt's text. Raises PromptInvalid where the template or a limit refuses."""
+        """The prompt's text. Raises PromptInvalid where the template or a limit refuses.
+
+        A last message of the assistant's is the beginning of the answer.
+        """
         try:
+            plain = [_plain(message) for message in messages]
+            begun = plain.pop()["content"] if _is_assistants(plain[-1:]) else ""
             variables = {
                 **self._tokens,
-                "messages": [_plain(message) for message in messages],
+                "messages": plain,
                 "add_generation_prompt": add_generation_prompt,
                 "tools": None,
                 "range": _range_with_budget(RENDER_ITERATIONS_MAX),
                 **(extra or {}),
             }
-            return "".join(_limited(self._template.generate(variables)))
+            return "".join(_limited(self._template.generate(variables))) + begun
         except (
             TemplateError,
             AttributeError,
@@ -72,6 +77,10 @@ class ChatTemplate:
         ) as error:
             # The sandbox lets Python's own errors through: a template that adds a list to a string.
             raise PromptInvalid(f"the chat template refuses these messages: {error}") from error
+
+
+def _is_assistants(last: Sequence[Message]) -> bool:
+    return any(message.get("role") == "assistant" for message in last)
 
 
 def _plain(message: Message) -> Message:

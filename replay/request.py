@@ -110,11 +110,15 @@ class SamplingParams:
 
 @dataclass(frozen=True, slots=True)
 class RenderOptions:
-    """What the client asked to see in the stream beside the text."""
+    """What the client asked to see in the stream beside the text.
+
+    ``prefill`` is the beginning that the client gave the answer, where it is to be shown too.
+    """
 
     stream: bool = True
     include_usage: bool = False
     timings_per_token: bool = False
+    prefill: str = ""
 
 
 @dataclass(frozen=True, slots=True)

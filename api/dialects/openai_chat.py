@@ -7,7 +7,7 @@ what was asked for is worse than none. Fields that nobody knows are accepted.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -54,9 +54,6 @@ NOT_BUILT: Mapping[str, Callable[[Any], bool]] = {
     "n_discard": _equals(0),
     "t_max_predict_ms": _at_most(0),
     "chat_template_kwargs": _is({}),
-    "continue_final_message": _is(False),
-    "add_generation_prompt": _is(True),
-    "echo": _is(False),
 }
 """Fields that ask for what is not built, and the values with which they ask for nothing."""
 
@@ -69,9 +66,12 @@ def parse(body: Mapping[str, Any], *, random_seed: int) -> GenerationRequest:
     ``random_seed`` is taken where the client leaves the seed to us. Raises RequestInvalid.
     """
     fields = Fields(body)
-    messages = _messages(body)
+    messages = _joined(_messages(body))
     _refuse_not_built(body)
     stream = fields.boolean("stream")
+    is_explicit = _continues_explicitly(fields, messages)
+    # A folded answer is always whole; of a stream, who asks explicitly has the beginning already.
+    is_echoed = fields.boolean("echo") or not stream or not is_explicit
     return GenerationRequest(
         dialect="openai.chat",
         model=fields.text("model"),
@@ -84,6 +84,7 @@ def parse(body: Mapping[str, Any], *, random_seed: int) -> GenerationRequest:
             # A folded answer always shows its usage.
             include_usage=fields.object("stream_options").boolean("include_usage") or not stream,
             timings_per_token=fields.boolean("timings_per_token"),
+            prefill=_prefill(messages) if is_echoed else "",
         ),
         ping_interval_s=_ping_interval(fields),
     )
@@ -139,6 +140,50 @@ def _messages(body: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
             raise mistyped(f"messages[{index}]", "an object", message)
         _check_message(f"messages[{index}]", message)
     return tuple(messages)
+
+
+def _continues(messages: Sequence[Mapping[str, Any]]) -> bool:
+    return bool(messages) and messages[-1]["role"] == "assistant"
+
+
+def _prefill(messages: Sequence[Mapping[str, Any]]) -> str:
+    """The beginning of the answer, where the last message is one."""
+    return str(messages[-1]["content"]) if _continues(messages) else ""
+
+
+def _joined(messages: tuple[dict[str, Any], ...]) -> tuple[dict[str, Any], ...]:
+    """A beginning of several parts is one text, a blank line between them."""
+    if not _continues(messages):
+        return messages
+    *before, last = messages
+    if _continues(before):
+        raise RequestInvalid(
+            f"Field 'messages[{len(before)}]': two assistant messages stand at the end"
+        )
+    if isinstance(parts := last["content"], list):
+        last = {**last, "content": "\n\n".join(part["text"] for part in parts)}
+    return (*before, last)
+
+
+def _continues_explicitly(fields: Fields, messages: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the client says itself that the last message is to be continued.
+
+    llama.cpp wants both fields for it: neither alone, nor both true.
+    """
+    asked = fields.get("continue_final_message")
+    if asked == "reasoning_content":
+        raise RequestInvalid("Field 'continue_final_message': not supported yet")
+    wanted = asked == "content" or fields.boolean("continue_final_message")
+    opens = fields.boolean("add_generation_prompt", True)
+    if not wanted and not opens:
+        raise RequestInvalid("Field 'add_generation_prompt': not supported yet")
+    if wanted and opens:
+        raise RequestInvalid(
+            "Cannot set both add_generation_prompt and continue_final_message to true."
+        )
+    if wanted and not _continues(messages):
+        raise RequestInvalid("Field 'continue_final_message': the last message is no assistant's")
+    return wanted
 
 
 def _check_message(name: str, message: Mapping[str, Any]) -> None:

@@ -35,7 +35,7 @@ class ChatRenderer:
         timings: Timings | None,
         logprobs: Sequence[TokenLogprobs] = (),
     ) -> bytes:
-        """The role before the first token, and a content chunk where there is text."""
+        """The role and a prefill before the first token, and a chunk where there is text."""
         frame = self._role()
         if text:
             told = timings if self._options.timings_per_token else None
@@ -60,7 +60,9 @@ class ChatRenderer:
         if self._has_role:
             return b""
         self._has_role = True
-        return self._chunk({"role": "assistant", "content": None})
+        role = self._chunk({"role": "assistant", "content": None})
+        begun = self._options.prefill
+        return role + self._chunk({"content": begun}) if begun else role
 
     def _chunk(
         self,

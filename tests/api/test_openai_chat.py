@@ -46,6 +46,52 @@ def test_a_bare_request_gets_the_defaults() -> None:
     assert request.messages == tuple(HELLO)
 
 
+BEGUN = [*HELLO, {"role": "assistant", "content": "Well,"}]
+EXPLICIT = {"continue_final_message": True, "add_generation_prompt": False}
+
+
+@pytest.mark.parametrize(
+    ("body", "shown"),
+    [
+        ({"stream": False}, "Well,"),
+        ({"stream": True}, "Well,"),
+        ({"stream": True, "echo": False}, "Well,"),
+        ({"stream": False, **EXPLICIT}, "Well,"),
+        ({"stream": True, **EXPLICIT}, ""),
+        ({"stream": True, **EXPLICIT, "continue_final_message": "content"}, ""),
+        ({"stream": True, **EXPLICIT, "echo": True}, "Well,"),
+    ],
+)
+def test_a_prefill_is_shown_unless_a_stream_continues_it_explicitly(
+    body: dict[str, Any], shown: str
+) -> None:
+    request = parsed(messages=BEGUN, **body)
+    assert (request.render.prefill, request.messages) == (shown, tuple(BEGUN))
+
+
+def test_the_parts_of_a_prefill_are_joined_by_a_blank_line() -> None:
+    parts = [{"type": "text", "text": text} for text in ("a", "b")]
+    request = parsed(messages=[*HELLO, {"role": "assistant", "content": parts}])
+    assert request.messages[-1]["content"] == request.render.prefill == "a\n\nb"
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({"messages": [*BEGUN, BEGUN[-1]]}, "messages[2]"),
+        ({"messages": BEGUN, "continue_final_message": True}, "Cannot set both"),
+        ({"messages": BEGUN, **EXPLICIT, "add_generation_prompt": True}, "Cannot set both"),
+        ({"messages": BEGUN, "add_generation_prompt": False}, "'add_generation_prompt'"),
+        ({"messages": BEGUN, **EXPLICIT, "continue_final_message": 1}, "'continue_final_message'"),
+        ({"messages": BEGUN, "echo": "yes"}, "'echo'"),
+        ({"messages": HELLO, **EXPLICIT}, "'continue_final_message'"),
+        ({"messages": [], **EXPLICIT}, "'continue_final_message'"),
+    ],
+)
+def test_what_cannot_be_continued_is_refused(body: dict[str, Any], said: str) -> None:
+    assert said in mistake(**body)
+
+
 def test_null_counts_as_absent() -> None:
     names = [*NOT_BUILT, "model", "stream", "stream_options", "seed", "top_k", "temperature"]
     assert parsed(**dict.fromkeys(names)) == parsed()
@@ -273,7 +319,8 @@ def test_a_ping_without_a_pause_is_one_second() -> None:
         ("n", 2),
         ("n", "1"),
         ("n", True),
-        ("continue_final_message", True),
+        ("continue_final_message", "reasoning_content"),
+        ("add_generation_prompt", False),
     ],
 )
 def test_what_is_not_built_is_refused_by_name(field: str, value: Any) -> None:

@@ -18,6 +18,13 @@ def test_text_parts_are_joined_by_line_breaks() -> None:
     assert ChatTemplate("{{ messages[0].content }}").render([user(parts)]) == "a\nb"
 
 
+def test_a_last_message_of_the_assistants_is_continued() -> None:
+    begun = {"role": "assistant", "content": "Well,"}
+    template = ChatTemplate(DEFAULT_TEMPLATE)
+    assert template.render([user("hi"), begun]) == template.render([user("hi")]) + "Well,"
+    assert template.render([begun, user("hi")]).count("<|im_start|>assistant") == 2
+
+
 def test_content_that_is_null_is_empty_text() -> None:
     assert ChatTemplate("<{{ messages[0].content }}>").render([user(None)]) == "<>"
 

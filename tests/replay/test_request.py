@@ -26,7 +26,9 @@ FULL = GenerationRequest(
     ),
     stop=("a", "\n\n"),
     max_tokens=0,
-    render=RenderOptions(stream=False, include_usage=True, timings_per_token=True),
+    render=RenderOptions(
+        stream=False, include_usage=True, timings_per_token=True, prefill="Well, \u6f22"
+    ),
     ping_interval_s=-1,
 )
 

@@ -223,3 +223,12 @@ def test_the_dialect_of_the_record_chooses_the_renderer() -> None:
     assert isinstance(renderer_of(RECORD, request), ChatRenderer)
     with pytest.raises(KeyError):
         renderer_of(replace(RECORD, dialect="unknown"), request)
+
+
+@pytest.mark.parametrize("tokens", [0, 2])
+def test_a_prefill_is_shown_once_before_all_else(tokens: int) -> None:
+    renderer = ChatRenderer(RECORD, RenderOptions(prefill="Well,"), SAMPLING)
+    body = b"".join(renderer.step("a", tokens=n, timings=None) for n in range(tokens))
+    body += renderer.finish(STOP, tokens=tokens, timings=None)
+    assert body.startswith(ROLE + content("Well,") + content("a") * tokens + finished("stop"))
+    assert body.count(b"Well,") == 1
