@@ -40,8 +40,8 @@ SUSPECT_DEATHS = 2
 """A session that so many workers died with, one after another, runs beside no other such session;
 if it was alone all along, it is to blame."""
 
-ATTEMPTS_MAX = 5
-"""How often a session is taken over at most."""
+DEATHS_MAX = 5
+"""A session that so many workers died with in all is to blame, whatever it added between."""
 
 TOMBSTONE_MS = 600_000
 """How long a 404 can say what became of an evicted session."""

@@ -9,7 +9,7 @@ from replay import frames
 from replay.blocks import Block
 from replay.identity import Conversation, SessionRef
 from replay.log import (
-    ATTEMPTS_MAX,
+    DEATHS_MAX,
     PROGRESS_TOKENS,
     SUSPECT_DEATHS,
     Claim,
@@ -176,10 +176,9 @@ class MemoryLeases(MemoryState):
         record = session.record
         if record.lease_until_ms != look.lease_until_ms or record.lease_until_ms > self._now():
             return Requeued()
-        progress = record.token_count - record.claimed_tokens >= PROGRESS_TOKENS
-        deaths = 1 if progress else record.deaths + 1
+        deaths = _deaths_in_a_row(record) + 1
         proven = deaths > SUSPECT_DEATHS or (deaths == SUSPECT_DEATHS and not record.beside)
-        if proven or record.attempt >= ATTEMPTS_MAX:
+        if proven or record.attempt - record.hand_overs >= DEATHS_MAX:
             return Requeued(is_poison=True)
         return self._give_up(session, deaths)
 
@@ -189,8 +188,9 @@ class MemoryLeases(MemoryState):
             return Requeued()
         if (session.record.attempt, session.record.nonce) != (claim.attempt, claim.nonce):
             return Requeued()
-        session.record = replace(session.record, nonce="")
-        return self._give_up(session, session.record.deaths)
+        hand_overs = session.record.hand_overs + 1
+        session.record = replace(session.record, nonce="", hand_overs=hand_overs)
+        return self._give_up(session, _deaths_in_a_row(session.record))
 
     def _give_up(self, session: Session, deaths: int) -> Requeued:
         dispatch = session.record.dispatch + 1
@@ -277,6 +277,11 @@ class MemoryLeases(MemoryState):
         session.record = replace(session.record, run_id="")
         self._mark_doubt(session, offset)
         self._end_outside(session, State.LOST, "log", closing)
+
+
+def _deaths_in_a_row(record: SessionRecord) -> int:
+    added = record.token_count - record.claimed_tokens
+    return 0 if added >= PROGRESS_TOKENS else record.deaths
 
 
 def _extent(session: Session) -> Compactable:

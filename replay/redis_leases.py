@@ -12,7 +12,7 @@ from replay import frames, keys
 from replay.blocks import Block
 from replay.identity import Conversation, SessionRef, decode, encode
 from replay.log import (
-    ATTEMPTS_MAX,
+    DEATHS_MAX,
     INTENT_S,
     LIVE_S,
     PROGRESS_TOKENS,
@@ -159,7 +159,7 @@ class RedisLeases:
         return await self._requeue(claim.ref, "", claim.attempt, claim.nonce)
 
     async def _requeue(self, ref: SessionRef, lease: str, attempt: int, nonce: str) -> Requeued:
-        args = (lease, attempt, nonce, PROGRESS_TOKENS, ATTEMPTS_MAX)
+        args = (lease, attempt, nonce, PROGRESS_TOKENS, DEATHS_MAX)
         reply = await self._plane.call(Call(script("requeue"), (keys.record(ref),), args))
         dispatch = int(reply[1]) if reply[0] == b"queued" else 0
         return Requeued(dispatch, is_poison=reply[0] == b"poison")

@@ -15,6 +15,7 @@ from log_harness import (
 
 from replay.identity import Conversation, SessionRef
 from replay.log import (
+    DEATHS_MAX,
     PROGRESS_TOKENS,
     Append,
     AppendStatus,
@@ -147,6 +148,31 @@ class LeaseContract:
             ClaimStatus.FENCED,
             ClaimStatus.RENEWED,
         ]
+
+    async def test_who_hands_over_counts_for_nothing_however_often(self, harness: Harness) -> None:
+        log = harness.log
+        ref = (await opened(log)).ref
+        for number in range(DEATHS_MAX):
+            claim = await claimed(log, ref, nonce=f"n{number}")
+            assert (await log.hand_over(claim)).dispatch
+        claim = await claimed(log, ref, nonce="dies")
+        await harness.expire_lease(ref)
+        assert (await log.requeue(await log.look(ref.conversation))).dispatch
+        assert (await log.record(ref)).deaths == 1
+
+    async def test_what_was_added_before_a_hand_over_clears_a_suspicion(
+        self, harness: Harness
+    ) -> None:
+        log = harness.log
+        ref, _ = await produced(log)
+        await harness.expire_lease(ref)
+        await log.requeue(await log.look(ref.conversation))
+        claim = await claimed(log, ref, nonce="hands over")
+        await append(log, claim, 0, b"x", tokens=[Token(1)] * PROGRESS_TOKENS)
+        await log.hand_over(claim)
+        await claimed(log, ref, nonce="dies too")
+        await harness.expire_lease(ref)
+        assert (await log.requeue(await log.look(ref.conversation))).dispatch
 
     async def test_what_kills_two_workers_is_poison(self, harness: Harness) -> None:
         ref, _ = await produced(harness.log)

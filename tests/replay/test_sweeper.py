@@ -17,7 +17,7 @@ from replay import frames, keys, sweeper
 from replay.compaction import SETTLED_S, TAKEN_S, WAITING_MAX, Compactor
 from replay.errors import LogUnavailable
 from replay.identity import Conversation, SessionRef
-from replay.log import ATTEMPTS_MAX, PROGRESS_TOKENS, Due, Look
+from replay.log import DEATHS_MAX, PROGRESS_TOKENS, Due, Look
 from replay.memory_log import MemoryLog
 from replay.records import State, Token
 from replay.redis_log import RedisLog
@@ -247,7 +247,7 @@ async def test_a_session_that_killed_two_workers_ends_as_poison(world: World) ->
 
 async def test_progress_clears_the_suspicion_but_not_for_ever(world: World) -> None:
     ref = await world.opened()
-    for attempt in range(1, ATTEMPTS_MAX + 1):
+    for attempt in range(1, DEATHS_MAX + 1):
         claim = await claimed(world.log, ref, lease_s=LEASE_S, nonce=f"n{attempt}")
         record = await world.log.record(ref)
         tokens = [Token(1)] * PROGRESS_TOKENS
