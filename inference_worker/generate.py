@@ -44,14 +44,15 @@ from replay.outage import Outage
 from replay.records import Reason, SessionRecord, State, Token
 from replay.request import GenerationRequest
 
-SETTLE_RETRY_S = 0.1
-logger = logging.getLogger(__name__)
-
 STOP_S = 0.5
 """How long a worker that ends waits for its engine; a prompt chunk may take longer."""
 
 HAND_OVER_S = 1.0
 """How long it then takes to store what it has and to give up its sessions."""
+
+SETTLE_RETRY_S = 0.1
+
+logger = logging.getLogger(__name__)
 
 Release = Callable[[SessionRef], Awaitable[None]]
 Requeue = Callable[[SessionRef, int, int], Awaitable[None]]

@@ -25,7 +25,7 @@ DISK_S = EVERYSEC_S + SLOW_SYNC_S
 """What was written longer ago is on the disk, or the disk is slow."""
 
 
-async def policy_of(server: Any) -> Mapping[str, str]:
+async def durability_of(server: Any) -> Mapping[str, str]:
     """How the server keeps what is written, in the words of its configuration."""
     try:
         policy: Mapping[str, str] = await server.config_get("append*", "min-replicas-to-write")

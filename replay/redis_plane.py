@@ -150,7 +150,7 @@ class Plane:
 async def _settle(server: Any, calls: Sequence[Call]) -> None:
     """``call_durably`` for the calls of one server: on one connection, which then waits."""
     async with translated("settle"):
-        policy = await redis_disk.policy_of(server)
+        policy = await redis_disk.durability_of(server)
         replicas = int(policy.get("min-replicas-to-write", 0))
         sent = [call.loading() for call in calls]
         *replies, copies = await _piped(server, [*sent, ("WAIT", replicas, ms(REPLICAS_S))])
