@@ -240,11 +240,14 @@ class Opening:
                 headers={"X-Stream-Epoch": str(epoch), "X-Stream-State": State.STOPPED},
             ) from None
 
+    async def _announced_anew(self, conversation: Conversation) -> None:
+        """Had the opening taken long, a sweeper may have found nothing to watch."""
+        with suppress(LogUnavailable):  # it is open: whoever asked for it is told by its log
+            await self._node.log.watch(conversation, WATCH_DELAY_S)
+
     async def _enqueued(self, new: NewSession, opened: Opened) -> None:
-        # Announced anew: had the opening taken long, a sweeper may have found nothing to watch.
         await asyncio.gather(
-            _enqueue(self._node, opened, new.queue_number),
-            self._node.log.watch(new.conversation, WATCH_DELAY_S),
+            _enqueue(self._node, opened, new.queue_number), self._announced_anew(new.conversation)
         )
         if opened.replaced is not None:
             with suppress(LogUnavailable):  # whoever takes the job finds that it has ended

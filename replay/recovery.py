@@ -67,7 +67,8 @@ class Recovery:
         self._run = ""
         self._until_s = 0.0
         self._is_sure = False
-        self._stops_again_s = float("inf")
+        self._stops_due_s: list[float] = []
+        self._wants_rewatch = False
         self._asks = asyncio.Event()
         self._stops: deque[_Stop] = deque(maxlen=STOPS_MAX)
 
@@ -103,10 +104,11 @@ class Recovery:
             self._asks.clear()
             try:
                 await self._ask()
+                self._is_sure = not self._asks.is_set()  # what broke meanwhile is asked again
+                await self._tell_again()
             except LogUnavailable:
                 await asyncio.sleep(RETRY_S)
                 continue
-            self._is_sure = not self._asks.is_set()  # what broke meanwhile is asked about again
             with suppress(TimeoutError):
                 async with asyncio.timeout(ASK_INTERVAL_S):
                     await self._asks.wait()
@@ -115,13 +117,20 @@ class Recovery:
         run = await self._log.run_id()
         if self._run not in ("", run):
             logger.warning("another start of Redis: it may have forgotten its last seconds")
-            self._until_s = self._stops_again_s = time.monotonic() + self._period_s
-            await self._stop_again()
-            await self._log.rewatch()
-        elif time.monotonic() >= self._stops_again_s:
-            await self._stop_again()  # what producers have made known again since
-            self._stops_again_s = float("inf")
+            now_s = time.monotonic()
+            self._until_s = now_s + self._period_s
+            # Once more after it: what producers have made known again by then.
+            self._stops_due_s = [now_s, self._until_s]
+            self._wants_rewatch = True
         self._run = run
+
+    async def _tell_again(self) -> None:
+        while self._stops_due_s and time.monotonic() >= self._stops_due_s[0]:
+            await self._stop_again()
+            del self._stops_due_s[0]
+        if self._wants_rewatch:
+            await self._log.rewatch()
+            self._wants_rewatch = False
 
     async def _stop_again(self) -> None:
         since_s = time.monotonic() - STOP_MEMORY_S

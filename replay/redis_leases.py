@@ -76,11 +76,19 @@ class RedisLeases:
         async with translated("rewatch"):
             found: list[Any] = await servers(self._client)
             for server in found:
-                async for key in server.scan_iter(match=keys.RECORDS, count=SCAN_KEYS):
-                    tenant, name, state = await server.hmget(key, REWATCHED_FIELDS)
-                    if tenant and name and state and not State(state.decode()).is_final:
-                        conversation = Conversation(tenant.decode(), name.decode())
-                        await self.watch(conversation, REWATCH_DELAY_S)
+                cursor = -1
+                while cursor != 0:
+                    cursor, page = await server.scan(
+                        max(cursor, 0), match=keys.RECORDS, count=SCAN_KEYS
+                    )
+                    await self._watch_all(await _live_among(server, page))
+
+    async def _watch_all(self, conversations: Sequence[Conversation]) -> None:
+        delay_ms = ms(REWATCH_DELAY_S)
+        calls = [_watch_call(conversation, delay_ms, "") for conversation in conversations]
+        for reply in await self._plane.call_all(calls):
+            if isinstance(reply, Exception):
+                raise reply
 
     async def due(self, most: int) -> list[Due]:
         replies = await self._plane.call_all(
@@ -221,6 +229,19 @@ class RedisLeases:
     def connection(self) -> int:
         """See ``SweptLog``."""
         return connections_made(self._client)
+
+
+async def _live_among(server: Any, records: Sequence[bytes]) -> list[Conversation]:
+    """The conversations of those records whose sessions have not ended."""
+    async with server.pipeline(transaction=False) as pipeline:
+        for key in records:
+            pipeline.hmget(key, REWATCHED_FIELDS)
+        rows = await pipeline.execute()
+    return [
+        Conversation(tenant.decode(), name.decode())
+        for tenant, name, state in rows
+        if tenant and name and state and not State(state.decode()).is_final
+    ]
 
 
 def _renew_call(claim: Claim, lease_s: float, beside: int | None = None) -> Call:
