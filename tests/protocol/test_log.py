@@ -121,7 +121,7 @@ def test_an_append_at_the_end_is_written_and_published(claimed: Stored) -> None:
     with claimed.redis.pubsub(ignore_subscribe_messages=True) as listener:
         listener.subscribe(claimed.keys.channel)
         listener.get_message(timeout=1)
-        assert produce(claimed, 0, FRAME, tokens=(7, 8)) == [b"appended", b"5"]
+        assert produce(claimed, 0, FRAME, tokens=(7, 8)) == [b"appended", b"5", b"2"]
         told = listener.get_message(timeout=1)
     assert told is not None and told["data"] == b"c0\n" + FRAME
     assert claimed.chunks == [(5, FRAME)]
@@ -135,22 +135,23 @@ def test_an_append_anywhere_else_hears_the_end_and_writes_nothing(
     claimed: Stored, start: int
 ) -> None:
     produce(claimed, 0, FRAME)
-    assert produce(claimed, start, FRAME, tokens=(9,)) == [b"at", b"5"]
+    assert produce(claimed, start, FRAME, tokens=(9,)) == [b"at", b"5", b"0"]
     assert (claimed.log, claimed.redis.exists(claimed.keys.tokens)) == (FRAME, 0)
-    assert produce(claimed, 5, FRAME) == [b"appended", b"10"]
+    assert produce(claimed, 5, FRAME) == [b"appended", b"10", b"0"]
 
 
 @pytest.mark.clause("LOG-3")
 def test_an_append_of_another_claim_is_fenced(claimed: Stored) -> None:
-    for wrong in ({"attempt": 2}, {"attempt": 0}, {"nonce": "m"}, {"nonce": ""}):
+    for wrong in ({"attempt": 0}, {"nonce": "m"}, {"nonce": ""}):
         assert produce(claimed, 0, FRAME, **wrong) == [b"fenced"]
+    assert produce(claimed, 0, FRAME, attempt=2) == [b"forgotten"]
     assert claimed.log == b""
 
 
 @pytest.mark.clause("LOG-4")
 def test_a_close_appends_the_last_bytes_and_the_end_in_one_call(claimed: Stored) -> None:
     produce(claimed, 0, FRAME)
-    assert produce(claimed, 5, FRAME, closing=("completed", "stop")) == [b"appended", b"10"]
+    assert produce(claimed, 5, FRAME, closing=("completed", "stop")) == [b"appended", b"10", b"0"]
     assert (claimed.log, claimed.end) == (
         2 * FRAME,
         {"state": "completed", "reason": "stop", "size": 10},
@@ -162,7 +163,7 @@ def test_a_close_appends_the_last_bytes_and_the_end_in_one_call(claimed: Stored)
 
 @pytest.mark.clause("LOG-4")
 def test_a_close_anywhere_else_ends_nothing(claimed: Stored) -> None:
-    assert produce(claimed, 3, FRAME, closing=("completed", "stop")) == [b"at", b"0"]
+    assert produce(claimed, 3, FRAME, closing=("completed", "stop")) == [b"at", b"0", b"0"]
     assert (claimed.end, claimed.fields["state"]) == (None, "running")
 
 
@@ -190,8 +191,8 @@ def _shown(entries: list[tuple[bytes, dict[bytes, bytes]]]) -> int:
 
 @pytest.mark.clause("LOG-5")
 def test_tokens_may_come_before_their_bytes(claimed: Stored) -> None:
-    assert produce(claimed, 0, b"", tokens=(1,)) == [b"appended", b"0"]
-    assert produce(claimed, 0, FRAME, tokens=(2,)) == [b"appended", b"5"]
+    assert produce(claimed, 0, b"", tokens=(1,)) == [b"appended", b"0", b"1"]
+    assert produce(claimed, 0, FRAME, tokens=(2,)) == [b"appended", b"5", b"2"]
     assert claimed.redis.strlen(claimed.keys.tokens) == 16
     assert len(claimed.entries) == 1
 
