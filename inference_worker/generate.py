@@ -121,6 +121,8 @@ class Sessions:
         claimed = await self._claims.claim(ref, suspect=not has_suspect, beside=beside)
         if claimed is None:
             return
+        if beside == 1:
+            await self._tell_company()
         claim, record, tokens = claimed.claim, claimed.record, claimed.tokens
         outlet = Outlet(
             claim,
@@ -147,6 +149,12 @@ class Sessions:
         if not outlet.is_settled:
             logger.info("attempt %d from token %d: %s", claim.attempt, len(tokens), ref.path())
             self._takeovers.put_nowait(claim)
+
+    async def _tell_company(self) -> None:
+        """The one that was alone is not any more: no death may be blamed on it as if it were."""
+        with suppress(LogUnavailable):
+            claims = [one.claim for one in self._running.values()]
+            await self._log.renew(claims, self._lease_s, beside=1)
 
     def stop(self, session_key: str) -> None:
         """A session was ended from outside: its sequence stops within one token."""
