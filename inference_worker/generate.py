@@ -118,11 +118,11 @@ class Sessions:
         # One suspect at a time: a neighbour of the next death must not be blamed for it.
         has_suspect = any(one.is_suspect for one in self._running.values())
         beside = len(self._running)
+        if beside == 1:
+            await self._tell_company()
         claimed = await self._claims.claim(ref, suspect=not has_suspect, beside=beside)
         if claimed is None:
             return
-        if beside == 1:
-            await self._tell_company()
         claim, record, tokens = claimed.claim, claimed.record, claimed.tokens
         outlet = Outlet(
             claim,
@@ -151,7 +151,7 @@ class Sessions:
             self._takeovers.put_nowait(claim)
 
     async def _tell_company(self) -> None:
-        """The one that was alone is not any more: no death may be blamed on it as if it were."""
+        """The one that was alone gets company: no death may be blamed on it as if it were alone."""
         with suppress(LogUnavailable):
             claims = [one.claim for one in self._running.values()]
             await self._log.renew(claims, self._lease_s, beside=1)

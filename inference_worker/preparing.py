@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 from inference_worker.engine import Engine, EngineError, PromptInvalid
 from replay import keys
 from replay.errors import LogUnavailable
+from replay.outage import Outage
 from replay.prepare import (
     QUESTION_TTL_S,
     Answer,
@@ -52,15 +53,13 @@ class Preparing:
 
     async def run(self) -> None:
         """Answers until it is cancelled, also after Redis was away."""
-        away = False
+        outage = Outage(logger, "prepare waits")
         while True:
             try:
                 await self._next()
-                away = False
+                outage.is_over()
             except LogUnavailable as error:
-                if not away:
-                    logger.warning("prepare waits: %s", error)
-                away = True
+                outage.goes_on(error)
                 await asyncio.sleep(RETRY_S)
 
     async def _next(self) -> None:

@@ -130,6 +130,7 @@ class Pool(ConnectionPool):
         """
         async with asyncio.timeout(SOCKET_TIMEOUT_S):
             await self._places.acquire()
+        # redis-py has no hint here either
         connection: AbstractConnection = self.get_available_connection()  # type: ignore[no-untyped-call]
         try:
             await self.ensure_connection(connection)

@@ -104,7 +104,7 @@ async def test_an_answer_may_take_its_time(impatient: Callable[[str], None]) -> 
         posting = asyncio.create_task(node.post(name="c", stream=True))
         producer = await node.producer()
         await producer.say("hi")
-        await asyncio.sleep(2 * PATIENCE_S)
+        await asyncio.sleep(2 * PATIENCE_S)  # the silence is what is tried
         await producer.complete()
         assert (await posting).content.endswith(b"[DONE]\n\n")
 

@@ -71,7 +71,7 @@ def test_a_full_disk_costs_a_pause_and_no_byte(
             for offset in (0, 1, len(kept) // 2, len(kept)):
                 assert one.read(f"{name}-kept", from_=offset).content == kept[offset:]
         said = stored(cluster.db, name)
-        time.sleep(2 * LEASE_S)
+        time.sleep(2 * LEASE_S)  # nothing may happen, and nothing tells when it would have
         assert stored(cluster.db, name).log == said.log and said.fields["state"] == "running"
     log = post.whole()
     assert reader.whole() == log

@@ -387,6 +387,18 @@ async def test_an_append_that_is_refused_stops_the_sequence(desk: Desk) -> None:
     assert b"too late" not in await body(desk.log, ref)
 
 
+async def test_a_session_that_gets_company_is_known_to_have_it_before_that_is_claimed(
+    desk: Desk,
+) -> None:
+    first = await desk.start()
+    assert (await desk.log.record(first)).beside == 0  # type: ignore[union-attr]
+    second = await desk.open("d")
+    desk.log.refuses["claim"] = claims.CLAIM_TRIES
+    await desk.sessions.start(desk.engine, second)
+    assert [one.id for one in desk.engine.submitted] == [first.path()]
+    assert (await desk.log.record(first)).beside == 1  # type: ignore[union-attr]
+
+
 async def test_a_renewal_that_is_refused_stops_the_sequence(desk: Desk) -> None:
     desk.sessions._lease_s = 0.003
     keeping = asyncio.ensure_future(desk.sessions.keep_leases())
