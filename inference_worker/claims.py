@@ -48,11 +48,10 @@ class Claims:
         self._worker = worker
         self._lease_s = lease_s
 
-    async def claim(self, ref: SessionRef, *, suspect: bool, beside: int) -> Claimed | None:
+    async def claim(self, ref: SessionRef, *, suspect: bool) -> Claimed | None:
         """The claim, and what the log has of the session; None where it is not ours.
 
-        Without ``suspect`` a session that workers died with is left to others; ``beside`` is how
-        many sessions this one has already.
+        Without ``suspect`` a session that a worker died with is left to others.
         """
         nonce = uuid4().hex
         for _ in range(CLAIM_TRIES):
@@ -63,7 +62,6 @@ class Claims:
                     nonce=nonce,
                     lease_s=self._lease_s,
                     suspect=suspect,
-                    beside=beside,
                 )
                 return await self._claimed(ref, result)
             except LogUnavailable as error:

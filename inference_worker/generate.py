@@ -35,7 +35,6 @@ from replay.errors import LogUnavailable
 from replay.identity import SessionRef
 from replay.log import (
     PROGRESS_TOKENS,
-    SUSPECT_DEATHS,
     AppendStatus,
     Claim,
     ClaimStatus,
@@ -72,9 +71,9 @@ class Session:
 
     @property
     def is_suspect(self) -> bool:
-        """Whether workers died with it, and it has not shown since that it is harmless."""
+        """Whether a worker died with it, and it has not shown since that it is harmless."""
         added = self.outlet.token_count - self.record.claimed_tokens
-        return self.record.deaths >= SUSPECT_DEATHS and added < PROGRESS_TOKENS
+        return self.record.deaths > 0 and added < PROGRESS_TOKENS
 
 
 class Sessions:
@@ -117,10 +116,7 @@ class Sessions:
             return  # ours already: a renewal will say so, or the sweeper queues it again
         # One suspect at a time: a neighbour of the next death must not be blamed for it.
         has_suspect = any(one.is_suspect for one in self._running.values())
-        beside = len(self._running)
-        if beside == 1:
-            await self._tell_company()
-        claimed = await self._claims.claim(ref, suspect=not has_suspect, beside=beside)
+        claimed = await self._claims.claim(ref, suspect=not has_suspect)
         if claimed is None:
             return
         claim, record, tokens = claimed.claim, claimed.record, claimed.tokens
@@ -150,12 +146,6 @@ class Sessions:
             logger.info("attempt %d from token %d: %s", claim.attempt, len(tokens), ref.path())
             self._takeovers.put_nowait(claim)
 
-    async def _tell_company(self) -> None:
-        """The one that was alone gets company: no death may be blamed on it as if it were alone."""
-        with suppress(LogUnavailable):
-            claims = [one.claim for one in self._running.values()]
-            await self._log.renew(claims, self._lease_s, beside=1)
-
     def stop(self, session_key: str) -> None:
         """A session was ended from outside: its sequence stops within one token."""
         path = self._by_key.get(session_key)
@@ -172,9 +162,7 @@ class Sessions:
             self._renew_now.clear()
             claims = self._producer.claims()
             try:
-                statuses = await self._log.renew(
-                    claims, self._lease_s, beside=max(0, len(self._running) - 1)
-                )
+                statuses = await self._log.renew(claims, self._lease_s)
             except LogUnavailable as error:
                 outage.goes_on(error)
                 continue

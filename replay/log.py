@@ -36,10 +36,6 @@ LIVE_S = 24 * 3600.0
 PROGRESS_TOKENS = 16
 """An attempt that added so many tokens did not kill its worker: the suspicion is cleared."""
 
-SUSPECT_DEATHS = 2
-"""A session that so many workers died with, one after another, runs beside no other such session;
-if it was alone all along, it is to blame."""
-
 DEATHS_MAX = 5
 """A session that so many workers died with in all is to blame, whatever it added between."""
 
@@ -413,22 +409,15 @@ class Leases(Protocol):
         nonce: str,
         lease_s: float,
         suspect: bool = True,
-        beside: int = 0,
     ) -> ClaimResult:
         """Makes the worker the producer where no lease stands. Idempotent by ``nonce``.
 
-        Without ``suspect`` a session that SUSPECT_DEATHS workers died with is HELD. ``beside`` is
-        how many sessions the worker has already.
+        Without ``suspect`` a session that a worker died with is HELD.
         """
         ...
 
-    async def renew(
-        self, claims: Sequence[Claim], lease_s: float, *, beside: int | None = None
-    ) -> list[ClaimStatus | Exception]:
-        """Renews the leases of one worker in one round trip.
-
-        ``beside`` is how many other sessions run beside each, None where that is not looked at.
-        """
+    async def renew(self, claims: Sequence[Claim], lease_s: float) -> list[ClaimStatus | Exception]:
+        """Renews the leases of one worker in one round trip."""
         ...
 
     async def watch(self, conversation: Conversation, delay_s: float) -> None:

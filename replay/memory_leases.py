@@ -11,7 +11,6 @@ from replay.identity import Conversation, SessionRef
 from replay.log import (
     DEATHS_MAX,
     PROGRESS_TOKENS,
-    SUSPECT_DEATHS,
     Claim,
     ClaimResult,
     ClaimStatus,
@@ -36,7 +35,6 @@ class MemoryLeases(MemoryState):
         nonce: str,
         lease_s: float,
         suspect: bool = True,
-        beside: int = 0,
     ) -> ClaimResult:
         session = self._find(ref)
         if session is None:
@@ -45,7 +43,7 @@ class MemoryLeases(MemoryState):
         if record.state.is_final:
             return ClaimResult(ClaimStatus.ENDED)
         if record.nonce != nonce:
-            if record.lease_until_ms > now or (record.deaths >= SUSPECT_DEATHS and not suspect):
+            if record.lease_until_ms > now or (record.deaths and not suspect):
                 return ClaimResult(ClaimStatus.HELD)
             record = replace(
                 record,
@@ -55,19 +53,16 @@ class MemoryLeases(MemoryState):
                 worker=worker,
                 lease_until_ms=now + round(lease_s * 1000),
                 claimed_tokens=record.token_count,
-                beside=beside,
             )
             session.record = record
             self._mark_doubt(session, record.end)
         claim = Claim(ref, worker, record.attempt, nonce)
         return ClaimResult(ClaimStatus.CLAIMED, claim, session.record.doubts > 0)
 
-    async def renew(
-        self, claims: Sequence[Claim], lease_s: float, *, beside: int | None = None
-    ) -> list[ClaimStatus | Exception]:
-        return [self._renew(claim, lease_s, beside) for claim in claims]
+    async def renew(self, claims: Sequence[Claim], lease_s: float) -> list[ClaimStatus | Exception]:
+        return [self._renew(claim, lease_s) for claim in claims]
 
-    def _renew(self, claim: Claim, lease_s: float, beside: int | None) -> ClaimStatus:
+    def _renew(self, claim: Claim, lease_s: float) -> ClaimStatus:
         session = self._find(claim.ref)
         if session is None:
             return ClaimStatus.GONE
@@ -79,8 +74,7 @@ class MemoryLeases(MemoryState):
         if (record.attempt, record.nonce) != (claim.attempt, claim.nonce):
             return ClaimStatus.FENCED
         until = self._now() + round(lease_s * 1000)
-        others = record.beside if beside is None else beside
-        session.record = replace(record, state=State.RUNNING, lease_until_ms=until, beside=others)
+        session.record = replace(record, state=State.RUNNING, lease_until_ms=until)
         return ClaimStatus.RENEWED if record.run_id == self.run else ClaimStatus.MOVED
 
     async def watch(self, conversation: Conversation, delay_s: float) -> None:
@@ -177,8 +171,7 @@ class MemoryLeases(MemoryState):
         if record.lease_until_ms != look.lease_until_ms or record.lease_until_ms > self._now():
             return Requeued()
         deaths = _deaths_in_a_row(record) + 1
-        proven = deaths > SUSPECT_DEATHS or (deaths == SUSPECT_DEATHS and not record.beside)
-        if proven or record.attempt - record.hand_overs >= DEATHS_MAX:
+        if deaths >= 2 or record.attempt - record.hand_overs >= DEATHS_MAX:
             return Requeued(is_poison=True)
         return self._give_up(session, deaths)
 

@@ -212,7 +212,6 @@ class SessionRecord:
     deaths: int = 0
     claimed_tokens: int = 0
     hand_overs: int = 0
-    beside: int = 0
     idempotency_key: str = ""
     request_sha256: str = ""
     traceparent: str = ""

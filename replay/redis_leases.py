@@ -52,21 +52,17 @@ class RedisLeases:
         nonce: str,
         lease_s: float,
         suspect: bool = True,
-        beside: int = 0,
     ) -> ClaimResult:
         session, suspects = keys.session(ref), "1" if suspect else ""
-        args = (session, encode(worker), nonce, ms(lease_s), ms(LIVE_S), suspects, beside)
+        args = (session, encode(worker), nonce, ms(lease_s), ms(LIVE_S), suspects)
         reply = await self._plane.call(Call(script("claim"), (keys.record(ref),), args))
         status = ClaimStatus(reply[0].decode())
         if status is not ClaimStatus.CLAIMED:
             return ClaimResult(status)
         return ClaimResult(status, Claim(ref, worker, int(reply[1]), nonce), reply[2] == b"1")
 
-    async def renew(
-        self, claims: Sequence[Claim], lease_s: float, *, beside: int | None = None
-    ) -> list[ClaimStatus | Exception]:
-        calls = [_renew_call(claim, lease_s, beside) for claim in claims]
-        replies = await self._plane.call_all(calls)
+    async def renew(self, claims: Sequence[Claim], lease_s: float) -> list[ClaimStatus | Exception]:
+        replies = await self._plane.call_all([_renew_call(claim, lease_s) for claim in claims])
         return [_claim_status(reply) for reply in replies]
 
     async def watch(self, conversation: Conversation, delay_s: float) -> None:
@@ -244,10 +240,9 @@ async def _live_among(server: Any, records: Sequence[bytes]) -> list[Conversatio
     ]
 
 
-def _renew_call(claim: Claim, lease_s: float, beside: int | None = None) -> Call:
+def _renew_call(claim: Claim, lease_s: float) -> Call:
     token = (claim.attempt, claim.nonce)
-    others = "" if beside is None else beside
-    args = (keys.session(claim.ref), *token, ms(lease_s), ms(LIVE_S), others)
+    args = (keys.session(claim.ref), *token, ms(lease_s), ms(LIVE_S))
     return Call(script("renew"), (keys.record(claim.ref),), args)
 
 

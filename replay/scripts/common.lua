@@ -10,7 +10,6 @@ local EVICTED_MS = 30000      -- and an evicted session by this
 local TOMBSTONE_MS = 600000   -- how long a 404 can say what became of the session
 local STOPPED_MS = 10000      -- how long a stop refuses a POST that was in validation when it came
 local ROUTE_MS = 30 * 86400000
-local SUSPECT_DEATHS = 2      -- a session that so many workers died with runs beside no other such
 local RECOVERY_MS = 10000     -- how long after a restart of Redis a producer may take to make itself known
 local LOST_BYTES = 1048576    -- more than any producer writes in the seconds that Redis may forget
 

@@ -68,12 +68,10 @@ class FaultyLog(MemoryLog):
         self._refuse("append")
         return await super().append(appends)
 
-    async def renew(
-        self, claims: Sequence[Claim], lease_s: float, *, beside: int | None = None
-    ) -> list[ClaimStatus | Exception]:
+    async def renew(self, claims: Sequence[Claim], lease_s: float) -> list[ClaimStatus | Exception]:
         self._refuse("renew")
         self.renewed.append([claim.ref for claim in claims])
-        return await super().renew(claims, lease_s, beside=beside)
+        return await super().renew(claims, lease_s)
 
 
 class Script:
@@ -385,18 +383,6 @@ async def test_an_append_that_is_refused_stops_the_sequence(desk: Desk) -> None:
     desk.engine.finish(ref, FinishReason.STOP)
     await desk.until(lambda: desk.released == [ref])
     assert b"too late" not in await body(desk.log, ref)
-
-
-async def test_a_session_that_gets_company_is_known_to_have_it_before_that_is_claimed(
-    desk: Desk,
-) -> None:
-    first = await desk.start()
-    assert (await desk.log.record(first)).beside == 0  # type: ignore[union-attr]
-    second = await desk.open("d")
-    desk.log.refuses["claim"] = claims.CLAIM_TRIES
-    await desk.sessions.start(desk.engine, second)
-    assert [one.id for one in desk.engine.submitted] == [first.path()]
-    assert (await desk.log.record(first)).beside == 1  # type: ignore[union-attr]
 
 
 async def test_a_renewal_that_is_refused_stops_the_sequence(desk: Desk) -> None:
