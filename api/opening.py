@@ -178,7 +178,7 @@ class Opening:
         plain = not self._caller.name
         settings = self._node.settings
         sampling = replace(self._asked.sampling, logit_bias=prepared.logit_bias)
-        request = replace(self._asked, model=model.name, sampling=sampling)
+        request = replace(self._asked, model=model.name, sampling=sampling, format=prepared.format)
         return NewSession(
             conversation=conversation,
             name=self._caller.name or conversation.id,

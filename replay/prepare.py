@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import json
 from base64 import b64decode, b64encode
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 from replay.records import known_fields, pack_prompt, unpack_prompt
-from replay.request import LogitBias
+from replay.request import AnswerFormat, LogitBias
 
 QUESTION_TTL_S = 30
 """Nobody answers a question older than this; the list expires with it."""
@@ -71,13 +71,14 @@ Asked = Chat | Render | Tokenize | Detokenize | Unknown
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """The answer to ``Chat``: the prompt's tokens, how the worker will feed them, and the biases by
-    token ids."""
+    """The answer to ``Chat``: the prompt's tokens, how the worker will feed them, the biases by
+    token ids, and how the answer's text is to be parsed."""
 
     prompt: tuple[int, ...]
     prefill_chunk_tokens: int
     model_sha256: str = ""
     logit_bias: tuple[LogitBias, ...] = ()
+    format: AnswerFormat = field(default_factory=AnswerFormat)
 
 
 Piece = str | list[int]
@@ -129,6 +130,7 @@ _RESULTS: dict[str, Any] = {
     "refused": Refused,
 }
 _PAIRS = frozenset({"logit_bias"})
+_NESTED = {"format": AnswerFormat.from_raw}
 _PACKED = frozenset({"prompt", "tokens"})
 """Fields that are token ids: as bytes they are a third of what their digits would be."""
 
@@ -184,7 +186,8 @@ def _name_of(value: Any, names: dict[str, Any]) -> str:
 def _written(value: Any) -> dict[str, Any]:
     named = {field.name: getattr(value, field.name) for field in fields(value)}
     packed = {name: b64encode(pack_prompt(named[name])).decode() for name in _PACKED & named.keys()}
-    return {**named, **packed}
+    nested = {name: asdict(named[name]) for name in _NESTED.keys() & named.keys()}
+    return {**named, **packed, **nested}
 
 
 def _read(kind: Any, raw: dict[str, Any]) -> Any:
@@ -193,4 +196,5 @@ def _read(kind: Any, raw: dict[str, Any]) -> Any:
     packed = {name: unpack_prompt(b64decode(named[name])) for name in _PACKED & named.keys()}
     arrays = {name: tuple(value) for name, value in named.items() if isinstance(value, list)}
     pairs = {name: tuple(map(tuple, named[name])) for name in _PAIRS & named.keys()}
-    return kind(**{**named, **arrays, **pairs, **packed})
+    nested = {name: _NESTED[name](named[name]) for name in _NESTED.keys() & named.keys()}
+    return kind(**{**named, **arrays, **pairs, **packed, **nested})

@@ -122,11 +122,32 @@ class RenderOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class AnswerFormat:
+    """How the model's text is to be parsed, as its template has it; *prepare* finds it out.
+
+    A thought stands between ``thought_begin`` and ``thought_end`` ("": the model does not think, or
+    all is to be content), and is open already where the prompt ends inside one. ``tools`` names the
+    syntax of calls, "" where none can come.
+    """
+
+    thought_begin: str = ""
+    thought_end: str = ""
+    is_thought_open: bool = False
+    tools: str = ""
+
+    @classmethod
+    def from_raw(cls, raw: Mapping[str, Any]) -> AnswerFormat:
+        """Of what JSON kept of it; fields that a newer version wrote are left out."""
+        return cls(**known_fields(cls, raw))
+
+
+@dataclass(frozen=True, slots=True)
 class GenerationRequest:
     """One prompt in, one answer out.
 
     ``max_tokens`` is -1 for "until the context is full". ``ping_interval_s`` is -1 for never.
-    ``messages`` are the client's, verbatim; the prompt's tokens are made of them by *prepare*.
+    ``messages`` are the client's, verbatim; the prompt's tokens are made of them by *prepare*,
+    which tells the ``format`` of the answer too.
     """
 
     dialect: Dialect
@@ -137,6 +158,7 @@ class GenerationRequest:
     max_tokens: int = -1
     render: RenderOptions = field(default_factory=RenderOptions)
     ping_interval_s: int = PING_INTERVAL_S
+    format: AnswerFormat = field(default_factory=AnswerFormat)
 
     def to_json(self) -> str:
         """Compact JSON, as the session record keeps it."""
@@ -150,4 +172,5 @@ class GenerationRequest:
         raw["stop"] = tuple(raw.get("stop", ()))
         raw["sampling"] = SamplingParams.from_raw(raw["sampling"])
         raw["render"] = RenderOptions(**known_fields(RenderOptions, raw.get("render", {})))
+        raw["format"] = AnswerFormat.from_raw(raw.get("format", {}))
         return cls(**raw)

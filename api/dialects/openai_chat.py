@@ -274,6 +274,8 @@ class Fold:
         for name in ("content", "reasoning_content"):
             if (text := choice["delta"].get(name)) is not None:
                 at["text"].setdefault(name, []).append(text)
+        for call in choice["delta"].get("tool_calls", ()):
+            _take_call(at.setdefault("calls", {}), call)
 
     def answer(self) -> dict[str, Any]:
         """The whole answer, in llama.cpp's key order."""
@@ -292,8 +294,24 @@ class Fold:
     def _choice(self, index: int) -> dict[str, Any]:
         at = self._choices[index]
         texts = {name: "".join(parts) for name, parts in at["text"].items()}
-        message = {"role": "assistant", "content": "", **texts}
+        message: dict[str, Any] = {"role": "assistant", "content": "", **texts}
+        if "calls" in at:
+            message["tool_calls"] = [_call(call) for _, call in sorted(at["calls"].items())]
         choice = {"finish_reason": at["finish_reason"], "index": index, "message": message}
         if "logprobs" in at:
             choice["logprobs"] = {"content": at["logprobs"]}
         return choice
+
+
+def _take_call(calls: dict[int, dict[str, Any]], delta: dict[str, Any]) -> None:
+    """The first delta of a call has its id and name, all have a piece of its arguments."""
+    function = delta["function"]
+    call = calls.setdefault(delta["index"], {"arguments": []})
+    call["arguments"].append(function["arguments"])
+    if "id" in delta:
+        call.update(id=delta["id"], name=function["name"])
+
+
+def _call(call: dict[str, Any]) -> dict[str, Any]:
+    function = {"name": call["name"], "arguments": "".join(call["arguments"])}
+    return {"type": "function", "function": function, "id": call["id"]}

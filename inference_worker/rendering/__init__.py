@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from inference_worker.answer import parser_of
 from inference_worker.engine import Finish, Timings, TokenLogprobs
 from inference_worker.rendering.openai_chat import ChatRenderer
 from replay.records import SessionRecord
@@ -39,4 +40,4 @@ class Renderer(Protocol):
 def renderer_of(record: SessionRecord, request: GenerationRequest) -> Renderer:
     """The renderer of the session's dialect. Raises KeyError for one that is unknown."""
     renderers = {"openai.chat": ChatRenderer}
-    return renderers[record.dialect](record, request.render, request.sampling)
+    return renderers[record.dialect](record, request, parser_of(request, id_seed=record.id_seed))

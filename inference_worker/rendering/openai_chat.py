@@ -6,10 +6,18 @@ import codecs
 from collections.abc import Sequence
 from typing import Any
 
+from inference_worker.answer import (
+    AnswerParser,
+    ContentDelta,
+    Delta,
+    ReasoningDelta,
+    ToolArguments,
+    ToolCallBegun,
+)
 from inference_worker.engine import Candidate, Finish, FinishReason, Timings, TokenLogprobs
 from replay import frames
 from replay.records import SessionRecord
-from replay.request import RenderOptions, SamplingParams
+from replay.request import GenerationRequest
 
 _Decoder = codecs.getincrementaldecoder("utf-8")
 
@@ -17,15 +25,17 @@ DONE = b"data: [DONE]\n\n"
 
 
 class ChatRenderer:
-    """One session's chunks: the role, the content, the finish, the usage, ``[DONE]``."""
+    """One session's chunks: the role, the deltas, the finish, the usage, ``[DONE]``."""
 
     def __init__(
-        self, record: SessionRecord, options: RenderOptions, sampling: SamplingParams
+        self, record: SessionRecord, request: GenerationRequest, parser: AnswerParser
     ) -> None:
         self._record = record
-        self._options = options
-        self._sampling = sampling
+        self._options = request.render
+        self._sampling = request.sampling
+        self._parser = parser
         self._has_role = False
+        self._has_calls = False
 
     def step(
         self,
@@ -35,26 +45,48 @@ class ChatRenderer:
         timings: Timings | None,
         logprobs: Sequence[TokenLogprobs] = (),
     ) -> bytes:
-        """The role and a prefill before the first token, and a chunk where there is text."""
-        frame = self._role()
-        if text:
-            told = timings if self._options.timings_per_token else None
-            frame += self._chunk({"content": text}, timings=told, logprobs=logprobs)
-        return frame
+        """The role and a prefill before the first token, and a chunk for each delta.
+
+        Probabilities are told at once, also where the parser holds their text back.
+        """
+        deltas = [self._delta(delta) for delta in self._parser.feed(text)]
+        if logprobs and not deltas:
+            deltas = [{}]
+        told = timings if self._options.timings_per_token else None
+        return self._role() + self._chunks(deltas, timings=told, logprobs=logprobs)
 
     def finish(self, finish: Finish, *, tokens: int, timings: Timings | None) -> bytes:
-        """The finish chunk, the usage chunk where it was asked for, and ``[DONE]``.
+        """What was held back, the finish chunk, the usage chunk where asked for, and ``[DONE]``.
 
         The timings ride on the last JSON chunk, as llama.cpp's do.
         """
-        reason = "length" if finish.reason is FinishReason.LENGTH else "stop"
+        held = self._chunks([self._delta(delta) for delta in self._parser.finish()])
         with_usage = self._options.include_usage
-        frame = self._role() + self._chunk(
-            {}, finish_reason=reason, timings=None if with_usage else timings
+        frame = self._role() + held
+        frame += self._chunk(
+            {}, finish_reason=self._reason(finish), timings=None if with_usage else timings
         )
         if with_usage:
             frame += frames.data(self._usage(tokens, timings))
         return frame + DONE
+
+    def _reason(self, finish: Finish) -> str:
+        if finish.reason is FinishReason.LENGTH:
+            return "length"
+        return "tool_calls" if self._has_calls else "stop"
+
+    def _delta(self, delta: Delta) -> dict[str, Any]:
+        match delta:
+            case ContentDelta(text):
+                return {"content": text}
+            case ReasoningDelta(text):
+                return {"reasoning_content": text}
+            case ToolCallBegun(index, id, name):
+                self._has_calls = True
+                begun = {"name": name, "arguments": ""}
+                return _call({"index": index, "id": id, "type": "function", "function": begun})
+            case ToolArguments(index, text):
+                return _call({"index": index, "function": {"arguments": text}})
 
     def _role(self) -> bytes:
         if self._has_role:
@@ -63,6 +95,20 @@ class ChatRenderer:
         role = self._chunk({"role": "assistant", "content": None})
         begun = self._options.prefill
         return role + self._chunk({"content": begun}) if begun else role
+
+    def _chunks(
+        self,
+        deltas: Sequence[dict[str, Any]],
+        *,
+        timings: Timings | None = None,
+        logprobs: Sequence[TokenLogprobs] = (),
+    ) -> bytes:
+        """A chunk for each delta; the last one tells what is told of them all."""
+        if not deltas:
+            return b""
+        *before, last = deltas
+        told = self._chunk(last, timings=timings, logprobs=logprobs)
+        return b"".join(map(self._chunk, before)) + told
 
     def _chunk(
         self,
@@ -97,6 +143,10 @@ class ChatRenderer:
             "system_fingerprint": "b1-replay-cluster",
             "object": "chat.completion.chunk",
         }
+
+
+def _call(call: dict[str, Any]) -> dict[str, Any]:
+    return {"tool_calls": [call]}
 
 
 def _token_logprobs(told: TokenLogprobs, *, is_post: bool) -> dict[str, Any]:

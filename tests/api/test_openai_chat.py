@@ -452,6 +452,30 @@ def test_a_fold_tells_all_probabilities() -> None:
     assert choice["logprobs"] == {"content": [0, 0, 1, 1, 2, 2]}
 
 
+def test_a_fold_has_the_thought_and_the_calls() -> None:
+    fold = Fold()
+    begun = {"id": "a", "type": "function", "function": {"name": "f", "arguments": ""}}
+    for delta in (
+        {"reasoning_content": "h"},
+        {"reasoning_content": "m"},
+        {"tool_calls": [{"index": 1, **begun}]},
+        {"tool_calls": [{"index": 0, **begun}]},
+        {"tool_calls": [{"index": 1, "function": {"arguments": '{"x"'}}]},
+        {"tool_calls": [{"index": 1, "function": {"arguments": ":1}"}}]},
+    ):
+        fold.feed(chunk(delta))
+    fold.feed(chunk({}, "tool_calls"))
+    [choice] = fold.answer()["choices"]
+    told = {**begun, "function": {"name": "f", "arguments": '{"x":1}'}}
+    assert choice["finish_reason"] == "tool_calls"
+    assert choice["message"] == {
+        "role": "assistant",
+        "content": "",
+        "reasoning_content": "hm",
+        "tool_calls": [begun, told],
+    }
+
+
 def test_a_fold_of_nothing_said_has_an_empty_content() -> None:
     fold = Fold()
     fold.feed(chunk({"role": "assistant", "content": None}) + chunk({}, "stop"))

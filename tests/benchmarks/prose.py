@@ -8,9 +8,10 @@ from functools import cache
 from itertools import cycle, islice
 
 from deploy.bootstrap import ROOT
+from inference_worker.answer import PlainParser
 from inference_worker.rendering.openai_chat import ChatRenderer
 from replay.records import SessionRecord
-from replay.request import RenderOptions, SamplingParams
+from replay.request import GenerationRequest, SamplingParams
 
 DOCUMENTS = ("ARCHITECTURE.md", "CONTRIBUTING.md", "PROTOCOL.md", "README.md", "deploy/RUNBOOK.md")
 TOKEN = re.compile(r"\s?[^\s]{1,6}|\s")
@@ -25,6 +26,7 @@ def _tokens() -> tuple[str, ...]:
 
 def frames(record: SessionRecord, count: int) -> Iterator[bytes]:
     """The bytes of so many tokens, one piece a token."""
-    renderer = ChatRenderer(record, RenderOptions(), SamplingParams(seed=0))
+    request = GenerationRequest("openai.chat", "m", (), SamplingParams(seed=0))
+    renderer = ChatRenderer(record, request, PlainParser())
     for number, text in enumerate(islice(cycle(_tokens()), count), 1):
         yield renderer.step(text, tokens=number, timings=None)

@@ -23,6 +23,7 @@ from replay.prepare import (
     Tokenized,
     Unknown,
 )
+from replay.request import AnswerFormat
 
 HELLO = ({"role": "user", "content": "\u6f22\ud800", "colours": [1, [2]]},)
 BIASES = ((3, None), ("\u6f22", 0.5))
@@ -34,7 +35,7 @@ ASKED = [
     Detokenize((0, 2**32 - 1)),
 ]
 RESULTS = [
-    Prepared((1, 2**32 - 1), 128, "aa", BIASES),
+    Prepared((1, 2**32 - 1), 128, "aa", BIASES, AnswerFormat("<t>", "</t>", True, "hermes")),
     Tokenized((1, 2**32 - 1), ("\u6f22", [0xC3])),
     Text("\u6f22"),
     Refused("context", "too long", prompt_tokens=9, context_tokens=8),

@@ -10,6 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from inference_worker.answer import (
+    AnswerParser,
+    ContentDelta,
+    Delta,
+    PlainParser,
+    ReasoningDelta,
+    ToolArguments,
+    ToolCallBegun,
+)
 from inference_worker.engine import Candidate, Finish, FinishReason, Timings, TokenLogprobs
 from inference_worker.rendering import renderer_of
 from inference_worker.rendering.openai_chat import ChatRenderer
@@ -68,8 +77,15 @@ def finished(reason: str, more: bytes = b"") -> bytes:
     )
 
 
-def chat(**options: Any) -> ChatRenderer:
-    return ChatRenderer(RECORD, RenderOptions(**options), SAMPLING)
+def chat(
+    *,
+    record: SessionRecord = RECORD,
+    sampling: SamplingParams = SAMPLING,
+    parser: AnswerParser | None = None,
+    **options: Any,
+) -> ChatRenderer:
+    request = GenerationRequest("openai.chat", "m", (), sampling, render=RenderOptions(**options))
+    return ChatRenderer(record, request, parser or PlainParser())
 
 
 def chunks(body: bytes) -> list[dict[str, Any]]:
@@ -152,7 +168,7 @@ def test_probabilities_are_told_with_the_text_of_their_tokens(
     is_post: bool, name: bytes, top: bytes
 ) -> None:
     sampling = SamplingParams(seed=0, logprobs=True, n_probs=2, post_sampling_probs=is_post)
-    renderer = ChatRenderer(RECORD, RenderOptions(), sampling)
+    renderer = chat(sampling=sampling)
     assert renderer.step("", tokens=1, timings=None) == ROLE
     body = renderer.step("\U0001f6b2!", tokens=2, timings=None, logprobs=TOLD_OF)
     told = (
@@ -179,7 +195,7 @@ def test_lone_surrogates_become_replacement_characters() -> None:
 
 
 def test_a_name_that_is_no_text_is_mended_too() -> None:
-    renderer = ChatRenderer(replace(RECORD, model="m\ud800"), RenderOptions(), SAMPLING)
+    renderer = chat(record=replace(RECORD, model="m\ud800"))
     assert b'"model":"m\xef\xbf\xbd"' in renderer.step("a", tokens=1, timings=None)
 
 
@@ -193,8 +209,8 @@ def test_timings_of_nothing_divide_by_nothing(spent: Timings) -> None:
 steps = st.lists(st.tuples(st.text(st.characters(), max_size=8), st.integers(0, 3)), max_size=8)
 
 
-def rendered(texts: list[tuple[str, int]], options: RenderOptions) -> bytes:
-    renderer = ChatRenderer(RECORD, options, SAMPLING)
+def rendered(texts: list[tuple[str, int]], **options: bool) -> bytes:
+    renderer = chat(**options)
     body, count = b"", 0
     for text, tokens in texts:
         count += tokens
@@ -207,9 +223,8 @@ def rendered(texts: list[tuple[str, int]], options: RenderOptions) -> bytes:
 def test_the_same_steps_make_the_same_bytes_and_say_the_same_text(
     texts: list[tuple[str, int]], usage: bool, timed: bool
 ) -> None:
-    options = RenderOptions(include_usage=usage, timings_per_token=timed)
-    body = rendered(texts, options)
-    assert body == rendered(texts, options)
+    body = rendered(texts, include_usage=usage, timings_per_token=timed)
+    assert body == rendered(texts, include_usage=usage, timings_per_token=timed)
     assert body.endswith(b"\n\ndata: [DONE]\n\n")
     said = [
         choice["delta"].get("content") or "" for one in chunks(body) for choice in one["choices"]
@@ -227,8 +242,78 @@ def test_the_dialect_of_the_record_chooses_the_renderer() -> None:
 
 @pytest.mark.parametrize("tokens", [0, 2])
 def test_a_prefill_is_shown_once_before_all_else(tokens: int) -> None:
-    renderer = ChatRenderer(RECORD, RenderOptions(prefill="Well,"), SAMPLING)
+    renderer = chat(prefill="Well,")
     body = b"".join(renderer.step("a", tokens=n, timings=None) for n in range(tokens))
     body += renderer.finish(STOP, tokens=tokens, timings=None)
     assert body.startswith(ROLE + content("Well,") + content("a") * tokens + finished("stop"))
     assert body.count(b"Well,") == 1
+
+
+class Held:
+    """Parses a text as the deltas it is made with; until the end it holds the last one back."""
+
+    def __init__(self, *deltas: Delta) -> None:
+        self._shown, self._held = list(deltas[:-1]), list(deltas[-1:])
+
+    def feed(self, text: str) -> list[Delta]:
+        shown, self._shown = self._shown, []
+        return shown
+
+    def finish(self) -> list[Delta]:
+        return self._held
+
+
+def delta(told: bytes) -> bytes:
+    return content("-").replace(b'{"content":"-"}', told)
+
+
+ALL_DELTAS = (
+    ReasoningDelta("hm"),
+    ContentDelta("so"),
+    ToolCallBegun(0, "call", "f"),
+    ToolArguments(0, "{}"),
+)
+
+
+def test_thoughts_and_calls_are_told_as_such() -> None:
+    renderer = chat(parser=Held(*ALL_DELTAS))
+    body = renderer.step("...", tokens=1, timings=TIMINGS)
+    assert body == (
+        ROLE
+        + delta(b'{"reasoning_content":"hm"}')
+        + content("so")
+        + delta(
+            b'{"tool_calls":[{"index":0,"id":"call","type":"function",'
+            b'"function":{"name":"f","arguments":""}}]}'
+        )
+    )
+    assert renderer.finish(STOP, tokens=2, timings=None) == (
+        delta(b'{"tool_calls":[{"index":0,"function":{"arguments":"{}"}}]}')
+        + finished("tool_calls")
+        + b"data: [DONE]\n\n"
+    )
+
+
+def test_calls_that_were_cut_finish_as_what_cut_them() -> None:
+    renderer = chat(parser=Held(*ALL_DELTAS))
+    renderer.step("...", tokens=1, timings=None)
+    assert finished("length") in renderer.finish(
+        Finish(FinishReason.LENGTH), tokens=1, timings=None
+    )
+
+
+def test_what_is_told_beside_the_text_rides_on_the_last_of_its_deltas() -> None:
+    sampling = SamplingParams(seed=0, logprobs=True)
+    renderer = chat(sampling=sampling, timings_per_token=True, parser=Held(*ALL_DELTAS[1:]))
+    said = renderer.step("so", tokens=1, timings=TIMINGS, logprobs=TOLD_OF)
+    _, first, last = chunks(said + b"\n\n")
+    assert [name in first for name in ("timings", "logprobs")] == [False, False]
+    assert "timings" in last and len(last["choices"][0]["logprobs"]["content"]) == 2
+
+
+def test_probabilities_do_not_wait_for_a_text_that_is_held_back() -> None:
+    sampling = SamplingParams(seed=0, logprobs=True)
+    renderer = chat(sampling=sampling, parser=Held(ContentDelta("<")))
+    _, told = chunks(renderer.step("<", tokens=1, timings=None, logprobs=TOLD_OF) + b"\n\n")
+    assert told["choices"][0]["delta"] == {}
+    assert len(told["choices"][0]["logprobs"]["content"]) == 2
