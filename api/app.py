@@ -19,7 +19,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 
-from api import generations, health, models, props, stream, tokens, webui
+from api import health, models, openai, props, stream, tokens, webui
 from api.auth import Auth
 from api.background import Heartbeat, cut_overdue, supervised
 from api.build import build_info
@@ -30,7 +30,7 @@ from api.dispatch import ArqQueue, JobQueue, position_of
 from api.inbox import Inbox
 from api.lasting import Application
 from api.node import Node, Presence
-from api.problems import TABLE, NothingThere, problem_response
+from api.problems import TABLE, NothingThere, problem_response, route_path
 from replay import frames
 from replay.cluster import Directory
 from replay.compaction import Compactor
@@ -84,7 +84,7 @@ def create_app(settings: ApiSettings, open_node: OpenNode | None = None) -> Fast
     )
     app.state.connections = connections
     app.state.presence = presence
-    for module in (generations, tokens, stream, models, props, health):
+    for module in (openai, tokens, stream, models, props, health):
         app.include_router(module.router)
     add_problems(app)
     return app
@@ -118,7 +118,7 @@ def add_problems(app: FastAPI) -> None:
     """Every error becomes the envelope, whatever raised it."""
 
     async def answer(request: Request, error: Exception) -> Response:
-        return problem_response(error)
+        return problem_response(error, route_path(request.scope))
 
     async def nothing_there(request: Request, error: Exception) -> Response:
         return await answer(request, NothingThere(request.method, request.url.path))

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from api.problems import KeyInvalid, problem_response
+from api.problems import KeyInvalid, problem_response, route_path
 
 OPEN_TENANT = "default"
 PUBLIC_PATHS = frozenset({"/health", "/v1/health", "/ready"})
@@ -70,7 +70,7 @@ class Auth:
             return
         tenant = self._tenant(scope)
         if tenant is None:
-            await problem_response(KeyInvalid())(scope, receive, send)
+            await problem_response(KeyInvalid(), route_path(scope))(scope, receive, send)
             return
         scope.setdefault("state", {})["tenant"] = tenant
         await self._app(scope, receive, send)

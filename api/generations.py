@@ -1,4 +1,4 @@
-"""``POST /v1/chat/completions``: open a session, wait for the first byte, answer.
+"""A generation in any dialect: open a session, wait for the first byte, answer.
 
 With X-Conversation-Id or Idempotency-Key the session outlives its client; without them, it is
 stopped when the client leaves (a *plain* session).
@@ -11,14 +11,14 @@ import logging
 import secrets
 from dataclasses import dataclass
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 
 from api import requests
 from api.connection import Connection
-from api.dialects import openai_chat
+from api.dialects import Dialect
 from api.json_body import parse_object
 from api.lasting import Lasting
-from api.node import Node, NodeDep
+from api.node import Node
 from api.opening import Caller, Opening, OpenSession
 from api.problems import SessionEnded, Unavailable
 from api.stream import stop
@@ -33,20 +33,17 @@ from replay.tail import Tail
 ABANDON_PAUSES_S = (0.05, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
 """Between the attempts to stop what nobody waits for, while Redis is away."""
 
-router = APIRouter()
 logger = logging.getLogger(__name__)
 
 
-@router.post("/v1/chat/completions")
-@router.post("/chat/completions", include_in_schema=False)
-async def create_chat_completion(request: Request, node: NodeDep) -> Response:
-    """OpenAI's chat completion, streamed or not."""
+async def generate(request: Request, node: Node, dialect: Dialect) -> Response:
+    """The answer to a POST, streamed or not, as its body wishes. Raises what refuses it."""
     node.presence.check_open()
     caller = Caller.of(request)
     body = await requests.read_body(request, node.settings.body_bytes_max)
-    asked = openai_chat.parse(parse_object(body), random_seed=secrets.randbelow(SEED_MAX))
-    opening = Opening(node, caller, asked, body, request.receive)
-    return Lasting(GenerationResponse(node, await opening.session()))
+    asked = dialect.parse(parse_object(body), random_seed=secrets.randbelow(SEED_MAX))
+    opening = Opening(node, caller, asked, body, request.receive, id_prefix=dialect.id_prefix)
+    return Lasting(GenerationResponse(node, await opening.session(), dialect))
 
 
 class FirstBytes:
@@ -61,10 +58,10 @@ class FirstBytes:
 
     def feed(self, data: bytes) -> None:
         """Takes the next bytes, in whole frames."""
-        for frame in openai_chat.frames_of(data):
-            if openai_chat.is_comment(frame):
+        for frame in frames.split(data):
+            if frames.is_comment(frame):
                 continue
-            self.error = openai_chat.error_of(frame)
+            self.error = frames.error_of(frame)
             self.is_answer = self.error is None
             return
 
@@ -87,12 +84,13 @@ class Prelude:
 class GenerationResponse(ConnectedResponse):
     """The answer to the POST that opened the session; a plain one ends when its client leaves."""
 
-    __slots__ = ("_has_ended", "_node", "_session")
+    __slots__ = ("_dialect", "_has_ended", "_node", "_session")
 
-    def __init__(self, node: Node, session: OpenSession) -> None:
+    def __init__(self, node: Node, session: OpenSession, dialect: Dialect) -> None:
         super().__init__(node.connections, session.comeback)
         self._node = node
         self._session = session
+        self._dialect = dialect
         self._has_ended = False
 
     async def serve(self, connection: Connection) -> None:
@@ -146,7 +144,7 @@ class GenerationResponse(ConnectedResponse):
             prelude.held.append(item)
 
     async def _fold(self, connection: Connection, tail: Tail) -> None:
-        fold = openai_chat.Fold()
+        fold = self._dialect.fold(self._session.request)
         while not isinstance(item := await tail.next(), End):
             fold.feed(item.data)
         self._check(item, fold.error)

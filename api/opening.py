@@ -117,17 +117,26 @@ class OpenSession:
 class Opening:
     """One request's way to its session. Owned by the request's task.
 
-    ``body`` is what the client sent, and ``asked`` what the dialect made of it.
+    ``body`` is what the client sent, and ``asked`` what the dialect made of it; the answer's id
+    begins with ``id_prefix``.
     """
 
     def __init__(
-        self, node: Node, caller: Caller, asked: GenerationRequest, body: bytes, receive: Receive
+        self,
+        node: Node,
+        caller: Caller,
+        asked: GenerationRequest,
+        body: bytes,
+        receive: Receive,
+        *,
+        id_prefix: str,
     ) -> None:
         self._node = node
         self._caller = caller
         self._asked = asked
         self._request_sha256 = caller.request_sha256(asked.dialect, body)
         self._receive = receive
+        self._id_prefix = id_prefix
         self._nonce = secrets.token_hex(8)
         self._arrived_ms = 0.0
 
@@ -188,7 +197,7 @@ class Opening:
             prompt=prepared.prompt,
             prefill_chunk_tokens=prepared.prefill_chunk_tokens,
             model_sha256=prepared.model_sha256,
-            completion_id="chatcmpl-" + _random_id(),
+            completion_id=self._id_prefix + _random_id(),
             id_seed=secrets.token_hex(16),
             retention_s=settings.plain_retention_s if plain else settings.retention_s,
             ping_interval_s=request.ping_interval_s,

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from starlette.responses import JSONResponse, Response
+from starlette.types import Scope
 
 from replay import errors, frames
-from replay.request import Dialect
 
 RETRY_AFTER_S = 1
 
@@ -128,9 +128,12 @@ class Problem:
     more: Mapping[str, Any] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
 
-    def body(self, dialect: Dialect = "openai.chat") -> dict[str, Any]:
-        """The envelope in which the dialect wraps an error."""
-        return _ENVELOPES[dialect](self)
+    def body(self, path: str = "") -> dict[str, Any]:
+        """The envelope in which the dialect of a route wraps an error."""
+        for prefix, envelope in _ENVELOPES.items():
+            if path == prefix or path.startswith(prefix + "/"):
+                return envelope(self)
+        return _openai(self)
 
 
 def _openai(problem: Problem) -> dict[str, Any]:
@@ -138,7 +141,19 @@ def _openai(problem: Problem) -> dict[str, Any]:
     return {"error": {**error, **problem.more}}
 
 
-_ENVELOPES: Mapping[Dialect, Callable[[Problem], dict[str, Any]]] = {"openai.chat": _openai}
+_ANTHROPIC_TYPES = {413: "request_too_large", 429: "rate_limit_error", 503: "overloaded_error"}
+
+
+def _anthropic(problem: Problem) -> dict[str, Any]:
+    kind = _ANTHROPIC_TYPES.get(problem.status) or frames.ERROR_TYPES.get(problem.status, "")
+    if kind in ("", "not_supported_error", "server_error"):
+        kind = "api_error" if problem.status >= 500 else "invalid_request_error"
+    error = {"type": kind, "message": problem.message, "code": problem.status}
+    return {"type": "error", "error": {**error, **problem.more}}
+
+
+_ENVELOPES: Mapping[str, Callable[[Problem], dict[str, Any]]] = {"/v1/messages": _anthropic}
+"""By path, since some errors come before anybody looks at the request; elsewhere llama.cpp's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +226,13 @@ def problem_of(error: Exception) -> Problem:
     return Problem(status, row.message(error), kind, row.more(error), row.headers(error))
 
 
-def problem_response(error: Exception) -> Response:
-    """The whole answer that tells a client of ``error``."""
+def problem_response(error: Exception, path: str) -> Response:
+    """The whole answer that tells a client of ``error``, in the words of the route at ``path``."""
     problem = problem_of(error)
-    return JSONResponse(problem.body(), problem.status, dict(problem.headers))
+    return JSONResponse(problem.body(path), problem.status, dict(problem.headers))
+
+
+def route_path(scope: Scope) -> str:
+    """The path that a request is for, without where a proxy has put us."""
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", ""))

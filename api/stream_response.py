@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from starlette.types import Receive, Scope, Send
 
 from api.connection import Comeback, Connection, Connections, ResponseCut
-from api.problems import TABLE, problem_response
+from api.problems import TABLE, problem_response, route_path
 from replay.identity import SessionRef
 from replay.records import Chunk, End
 from replay.tail import Tail
@@ -86,13 +86,13 @@ class ConnectedResponse:
         self._connections.add(connection)
         try:
             async with connection:
-                await self._serve_or_cut(connection)
+                await self._serve_or_cut(connection, route_path(scope))
         finally:
             self._connections.discard(connection)
         if connection.needs_raise:
             raise ResponseCut
 
-    async def _serve_or_cut(self, connection: Connection) -> None:
+    async def _serve_or_cut(self, connection: Connection, path: str) -> None:
         try:
             await self.serve(connection)
         except Exception as error:  # the root of this answer: its client is told in any case
@@ -101,7 +101,7 @@ class ConnectedResponse:
             if connection.started:
                 connection.cut()
             else:
-                await connection.answer(problem_response(error))
+                await connection.answer(problem_response(error, path))
 
     async def serve(self, connection: Connection) -> None:
         """Sends the whole response. Raises what is wrong; once it has started, that is a cut."""

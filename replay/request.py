@@ -1,7 +1,7 @@
 """The generation request: what the API node writes and the inference worker reads.
 
-Pure values without I/O. A dialect (OpenAI chat today) is turned into this once, by the API; from
-then on nobody looks at the client's body again.
+Pure values without I/O. Any dialect is turned into this once, by the API; from then on nobody looks
+at the client's body again.
 """
 
 from __future__ import annotations
@@ -13,7 +13,14 @@ from typing import Any, Literal
 
 from replay.records import known_fields
 
-Dialect = Literal["openai.chat"]
+Dialect = Literal[
+    "openai.chat",
+    "openai.completions",
+    "llama.completion",
+    "openai.responses",
+    "anthropic.messages",
+]
+"""In which words a session is asked for, and answers."""
 
 SEED_MAX = 2**32 - 1
 PING_INTERVAL_S = 15

@@ -1,4 +1,4 @@
-"""OpenAI's chat completions, with llama.cpp's additions: request in, log bytes to JSON out. Pure.
+"""OpenAI's chat completions, with llama.cpp's additions: request in, log to JSON out. Pure.
 
 What this engine cannot do yet is refused by name, never ignored: an answer that silently lacks
 what was asked for is worse than none. Fields that nobody knows are accepted.
@@ -6,11 +6,11 @@ what was asked for is worse than none. Fields that nobody knows are accepted.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from api.dialects import Dialect, Fold
 from api.fields import Fields, is_number, mistyped
 from api.problems import RequestInvalid
 from api.sampling import N_PROBS, N_PROBS_MAX, parse_sampling
@@ -223,48 +223,19 @@ def _check_part(name: str, part: Any) -> None:
         raise mistyped(f"{name}.text", "a string", part.get("text"))
 
 
-def frames_of(data: bytes) -> Iterator[bytes]:
-    """The SSE frames of whole frames' bytes, without the empty lines between them."""
-    return (frame for frame in data.split(b"\n\n") if frame)
+class ChatFold(Fold):
+    """A chat stream as the JSON of ``stream: false``."""
 
-
-def is_comment(frame: bytes) -> bool:
-    """Whether clients ignore the frame: a keep-alive, or the word about the end."""
-    return frame.startswith(b":")
-
-
-def error_of(frame: bytes) -> str | None:
-    """The message of an error event, None where the frame is another."""
-    if not frame.startswith(b'data: {"error":'):
-        return None
-    return str(json.loads(frame.removeprefix(b"data: "))["error"]["message"])
-
-
-class Fold:
-    """Turns the log of a chat stream into the JSON of ``stream: false``.
-
-    ``feed`` takes the log's bytes in whole frames; ``answer`` tells what they come to.
-    """
-
-    def __init__(self) -> None:
+    def __init__(self, request: GenerationRequest) -> None:
+        super().__init__()
         self._choices: dict[int, dict[str, Any]] = {}
         self._shared: dict[str, Any] = {}
-        self.error: str | None = None
 
-    def feed(self, data: bytes) -> None:
-        """Takes the next bytes."""
-        for frame in frames_of(data):
-            if is_comment(frame) or frame == b"data: [DONE]":
-                continue
-            if (message := error_of(frame)) is not None:
-                self.error = message
-            else:
-                self._take(json.loads(frame.removeprefix(b"data: ")))
-
-    def _take(self, chunk: dict[str, Any]) -> None:
-        for choice in chunk.pop("choices"):
+    def take(self, event: dict[str, Any]) -> None:
+        """See ``Fold``."""
+        for choice in event.pop("choices"):
             self._take_choice(choice)
-        self._shared.update(chunk)
+        self._shared.update(event)
 
     def _take_choice(self, choice: dict[str, Any]) -> None:
         at = self._choices.setdefault(choice["index"], {"finish_reason": None, "text": {}})
@@ -315,3 +286,6 @@ def _take_call(calls: dict[int, dict[str, Any]], delta: dict[str, Any]) -> None:
 def _call(call: dict[str, Any]) -> dict[str, Any]:
     function = {"name": call["name"], "arguments": "".join(call["arguments"])}
     return {"type": "function", "function": function, "id": call["id"]}
+
+
+CHAT = Dialect(name="openai.chat", id_prefix="chatcmpl-", parse=parse, fold=ChatFold)

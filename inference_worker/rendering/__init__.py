@@ -6,10 +6,10 @@ takes a session over can bring a new one to the same point. Clocks come in as ar
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from inference_worker.answer import parser_of
+from inference_worker.answer import AnswerParser, parser_of
 from inference_worker.engine import Finish, Timings, TokenLogprobs
 from inference_worker.rendering.openai_chat import ChatRenderer
 from replay.records import SessionRecord
@@ -39,5 +39,9 @@ class Renderer(Protocol):
 
 def renderer_of(record: SessionRecord, request: GenerationRequest) -> Renderer:
     """The renderer of the session's dialect. Raises KeyError for one that is unknown."""
-    renderers = {"openai.chat": ChatRenderer}
-    return renderers[record.dialect](record, request, parser_of(request, id_seed=record.id_seed))
+    return _RENDERERS[record.dialect](record, request, parser_of(request, id_seed=record.id_seed))
+
+
+_RENDERERS: Mapping[str, Callable[[SessionRecord, GenerationRequest, AnswerParser], Renderer]] = {
+    "openai.chat": ChatRenderer,
+}

@@ -21,8 +21,6 @@ from replay.request import GenerationRequest
 
 _Decoder = codecs.getincrementaldecoder("utf-8")
 
-DONE = b"data: [DONE]\n\n"
-
 
 class ChatRenderer:
     """One session's chunks: the role, the deltas, the finish, the usage, ``[DONE]``."""
@@ -68,7 +66,7 @@ class ChatRenderer:
         )
         if with_usage:
             frame += frames.data(self._usage(tokens, timings))
-        return frame + DONE
+        return frame + frames.DONE
 
     def _reason(self, finish: Finish) -> str:
         if finish.reason is FinishReason.LENGTH:

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.dialects.openai_chat import NOT_BUILT, Fold, parse
+from api.dialects import Fold
+from api.dialects.openai_chat import CHAT, NOT_BUILT, parse
 from api.fields import FLOAT_MAX, INT_MAX
 from api.problems import RequestInvalid
 from api.sampling import (
@@ -30,6 +31,10 @@ RANDOM = 12345
 
 def parsed(**body: Any) -> GenerationRequest:
     return parse({"messages": HELLO, **body}, random_seed=RANDOM)
+
+
+def folding() -> Fold:
+    return CHAT.fold(parsed())
 
 
 def mistake(**body: Any) -> str:
@@ -413,7 +418,7 @@ USAGE = {"completion_tokens": 2, "prompt_tokens": 1, "total_tokens": 3}
 
 
 def test_a_folded_stream_is_the_answer() -> None:
-    fold = Fold()
+    fold = folding()
     for data in (
         frames.PING,
         chunk({"role": "assistant", "content": None}),
@@ -441,7 +446,7 @@ def test_a_folded_stream_is_the_answer() -> None:
 
 
 def test_a_fold_tells_all_probabilities() -> None:
-    fold = Fold()
+    fold = folding()
     for number in range(3):
         choice = json.loads(chunk({"content": "x"}).removeprefix(b"data: "))
         choice["choices"][0]["logprobs"] = {"content": [number, number]}
@@ -453,7 +458,7 @@ def test_a_fold_tells_all_probabilities() -> None:
 
 
 def test_a_fold_has_the_thought_and_the_calls() -> None:
-    fold = Fold()
+    fold = folding()
     begun = {"id": "a", "type": "function", "function": {"name": "f", "arguments": ""}}
     for delta in (
         {"reasoning_content": "h"},
@@ -477,20 +482,20 @@ def test_a_fold_has_the_thought_and_the_calls() -> None:
 
 
 def test_a_fold_of_nothing_said_has_an_empty_content() -> None:
-    fold = Fold()
+    fold = folding()
     fold.feed(chunk({"role": "assistant", "content": None}) + chunk({}, "stop"))
     assert fold.answer()["choices"][0]["message"]["content"] == ""
 
 
 def test_a_fold_remembers_the_error() -> None:
-    fold = Fold()
+    fold = folding()
     fold.feed(chunk({"content": "x"}))
     fold.feed(frames.closing("openai.chat", State.FAILED, "engine", "broken"))
     assert fold.error == "broken"
 
 
 def test_text_may_look_like_frames() -> None:
-    fold = Fold()
+    fold = folding()
     text = 'data: {"error":{}}\n\n: end\n\n'
     fold.feed(chunk({"content": text}))
     assert fold.answer()["choices"][0]["message"]["content"] == text

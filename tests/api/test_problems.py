@@ -66,3 +66,18 @@ def test_how_a_session_ended_decides_the_status(state: str, reason: str, status:
     assert problem.status == status
     assert problem.headers["X-Stream-State"] == state
     assert ("Retry-After" in problem.headers) is (status == 503)
+
+
+def test_anthropics_routes_tell_of_errors_in_its_own_envelope() -> None:
+    problem = problem_of(problems.ContextExceeded("too long", 9, 8))
+    assert problem.body("/v1/messages/count_tokens") == {
+        "type": "error",
+        "error": {
+            "type": "invalid_request_error",
+            "message": "too long",
+            "code": 400,
+            "n_prompt_tokens": 9,
+            "n_ctx": 8,
+        },
+    }
+    assert "type" not in problem.body("/v1/messagesx")

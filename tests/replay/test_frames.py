@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from replay import frames
 from replay.records import FINAL_STATES, REASONS, State
+from replay.request import Dialect
 
 ENDS = [(state, reason) for state in sorted(FINAL_STATES) for reason in sorted(REASONS[state])]
 
@@ -90,3 +92,22 @@ def test_an_error_is_typed_by_its_status(status: int, kind: str | None) -> None:
         "type": kind or "server_error",
         "param": "x",
     }
+
+
+@pytest.mark.parametrize("dialect", get_args(Dialect))
+def test_each_dialect_has_its_error_event_which_everybody_can_read(dialect: Dialect) -> None:
+    error, end = frames.split(frames.closing(dialect, State.FAILED, "engine", "broken: {}"))
+    assert frames.error_of(error) == "broken: {}"
+    assert frames.is_comment(end) and not frames.is_comment(error)
+    name, _, data = error.rpartition(b"data: ")
+    is_named = dialect in ("openai.responses", "anthropic.messages")
+    assert name == (b"event: error\n" if is_named else b"")
+    assert json.loads(data) == frames.value_of(error)
+
+
+def test_what_is_no_error_is_not_read_as_one() -> None:
+    for frame in (b'data: {"choices":[]}', b"data: [DONE]", b'event: ping\ndata: {"error":1}'):
+        assert frames.error_of(frame) is None
+    assert frames.value_of(b"data: [DONE]") == {}
+    assert frames.event("ping", {"a": "data: "}) == b'event: ping\ndata: {"a":"data: "}\n\n'
+    assert frames.value_of(b'event: ping\ndata: {"a":"data: "}') == {"a": "data: "}
