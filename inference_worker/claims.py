@@ -48,20 +48,13 @@ class Claims:
         self._worker = worker
         self._lease_s = lease_s
 
-    async def claim(self, ref: SessionRef, *, suspect: bool) -> Claimed | None:
-        """The claim, and what the log has of the session; None where it is not ours.
-
-        Without ``suspect`` a session that a worker died with is left to others.
-        """
+    async def claim(self, ref: SessionRef) -> Claimed | None:
+        """The claim, and what the log has of the session; None where it is not ours."""
         nonce = uuid4().hex
         for _ in range(CLAIM_TRIES):
             try:
                 result = await self._log.claim(
-                    ref,
-                    worker=self._worker,
-                    nonce=nonce,
-                    lease_s=self._lease_s,
-                    suspect=suspect,
+                    ref, worker=self._worker, nonce=nonce, lease_s=self._lease_s
                 )
                 return await self._claimed(ref, result)
             except LogUnavailable as error:

@@ -41,6 +41,8 @@ logging.getLogger("arq").setLevel(logging.WARNING)
 
 Pool = ArqRedis
 Start = Callable[[Engine, SessionRef], Awaitable[None]]
+Room = Callable[[Engine], int]
+"""How many more sessions an engine can take."""
 
 
 def _dumps(value: dict[str, Any]) -> bytes:
@@ -57,9 +59,10 @@ def open_pool(url: str) -> Pool:
 class Dispatch:
     """The queues of one worker's models. Each is polled by the task that awaits ``run``."""
 
-    def __init__(self, pool: ArqRedis, start: Start) -> None:
+    def __init__(self, pool: ArqRedis, start: Start, *, room: Room) -> None:
         self._pool = pool
         self._start = start
+        self._room = room
         self._wakes: dict[str, asyncio.Event] = {}
         self.picks = True
 
@@ -104,7 +107,7 @@ class Dispatch:
         An entry stays in the queue while somebody starts it, and for a while after a worker has
         died doing so; it must not hide those behind it.
         """
-        worker.allow_pick_jobs = self.picks and engine.free_slots > 0
+        worker.allow_pick_jobs = self.picks and self._room(engine) > 0
         for place in range(PLACES_LOOKED_AT):
             worker._queue_read_offset = place
             # arq offers no poll on demand but this; its main loop would add its interval to every

@@ -15,7 +15,6 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 
 from inference_worker.claims import ClaimableLog, Claims
 from inference_worker.engine import (
@@ -29,16 +28,13 @@ from inference_worker.engine import (
 from inference_worker.outlet import Outlet
 from inference_worker.producer import Producer
 from inference_worker.rendering import Renderer, renderer_of
+from inference_worker.session import Session
+from inference_worker.suspects import Suspects
 from inference_worker.text import TextAssembler
 from replay import keys
 from replay.errors import LogUnavailable
 from replay.identity import SessionRef
-from replay.log import (
-    PROGRESS_TOKENS,
-    AppendStatus,
-    Claim,
-    ClaimStatus,
-)
+from replay.log import AppendStatus, Claim, ClaimStatus
 from replay.outage import Outage
 from replay.records import Reason, SessionRecord, State, Token
 from replay.request import GenerationRequest
@@ -56,24 +52,6 @@ logger = logging.getLogger(__name__)
 Release = Callable[[SessionRef], Awaitable[None]]
 Requeue = Callable[[SessionRef, int, int], Awaitable[None]]
 """Puts a session into its queue: its queue number, and the number of this dispatch."""
-
-
-@dataclass(slots=True)
-class Session:
-    """One session that this worker produces."""
-
-    claim: Claim
-    engine: Engine
-    renderer: Renderer
-    outlet: Outlet
-    record: SessionRecord
-    lost: AppendStatus | None = None
-
-    @property
-    def is_suspect(self) -> bool:
-        """Whether a worker died with it, and it has not shown since that it is harmless."""
-        added = self.outlet.token_count - self.record.claimed_tokens
-        return self.record.deaths > 0 and added < PROGRESS_TOKENS
 
 
 class Sessions:
@@ -97,6 +75,7 @@ class Sessions:
         self._by_key: dict[str, str] = {}
         self._releases: asyncio.Queue[Session] = asyncio.Queue()
         self._takeovers: asyncio.Queue[Claim] = asyncio.Queue()
+        self._suspects = Suspects(log, submit=self._submit, refused=self._refused)
         self._idle = asyncio.Event()
         self._idle.set()
         self._renew_now = asyncio.Event()
@@ -110,13 +89,15 @@ class Sessions:
         """What an engine calls on its thread: hands one step's outcome to the event loop."""
         return lambda steps: _call_soon(loop, self._take, steps)
 
+    def room(self, engine: Engine) -> int:
+        """How many more sessions may be started."""
+        return engine.free_slots - self._suspects.waiting_for(engine)
+
     async def start(self, engine: Engine, ref: SessionRef) -> None:
         """Claims a session and submits it. Whatever is wrong ends the session, not the worker."""
         if self._producer.has(ref):
             return  # ours already: a renewal will say so, or the sweeper queues it again
-        # One suspect at a time: a neighbour of the next death must not be blamed for it.
-        has_suspect = any(one.is_suspect for one in self._running.values())
-        claimed = await self._claims.claim(ref, suspect=not has_suspect)
+        claimed = await self._claims.claim(ref)
         if claimed is None:
             return
         claim, record, tokens = claimed.claim, claimed.record, claimed.tokens
@@ -135,16 +116,39 @@ class Sessions:
             request = GenerationRequest.from_json(record.request)
             renderer = renderer_of(record, request)
             _replay(renderer, engine, tokens, request.stop)
-            self._enter(ref, Session(claim, engine, renderer, outlet, record))
-            engine.submit(_sequence(ref, record, request, tokens))
+            spec = _sequence(ref, record, request, tokens)
+            session = Session(claim, engine, renderer, outlet, record, spec)
+            self._enter(ref, session)
+            if session.is_suspect:
+                self._suspects.add(session)
+            else:
+                session.submit()
         except Exception as error:  # whatever it is, the session must end and the worker live
-            logger.exception("cannot generate %s", ref.path())
-            outlet.fail("engine", str(error))
-            self._leave(ref.path())
-            self._producer.wake()
+            self._fail(outlet, error)
         if not outlet.is_settled:
             logger.info("attempt %d from token %d: %s", claim.attempt, len(tokens), ref.path())
             self._takeovers.put_nowait(claim)
+
+    async def try_suspects(self) -> None:
+        """Lets the sessions that a worker died with enter, one by one, until it is cancelled."""
+        await self._suspects.run()
+
+    def _submit(self, session: Session) -> None:
+        try:
+            session.submit()
+        except Exception as error:
+            self._fail(session.outlet, error)
+
+    def _refused(self, session: Session, status: ClaimStatus) -> None:
+        if not self._producer.renewed(session.claim, status):
+            self._lose(session.claim, AppendStatus(status))
+
+    def _fail(self, outlet: Outlet, error: Exception) -> None:
+        path = outlet.claim.ref.path()
+        logger.error("cannot generate %s", path, exc_info=error)
+        outlet.fail("engine", str(error))
+        self._leave(path)
+        self._producer.wake()
 
     def stop(self, session_key: str) -> None:
         """A session was ended from outside: its sequence stops within one token."""
@@ -222,7 +226,7 @@ class Sessions:
                 await self._idle.wait()
         left = list(self._running.values())
         for session in left:
-            session.engine.stop(session.claim.ref.path())
+            self._halt(session)
         with suppress(TimeoutError):
             async with asyncio.timeout(STOP_S):
                 await self._idle.wait()
@@ -287,7 +291,13 @@ class Sessions:
         if session is not None and session.claim == claim and session.lost is None:
             logger.info("lost (%s): %s", status, path)
             session.lost = status
-            session.engine.stop(path)
+            self._halt(session)
+
+    def _halt(self, session: Session) -> None:
+        if session.is_waiting:
+            self._leave(session.claim.ref.path())
+        else:
+            session.stop()
 
     def _enter(self, ref: SessionRef, session: Session) -> None:
         self._running[ref.path()] = session
@@ -299,6 +309,7 @@ class Sessions:
         if session is None:
             return
         del self._by_key[keys.session(session.claim.ref)]
+        session.left.set()
         if session.lost is not None and not session.outlet.has_own_end:
             self._producer.drop(session.outlet)
         if not self._running:

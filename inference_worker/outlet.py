@@ -15,7 +15,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from replay import frames
-from replay.log import CHUNK_BYTES_MAX, Append, AppendStatus, Claim, Restored
+from replay.log import (
+    CHUNK_BYTES_MAX,
+    PROGRESS_TOKENS,
+    Append,
+    AppendStatus,
+    Claim,
+    Restored,
+)
 from replay.records import Chunk, SessionRecord, State, Token
 
 BACKLOG_BYTES_MAX = 32 * 1024 * 1024
@@ -52,7 +59,8 @@ class Outlet:
 
     ``body`` and ``tokens`` are what the log had when the session was claimed. ``is_settled``:
     the claim is on disk; a takeover that Redis forgets must not have written. ``offered`` is up to
-    where readers may have been given it.
+    where readers may have been given it. ``trusted`` is set once the log shows that the session
+    does not kill its worker, or nobody needs to know any more.
     """
 
     def __init__(
@@ -70,6 +78,7 @@ class Outlet:
         self.is_settled = is_settled
         self.on_lost = on_lost
         self.closed = asyncio.Event()
+        self.trusted = asyncio.Event()
         self.closing: Closing | None = None
         self.is_overfull = False
         self.ended_s: float | None = None
@@ -203,13 +212,20 @@ class Outlet:
         self._sent += taken
         if taken:
             self._tokens_sent = self._units[self._sent - 1].token_count
+        if self._tokens_sent - self.record.claimed_tokens >= PROGRESS_TOKENS:
+            self.trusted.set()
 
     def ended(self) -> None:
         """The log has its end, or has it still."""
         self.is_reconciled = self.is_verified = True
         if self.ended_s is None:
             self.ended_s = time.monotonic()
+        self.shut()
+
+    def shut(self) -> None:
+        """Nothing more of it goes into the log."""
         self.closed.set()
+        self.trusted.set()
 
     def restored(self, restored: Restored) -> bool:
         """The log lives and has so much of it: whether there is a border to go on from."""

@@ -85,7 +85,7 @@ class Producer:
     def drop(self, outlet: Outlet) -> None:
         """Forgets an outlet whose session is no longer ours."""
         self._outlets.pop(outlet, None)
-        outlet.closed.set()
+        outlet.shut()
 
     def claims(self) -> list[Claim]:
         """The claims of all outlets: what is not stored yet is still to be protected."""

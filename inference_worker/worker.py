@@ -112,7 +112,7 @@ class Worker:
         settings = self._settings
         pool = open_pool(settings.queue_url)
         stack.push_async_callback(pool.aclose)
-        dispatch = Dispatch(pool, self._sessions.start)
+        dispatch = Dispatch(pool, self._sessions.start, room=self._sessions.room)
         self._sessions.on_slot_free = dispatch.wake_all
         self._sessions.requeue = dispatch.enqueue
         compactor = Compactor(self._log)
@@ -145,6 +145,7 @@ class Worker:
                 group.create_task(self._sessions.keep_leases(), name="leases"),
                 group.create_task(self._sessions.tell_releases(), name="releases"),
                 group.create_task(self._sessions.settle_takeovers(), name="takeovers"),
+                group.create_task(self._sessions.try_suspects(), name="suspects"),
             ]
             taking = [
                 group.create_task(_subscribed(control, keys.control(encode(settings.id)))),

@@ -408,11 +408,14 @@ class Leases(Protocol):
         worker: str,
         nonce: str,
         lease_s: float,
-        suspect: bool = True,
     ) -> ClaimResult:
-        """Makes the worker the producer where no lease stands. Idempotent by ``nonce``.
+        """Makes the worker the producer where no lease stands. Idempotent by ``nonce``."""
+        ...
 
-        Without ``suspect`` a session that a worker died with is HELD.
+    async def enter(self, claim: Claim) -> ClaimStatus:
+        """Notes that a session that a worker died with reaches the engine again.
+
+        Before that, its worker's death is not counted against it. RENEWED where it may.
         """
         ...
 

@@ -34,7 +34,6 @@ class MemoryLeases(MemoryState):
         worker: str,
         nonce: str,
         lease_s: float,
-        suspect: bool = True,
     ) -> ClaimResult:
         session = self._find(ref)
         if session is None:
@@ -43,7 +42,7 @@ class MemoryLeases(MemoryState):
         if record.state.is_final:
             return ClaimResult(ClaimStatus.ENDED)
         if record.nonce != nonce:
-            if record.lease_until_ms > now or (record.deaths and not suspect):
+            if record.lease_until_ms > now:
                 return ClaimResult(ClaimStatus.HELD)
             record = replace(
                 record,
@@ -53,16 +52,25 @@ class MemoryLeases(MemoryState):
                 worker=worker,
                 lease_until_ms=now + round(lease_s * 1000),
                 claimed_tokens=record.token_count,
+                entered=record.entered if record.deaths else record.attempt + 1,
             )
             session.record = record
             self._mark_doubt(session, record.end)
         claim = Claim(ref, worker, record.attempt, nonce)
         return ClaimResult(ClaimStatus.CLAIMED, claim, session.record.doubts > 0)
 
+    async def enter(self, claim: Claim) -> ClaimStatus:
+        held = self._held(claim)
+        if isinstance(held, Session):
+            held.record = replace(held.record, entered=claim.attempt)
+            return ClaimStatus.RENEWED
+        return held
+
     async def renew(self, claims: Sequence[Claim], lease_s: float) -> list[ClaimStatus | Exception]:
         return [self._renew(claim, lease_s) for claim in claims]
 
-    def _renew(self, claim: Claim, lease_s: float) -> ClaimStatus:
+    def _held(self, claim: Claim) -> Session | ClaimStatus:
+        """The session, where the claim stands; else why not."""
         session = self._find(claim.ref)
         if session is None:
             return ClaimStatus.GONE
@@ -73,6 +81,13 @@ class MemoryLeases(MemoryState):
             return ClaimStatus.FORGOTTEN
         if (record.attempt, record.nonce) != (claim.attempt, claim.nonce):
             return ClaimStatus.FENCED
+        return session
+
+    def _renew(self, claim: Claim, lease_s: float) -> ClaimStatus:
+        session = self._held(claim)
+        if not isinstance(session, Session):
+            return session
+        record = session.record
         until = self._now() + round(lease_s * 1000)
         session.record = replace(record, state=State.RUNNING, lease_until_ms=until)
         return ClaimStatus.RENEWED if record.run_id == self.run else ClaimStatus.MOVED
@@ -170,9 +185,14 @@ class MemoryLeases(MemoryState):
         record = session.record
         if record.lease_until_ms != look.lease_until_ms or record.lease_until_ms > self._now():
             return Requeued()
-        deaths = _deaths_in_a_row(record) + 1
-        if deaths >= 2 or record.attempt - record.hand_overs >= DEATHS_MAX:
+        deaths, hand_overs = _deaths_in_a_row(record), record.hand_overs
+        if record.entered == record.attempt:
+            deaths += 1
+        else:
+            hand_overs += 1
+        if deaths >= 2 or record.attempt - hand_overs >= DEATHS_MAX:
             return Requeued(is_poison=True)
+        session.record = replace(record, hand_overs=hand_overs)
         return self._give_up(session, deaths)
 
     async def hand_over(self, claim: Claim) -> Requeued:

@@ -172,9 +172,10 @@ class SessionRecord:
 
     ``end`` is the log's end in bytes, ``token_count`` how many tokens stand in the token string,
     ``claimed_tokens`` how many there were at the last claim, ``deaths`` how many workers in a row
-    died with the session, ``hand_overs`` how many gave it up in order, ``dispatch`` how often it
-    was put into the queue. Where ``doubts`` is not 0, bytes from ``doubt`` to ``doubt_end`` may
-    have been delivered that Redis has lost.
+    died with the session, ``hand_overs`` how often it was given up for no fault of its own,
+    ``entered`` the last attempt that reached an engine, ``dispatch`` how often it was put into the
+    queue. Where ``doubts`` is not 0, bytes from ``doubt`` to ``doubt_end`` may have been delivered
+    that Redis has lost.
     ``packed_bytes`` is what the blocks of a compacted log take, 0 where it is not compacted.
     """
 
@@ -212,6 +213,7 @@ class SessionRecord:
     deaths: int = 0
     claimed_tokens: int = 0
     hand_overs: int = 0
+    entered: int = 0
     idempotency_key: str = ""
     request_sha256: str = ""
     traceparent: str = ""

@@ -51,15 +51,17 @@ class RedisLeases:
         worker: str,
         nonce: str,
         lease_s: float,
-        suspect: bool = True,
     ) -> ClaimResult:
-        session, suspects = keys.session(ref), "1" if suspect else ""
-        args = (session, encode(worker), nonce, ms(lease_s), ms(LIVE_S), suspects)
+        args = (keys.session(ref), encode(worker), nonce, ms(lease_s), ms(LIVE_S))
         reply = await self._plane.call(Call(script("claim"), (keys.record(ref),), args))
         status = ClaimStatus(reply[0].decode())
         if status is not ClaimStatus.CLAIMED:
             return ClaimResult(status)
         return ClaimResult(status, Claim(ref, worker, int(reply[1]), nonce), reply[2] == b"1")
+
+    async def enter(self, claim: Claim) -> ClaimStatus:
+        call = Call(script("enter"), (keys.record(claim.ref),), (claim.attempt, claim.nonce))
+        return ClaimStatus((await self._plane.call(call))[0].decode())
 
     async def renew(self, claims: Sequence[Claim], lease_s: float) -> list[ClaimStatus | Exception]:
         replies = await self._plane.call_all([_renew_call(claim, lease_s) for claim in claims])

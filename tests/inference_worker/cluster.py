@@ -98,7 +98,8 @@ class Cluster:
 
     async def enqueue(self, look: Look) -> None:
         """The job, and the wake-up."""
-        await Dispatch(self.pool, lambda engine, ref: asyncio.sleep(0)).requeue(look, look.dispatch)
+        dispatch = Dispatch(self.pool, lambda engine, ref: asyncio.sleep(0), room=lambda engine: 0)
+        await dispatch.requeue(look, look.dispatch)
         await self.redis.publish(keys.wake(), look.ref.model)
 
     async def read(self, ref: SessionRef, offset: int = 0) -> tuple[bytes, End]:

@@ -64,7 +64,7 @@ class Desk:
         self.hold = asyncio.Event()
         self.hold.set()
         self.error: Exception | None = None
-        self.dispatch = Dispatch(pool, self._start)
+        self.dispatch = Dispatch(pool, self._start, room=lambda engine: engine.free_slots)
         self._zrangebyscore = pool.zrangebyscore
         pool.zrangebyscore = self._asked  # type: ignore[method-assign]
 

@@ -29,7 +29,7 @@ from inference_worker.producer import Producer
 from replay import keys
 from replay.errors import LogUnavailable
 from replay.identity import SessionRef
-from replay.log import AppendResult, Claim, ClaimResult, ClaimStatus
+from replay.log import PROGRESS_TOKENS, AppendResult, Claim, ClaimResult, ClaimStatus
 from replay.memory_log import MemoryLog
 from replay.records import End, SessionRecord, State
 from replay.request import GenerationRequest, RenderOptions, SamplingParams
@@ -490,3 +490,48 @@ def test_steps_that_come_after_the_loop_has_ended_are_dropped() -> None:
         return Desk().sessions.steps_of(asyncio.get_running_loop())
 
     asyncio.run(steps())([Step("x")])
+
+
+async def suspect(desk: Desk, name: str) -> SessionRef:
+    """A session that another worker died with, started here."""
+    ref = await desk.open(name)
+    await desk.log.claim(ref, worker="dead", nonce=name, lease_s=-1)
+    look = await desk.log.look(ref.conversation)
+    assert look is not None
+    await desk.log.requeue(look)
+    await desk.sessions.start(desk.engine, ref)
+    return ref
+
+
+async def test_suspects_are_claimed_at_once_and_enter_one_by_one(desk: Desk) -> None:
+    first, second = [await suspect(desk, name) for name in ("a", "b")]
+    assert (len(desk.sessions), desk.engine.submitted) == (2, [])
+    assert desk.sessions.room(desk.engine) == desk.engine.free_slots - 2
+    trying = asyncio.create_task(desk.sessions.try_suspects())
+    await desk.until(lambda: [spec.id for spec in desk.engine.submitted] == [first.path()])
+    for claim in desk.producer.claims():
+        desk.producer.settle(claim)
+    desk.engine.step(first, "x", *range(PROGRESS_TOKENS))
+    await desk.until(lambda: [spec.id for spec in desk.engine.submitted][1:] == [second.path()])
+    record = await desk.log.record(first)
+    assert record is not None
+    assert (record.token_count, record.entered) == (PROGRESS_TOKENS, 2)
+    trying.cancel()
+    await asyncio.gather(trying, return_exceptions=True)
+
+
+async def test_a_stop_reaches_a_suspect_that_waits(desk: Desk) -> None:
+    ref = await suspect(desk, "a")
+    await desk.log.stop("t", "a", epoch=None, keep=True, reason="client")
+    desk.sessions.stop(keys.session(ref))
+    await desk.until(lambda: desk.released == [ref])
+    assert (len(desk.sessions), desk.engine.submitted, desk.engine.stopped) == (0, [], [])
+    assert desk.sessions.room(desk.engine) == desk.engine.free_slots
+
+
+async def test_a_suspect_that_waits_is_handed_over_by_a_drain(desk: Desk) -> None:
+    ref = await suspect(desk, "a")
+    await desk.sessions.drain(0)
+    record = await desk.log.record(ref)
+    assert record is not None
+    assert (record.state, record.deaths, record.hand_overs) == (State.QUEUED, 1, 1)

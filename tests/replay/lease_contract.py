@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from log_harness import (
     LEASE_S,
     Harness,
@@ -24,6 +26,13 @@ from replay.log import (
     Requeued,
 )
 from replay.records import End, State, Token
+
+
+async def _dies(harness: Harness, ref: SessionRef) -> Requeued:
+    """What a sweeper is told when the session's worker has died."""
+    await harness.expire_lease(ref)
+    requeued: Requeued = await harness.log.requeue(await harness.log.look(ref.conversation))
+    return requeued
 
 
 class LeaseContract:
@@ -122,10 +131,27 @@ class LeaseContract:
         assert await harness.log.requeue(seen) == Requeued()
         record = await harness.log.record(ref)
         assert (record.state, record.deaths, record.attempt) == (State.QUEUED, 1, 1)
-        cautious = await harness.log.claim(ref, worker="w", nonce="x", lease_s=1, suspect=False)
-        assert cautious.status is ClaimStatus.HELD
         assert (await claimed(harness.log, ref, nonce="second")).attempt == 2
         assert (await harness.log.record(ref)).claimed_tokens == 1
+
+    async def test_a_death_counts_once_the_session_has_reached_an_engine(
+        self, harness: Harness
+    ) -> None:
+        log = harness.log
+        ref, first = await produced(log)
+        await _dies(harness, ref)
+        for nonce in ("waits", "waits again"):
+            await claimed(log, ref, nonce=nonce)
+            await _dies(harness, ref)
+            assert (await log.record(ref)).deaths == 1
+        entering = await claimed(log, ref, nonce="enters")
+        assert await log.enter(first) is ClaimStatus.FENCED
+        assert await log.enter(entering) is ClaimStatus.RENEWED
+        assert (await log.record(ref)).entered == entering.attempt
+        assert await _dies(harness, ref) == Requeued(is_poison=True)
+        await close(log, entering, 0)
+        assert await log.enter(entering) is ClaimStatus.ENDED
+        assert await log.enter(replace(entering, ref=replace(ref, epoch=9))) is ClaimStatus.GONE
 
     async def test_a_producer_that_was_merely_slow_renews_and_goes_on(
         self, harness: Harness
@@ -172,7 +198,7 @@ class LeaseContract:
         claim = await claimed(log, ref, nonce="hands over")
         await append(log, claim, 0, b"x", tokens=[Token(1)] * PROGRESS_TOKENS)
         await log.hand_over(claim)
-        await claimed(log, ref, nonce="dies too")
+        await log.enter(await claimed(log, ref, nonce="dies too"))
         await harness.expire_lease(ref)
         assert (await log.requeue(await log.look(ref.conversation))).dispatch
 
@@ -180,10 +206,8 @@ class LeaseContract:
         ref, _ = await produced(harness.log)
         await harness.expire_lease(ref)
         await harness.log.requeue(await harness.log.look(ref.conversation))
-        await claimed(harness.log, ref, nonce="second")
-        await harness.expire_lease(ref)
-        seen = await harness.log.look(ref.conversation)
-        assert await harness.log.requeue(seen) == Requeued(is_poison=True)
+        await harness.log.enter(await claimed(harness.log, ref, nonce="second"))
+        assert await _dies(harness, ref) == Requeued(is_poison=True)
         assert (await harness.log.record(ref)).state is State.RUNNING
 
     async def test_new_tokens_clear_a_suspicion(self, harness: Harness) -> None:
@@ -197,6 +221,7 @@ class LeaseContract:
             assert (await harness.log.requeue(seen)).dispatch
             assert (await harness.log.record(ref)).deaths == 1
             claim = await claimed(harness.log, ref, nonce=f"again-{number}")
+            await harness.log.enter(claim)
 
     async def test_a_dispatch_is_counted_once(self, harness: Harness) -> None:
         ref = (await opened(harness.log)).ref
