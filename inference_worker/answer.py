@@ -1,15 +1,13 @@
 """What a model's text is parsed into, whatever the dialect: content, thoughts, tool calls.
 
 Pure. A parser is a function of the text alone, however it is cut, because a takeover replays it.
-It must not know tokens, engines or dialects; which parser a session has is in its record.
+It must not know tokens, engines or dialects; which parser a session has, ``parsers`` tells.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Protocol
-
-from replay.request import GenerationRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +66,3 @@ class PlainParser:
     def finish(self) -> list[Delta]:
         """See ``AnswerParser.finish``."""
         return []
-
-
-def parser_of(request: GenerationRequest, *, id_seed: str) -> AnswerParser:
-    """The parser of the request's format; ids of calls are derived from ``id_seed``."""
-    return PlainParser()

@@ -22,7 +22,6 @@ class TextAssembler:
 
     def __init__(self, stops: Sequence[str] = ()) -> None:
         self._stops = tuple(stop for stop in stops if stop)
-        self._held_max = max((len(stop) - 1 for stop in self._stops), default=0)
         self._decoder = _Decoder("replace")
         self._held = ""
         self.stopping_word = ""
@@ -49,14 +48,16 @@ class TextAssembler:
             end, self.stopping_word = min(hits, key=lambda hit: (hit[0], -len(hit[1])))
             self._held = ""
             return text[: end - len(self.stopping_word)]
-        shown = len(text) - self._held_length(text)
+        shown = len(text) - held_length(text, self._stops)
         self._held = text[shown:]
         return text[:shown]
 
-    def _held_length(self, text: str) -> int:
-        """Length of the longest suffix that begins a stop string."""
-        for length in range(min(self._held_max, len(text)), 0, -1):
-            suffix = text[-length:]
-            if any(stop.startswith(suffix) for stop in self._stops):
-                return length
-        return 0
+
+def held_length(text: str, wanted: Sequence[str]) -> int:
+    """Length of the longest end of the text that begins one of the wanted strings."""
+    longest = max((len(one) - 1 for one in wanted), default=0)
+    for length in range(min(longest, len(text)), 0, -1):
+        end = text[-length:]
+        if any(one.startswith(end) for one in wanted):
+            return length
+    return 0

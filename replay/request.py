@@ -129,23 +129,56 @@ class RenderOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class ReasoningParams:
+    """What the client wants of the model's thinking.
+
+    A thought is ``shown_as`` such, as a part of the content with its tags, or as both. It is ended
+    after ``budget_tokens`` (-1: it is not), with ``budget_message`` before its end; with
+    ``is_controlled`` also when somebody orders that.
+    """
+
+    shown_as: Literal["reasoning", "content", "both"] = "reasoning"
+    budget_tokens: int = -1
+    budget_message: str = ""
+    is_controlled: bool = False
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether a thought may have to be ended."""
+        return self.is_controlled or self.budget_tokens >= 0
+
+    @classmethod
+    def from_raw(cls, raw: Mapping[str, Any]) -> ReasoningParams:
+        """Of what JSON kept of it; fields that a newer version wrote are left out."""
+        return cls(**known_fields(cls, raw))
+
+
+@dataclass(frozen=True, slots=True)
 class AnswerFormat:
     """How the model's text is to be parsed, as its template has it; *prepare* finds it out.
 
-    A thought stands between ``thought_begin`` and ``thought_end`` ("": the model does not think, or
-    all is to be content), and is open already where the prompt ends inside one. ``tools`` names the
-    syntax of calls, "" where none can come.
+    A thought stands between ``thought_begin`` and ``thought_end`` ("": the model does not think).
+    It is open already where the prompt ends inside one, and begun where the prompt has text of it;
+    ``thought_closing`` are the tokens that end it early. ``tools`` names the syntax of calls, ""
+    where none can come. Of ``shown_tokens`` the text has the names: special ones, which else show
+    nothing.
     """
 
     thought_begin: str = ""
     thought_end: str = ""
     is_thought_open: bool = False
+    is_thought_begun: bool = False
+    thought_closing: tuple[int, ...] = ()
     tools: str = ""
+    shown_tokens: tuple[int, ...] = ()
 
     @classmethod
     def from_raw(cls, raw: Mapping[str, Any]) -> AnswerFormat:
         """Of what JSON kept of it; fields that a newer version wrote are left out."""
-        return cls(**known_fields(cls, raw))
+        known = known_fields(cls, raw)
+        for name in ("thought_closing", "shown_tokens"):
+            known[name] = tuple(known.get(name, ()))
+        return cls(**known)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +199,7 @@ class GenerationRequest:
     render: RenderOptions = field(default_factory=RenderOptions)
     ping_interval_s: int = PING_INTERVAL_S
     format: AnswerFormat = field(default_factory=AnswerFormat)
+    reasoning: ReasoningParams = field(default_factory=ReasoningParams)
 
     def to_json(self) -> str:
         """Compact JSON, as the session record keeps it."""
@@ -179,5 +213,6 @@ class GenerationRequest:
         raw["stop"] = tuple(raw.get("stop", ()))
         raw["sampling"] = SamplingParams.from_raw(raw["sampling"])
         raw["render"] = RenderOptions(**known_fields(RenderOptions, raw.get("render", {})))
+        raw["reasoning"] = ReasoningParams.from_raw(raw.get("reasoning", {}))
         raw["format"] = AnswerFormat.from_raw(raw.get("format", {}))
         return cls(**raw)

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from inference_worker.answer import AnswerParser, parser_of
+from inference_worker.answer import AnswerParser
 from inference_worker.engine import Finish, Timings, TokenLogprobs
+from inference_worker.parsers import parser_of
 from inference_worker.rendering.openai_chat import ChatRenderer
 from replay.records import SessionRecord
 from replay.request import GenerationRequest

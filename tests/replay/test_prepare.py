@@ -34,8 +34,9 @@ ASKED = [
     Tokenize("\u6f22\ud800", add_special=True, parse_special=False, with_pieces=True),
     Detokenize((0, 2**32 - 1)),
 ]
+FORMAT = AnswerFormat("<t>", "</t>", True, True, (1, 2), "hermes", (3,))
 RESULTS = [
-    Prepared((1, 2**32 - 1), 128, "aa", BIASES, AnswerFormat("<t>", "</t>", True, "hermes")),
+    Prepared((1, 2**32 - 1), 128, "aa", BIASES, FORMAT),
     Tokenized((1, 2**32 - 1), ("\u6f22", [0xC3])),
     Text("\u6f22"),
     Refused("context", "too long", prompt_tokens=9, context_tokens=8),

@@ -9,7 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replay.request import AnswerFormat, GenerationRequest, RenderOptions, SamplingParams
+from replay.request import (
+    AnswerFormat,
+    GenerationRequest,
+    ReasoningParams,
+    RenderOptions,
+    SamplingParams,
+)
 
 MESSAGES: tuple[dict[str, Any], ...] = ({"role": "user", "content": "\u6f22\U0001f9ea\u0000"},)
 FULL = GenerationRequest(
@@ -30,7 +36,8 @@ FULL = GenerationRequest(
         stream=False, include_usage=True, timings_per_token=True, prefill="Well, \u6f22"
     ),
     ping_interval_s=-1,
-    format=AnswerFormat("<think>", "</think>", True, "hermes"),
+    format=AnswerFormat("<t>", "</t>", True, True, (1, 2), "hermes", (3,)),
+    reasoning=ReasoningParams("both", 7, "so", True),
 )
 
 values = st.recursive(
@@ -63,7 +70,7 @@ def test_numbers_are_kept_exactly(temperature: float, top_p: float) -> None:
 
 def test_what_a_newer_version_wrote_is_left_out() -> None:
     raw = json.loads(FULL.to_json())
-    for part in (raw, raw["sampling"], raw["render"], raw["format"]):
+    for part in (raw, raw["sampling"], raw["render"], raw["format"], raw["reasoning"]):
         part["colour"] = 1
     assert GenerationRequest.from_json(json.dumps(raw)) == FULL
 

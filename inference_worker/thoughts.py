@@ -1,0 +1,147 @@
+"""Thoughts: between which tags a model thinks, and how its text is split there.
+
+Pure. The tags are found in the template's source, since no file of a model names them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from inference_worker.answer import AnswerParser, ContentDelta, Delta, ReasoningDelta
+from inference_worker.text import held_length
+
+
+@dataclass(frozen=True, slots=True)
+class Tags:
+    """What a thought stands between."""
+
+    begin: str
+    end: str
+
+
+FAMILIES = (
+    Tags("<think>", "</think>"),  # DeepSeek, Qwen, GLM, MiniMax, Nemotron, SmolLM3, Hunyuan
+    Tags("<thought>", "</thought>"),  # EXAONE
+    Tags("<thinking>", "</thinking>"),
+    Tags("[THINK]", "[/THINK]"),  # Magistral
+    Tags("<seed:think>", "</seed:think>"),  # Seed-OSS
+    Tags("<|START_THINKING|>", "<|END_THINKING|>"),  # Command
+    Tags("<|inner_prefix|>", "<|inner_suffix|>"),  # Apertus
+    Tags("◁think▷", "◁/think▷"),  # Kimi
+    Tags(
+        "<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>"
+    ),  # gpt-oss
+)
+
+
+def tags_of(template: str) -> Tags | None:
+    """The tags of the model whose chat template has this source; None where it does not think.
+
+    A template that only strips earlier thoughts names no more than their end.
+    """
+    for tags in FAMILIES:
+        if tags.begin in template or tags.end in template:
+            return tags
+    return None
+
+
+def is_open(text: str, tags: Tags) -> bool:
+    """Whether the text ends inside a thought."""
+    return text.rfind(tags.begin) > text.rfind(tags.end)
+
+
+class _Part(Enum):
+    START = auto()
+    THOUGHT = auto()
+    AFTER = auto()
+    CONTENT = auto()
+
+
+class ThoughtParser:
+    """Splits the thought off that an answer may begin with; the rest is its content parser's.
+
+    White space around the thought belongs to nothing. A thought without an end is one.
+    """
+
+    def __init__(
+        self, tags: Tags, content: AnswerParser, *, is_open: bool = False, is_begun: bool = False
+    ) -> None:
+        """``is_open``: the prompt ends inside a thought, of which it has text if ``is_begun``."""
+        self._tags = tags
+        self._content = content
+        self._otherwise = _Part.THOUGHT if is_open else _Part.CONTENT
+        self._part = _Part.THOUGHT if is_begun else _Part.START
+        self._has_thought = is_begun
+        self._held = ""
+
+    def feed(self, text: str) -> list[Delta]:
+        """See ``AnswerParser.feed``."""
+        self._held += text
+        deltas: list[Delta] = []
+        if self._part is _Part.START:
+            self._begin()
+        if self._part is _Part.THOUGHT:
+            deltas += self._think()
+        if self._part is _Part.AFTER and self._held.lstrip():
+            self._held, self._part = self._held.lstrip(), _Part.CONTENT
+        if self._part is _Part.CONTENT:
+            held, self._held = self._held, ""
+            deltas += self._content.feed(held)
+        return deltas
+
+    def finish(self) -> list[Delta]:
+        """See ``AnswerParser.finish``."""
+        if self._part is _Part.START:
+            self._part = self._otherwise
+        held, self._held = self._held, ""
+        if self._part is _Part.THOUGHT:
+            return [*_thought(held.rstrip()), *self._content.finish()]
+        told = self._content.feed(held) if self._part is _Part.CONTENT else []
+        return [*told, *self._content.finish()]
+
+    def _begin(self) -> None:
+        """Whether the answer begins with a thought, once that is known."""
+        begin, seen = self._tags.begin, self._held.lstrip()
+        if seen.startswith(begin):
+            self._held, self._part = seen.removeprefix(begin), _Part.THOUGHT
+        elif not begin.startswith(seen):
+            self._part = self._otherwise
+
+    def _think(self) -> list[Delta]:
+        if not self._has_thought:
+            self._held = self._held.lstrip()
+        thought, end, rest = self._held.partition(self._tags.end)
+        if end:
+            self._held, self._part = rest, _Part.AFTER
+        else:
+            thought = thought[: len(thought) - held_length(thought, (self._tags.end,))]
+        thought = thought.rstrip()
+        if not end:
+            self._held = self._held[len(thought) :]
+        self._has_thought = self._has_thought or bool(thought)
+        return _thought(thought)
+
+
+def _thought(text: str) -> list[Delta]:
+    return [ReasoningDelta(text)] if text else []
+
+
+class KeptThoughtParser:
+    """Tells the thought, and all of the text as content."""
+
+    def __init__(self, thoughts: AnswerParser) -> None:
+        self._thoughts = thoughts
+
+    def feed(self, text: str) -> list[Delta]:
+        """See ``AnswerParser.feed``."""
+        told: list[Delta] = [ContentDelta(text)] if text else []
+        return _only_thoughts(self._thoughts.feed(text)) + told
+
+    def finish(self) -> list[Delta]:
+        """See ``AnswerParser.finish``."""
+        return _only_thoughts(self._thoughts.finish())
+
+
+def _only_thoughts(deltas: list[Delta]) -> list[Delta]:
+    return [delta for delta in deltas if isinstance(delta, ReasoningDelta)]
