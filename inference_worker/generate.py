@@ -262,7 +262,11 @@ class Sessions:
         data = b""
         if tokens or step.text:
             data = session.renderer.step(
-                step.text, tokens=count, timings=step.timings, logprobs=step.logprobs
+                step.text,
+                tokens=count,
+                timings=step.timings,
+                logprobs=step.logprobs,
+                ids=step.tokens,
             )
         if step.finish is None:
             outlet.put(data, tokens)
@@ -333,7 +337,8 @@ def _replay(
     """Brings the renderer to where the log ends; what it renders stands there already."""
     text = TextAssembler(stop)
     for count, token in enumerate(tokens, 1):
-        renderer.step(text.feed(engine.piece(token.id)), tokens=count, timings=None)
+        shown = text.feed(engine.piece(token.id))
+        renderer.step(shown, tokens=count, timings=None, ids=(token.id,))
 
 
 def _sequence(

@@ -1,61 +1,17 @@
-"""OpenAI's chat completions, with llama.cpp's additions: request in, log to JSON out. Pure.
-
-What this engine cannot do yet is refused by name, never ignored: an answer that silently lacks
-what was asked for is worse than none. Fields that nobody knows are accepted.
-"""
+"""OpenAI's chat completions, with llama.cpp's additions: request in, log to JSON out. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from api.dialects import Dialect, Fold
-from api.fields import Fields, is_number, mistyped
+from api.dialects.completing import max_tokens, ping_interval, refuse_not_built, stops
+from api.fields import Fields, mistyped
 from api.problems import RequestInvalid
 from api.sampling import N_PROBS, N_PROBS_MAX, parse_sampling
-from replay.request import PING_INTERVAL_S, GenerationRequest, RenderOptions, SamplingParams
-
-STOPS_MAX = 256
-STOP_CHARACTERS_MAX = 4096
-MAX_TOKENS = ("n_predict", "max_completion_tokens", "max_tokens")
-"""Aliases, in the order in which they are looked up."""
-
-
-def _is(*neutral: Any) -> Callable[[Any], bool]:
-    return lambda value: any(value == n and type(value) is type(n) for n in neutral)
-
-
-def _at_most(limit: float) -> Callable[[Any], bool]:
-    return lambda value: is_number(value) and value <= limit
-
-
-def _equals(number: float) -> Callable[[Any], bool]:
-    return lambda value: is_number(value) and value == number
-
-
-NOT_BUILT: Mapping[str, Callable[[Any], bool]] = {
-    "tools": _is([]),
-    "tool_choice": _is("none"),
-    "functions": _is([]),
-    "function_call": _is("none"),
-    "response_format": _is({"type": "text"}),
-    "grammar": _is(""),
-    "json_schema": _is(),
-    "n": _equals(1),
-    "n_cmpl": _equals(1),
-    "modalities": _is(["text"]),
-    "audio": _is(),
-    "prediction": _is(),
-    "web_search_options": _is(),
-    "lora": _is([]),
-    "id_slot": _equals(-1),
-    "n_indent": _equals(0),
-    "n_discard": _equals(0),
-    "t_max_predict_ms": _at_most(0),
-    "chat_template_kwargs": _is({}),
-}
-"""Fields that ask for what is not built, and the values with which they ask for nothing."""
+from replay.request import GenerationRequest, RenderOptions, SamplingParams
 
 PARTS_NOT_BUILT = {"image_url": "image", "input_audio": "audio", "input_video": "video"}
 
@@ -67,7 +23,7 @@ def parse(body: Mapping[str, Any], *, random_seed: int) -> GenerationRequest:
     """
     fields = Fields(body)
     messages = _joined(_messages(body))
-    _refuse_not_built(body)
+    refuse_not_built(body)
     stream = fields.boolean("stream")
     is_explicit = _continues_explicitly(fields, messages)
     # A folded answer is always whole; of a stream, who asks explicitly has the beginning already.
@@ -77,8 +33,8 @@ def parse(body: Mapping[str, Any], *, random_seed: int) -> GenerationRequest:
         model=fields.text("model"),
         messages=messages,
         sampling=_sampling(fields, random_seed),
-        stop=_stops(fields.get("stop")),
-        max_tokens=fields.bounded(fields.first_of(MAX_TOKENS), -1, low=-1),
+        stop=stops(fields),
+        max_tokens=max_tokens(fields),
         render=RenderOptions(
             stream=stream,
             # A folded answer always shows its usage.
@@ -86,20 +42,8 @@ def parse(body: Mapping[str, Any], *, random_seed: int) -> GenerationRequest:
             timings_per_token=fields.boolean("timings_per_token"),
             prefill=_prefill(messages) if is_echoed else "",
         ),
-        ping_interval_s=_ping_interval(fields),
+        ping_interval_s=ping_interval(fields),
     )
-
-
-def _ping_interval(fields: Fields) -> int:
-    """0 would be a ping without a pause."""
-    return fields.bounded("sse_ping_interval", PING_INTERVAL_S, low=-1) or 1
-
-
-def _refuse_not_built(body: Mapping[str, Any]) -> None:
-    for name, asks_nothing in NOT_BUILT.items():
-        value = body.get(name)
-        if value is not None and not asks_nothing(value):
-            raise RequestInvalid(f"Field '{name}': not supported yet")
 
 
 def _sampling(fields: Fields, random_seed: int) -> SamplingParams:
@@ -111,22 +55,6 @@ def _sampling(fields: Fields, random_seed: int) -> SamplingParams:
         n_probs = fields.bounded("top_logprobs", N_PROBS, low=0, high=N_PROBS_MAX)
     sampling = parse_sampling(fields, random_seed=random_seed)
     return replace(sampling, logprobs=wanted or n_probs > 0, n_probs=n_probs)
-
-
-def _stops(value: Any) -> tuple[str, ...]:
-    if value is None:
-        return ()
-    stops = [value] if isinstance(value, str) else value
-    if not isinstance(stops, list):
-        raise mistyped("stop", "a string or an array of strings", value)
-    if len(stops) > STOPS_MAX:
-        raise RequestInvalid(f"Field 'stop': more than {STOPS_MAX} strings")
-    for stop in stops:
-        if not isinstance(stop, str):
-            raise mistyped("stop", "a string or an array of strings", stop)
-        if len(stop) > STOP_CHARACTERS_MAX:
-            raise RequestInvalid(f"Field 'stop': longer than {STOP_CHARACTERS_MAX} characters")
-    return tuple(stop for stop in stops if stop)
 
 
 def _messages(body: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:

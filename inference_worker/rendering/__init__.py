@@ -29,8 +29,12 @@ class Renderer(Protocol):
         tokens: int,
         timings: Timings | None,
         logprobs: Sequence[TokenLogprobs] = (),
+        ids: Sequence[int] = (),
     ) -> bytes:
-        """The frames of newly sampled tokens, ``text`` being what they show; b"" for nothing."""
+        """The frames of newly sampled tokens, ``text`` being what they show; b"" for nothing.
+
+        ``tokens`` is how many there are in all, ``ids`` are the new ones.
+        """
         ...
 
     def finish(self, finish: Finish, *, tokens: int, timings: Timings | None) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,12 +13,11 @@ from inference_worker.answer import (
     ToolArguments,
     ToolCallBegun,
 )
-from inference_worker.engine import Candidate, Finish, FinishReason, Timings, TokenLogprobs
+from inference_worker.engine import Finish, FinishReason, Timings, TokenLogprobs
+from inference_worker.rendering.parts import head_of, probabilities_of, timings_of, usage_of
 from replay import frames
 from replay.records import SessionRecord
 from replay.request import GenerationRequest
-
-_Decoder = codecs.getincrementaldecoder("utf-8")
 
 
 class ChatRenderer:
@@ -42,6 +40,7 @@ class ChatRenderer:
         tokens: int,
         timings: Timings | None,
         logprobs: Sequence[TokenLogprobs] = (),
+        ids: Sequence[int] = (),
     ) -> bytes:
         """The role and a prefill before the first token, and a chunk for each delta.
 
@@ -118,74 +117,16 @@ class ChatRenderer:
     ) -> bytes:
         choice: dict[str, Any] = {"finish_reason": finish_reason, "index": 0, "delta": delta}
         if logprobs:
-            is_post = self._sampling.post_sampling_probs
-            told = [_token_logprobs(one, is_post=is_post) for one in logprobs]
-            choice["logprobs"] = {"content": told}
-        return frames.data({"choices": [choice], **self._base(), **_timings(timings)})
+            choice["logprobs"] = {"content": probabilities_of(logprobs, self._sampling)}
+        return frames.data({"choices": [choice], **self._base(), **timings_of(timings)})
 
     def _usage(self, tokens: int, timings: Timings | None) -> dict[str, Any]:
-        prompt = self._record.prompt_token_count
-        usage = {
-            "completion_tokens": tokens,
-            "prompt_tokens": prompt,
-            "total_tokens": prompt + tokens,
-            "prompt_tokens_details": {"cached_tokens": timings.cache_n if timings else 0},
-        }
-        return {"choices": [], **self._base(), "usage": usage, **_timings(timings)}
+        usage = usage_of(self._record.prompt_token_count, tokens, timings)
+        return {"choices": [], **self._base(), "usage": usage, **timings_of(timings)}
 
     def _base(self) -> dict[str, Any]:
-        return {
-            "created": self._record.created_ms // 1000,
-            "id": self._record.completion_id,
-            "model": self._record.model,
-            "system_fingerprint": "b1-replay-cluster",
-            "object": "chat.completion.chunk",
-        }
+        return {**head_of(self._record), "object": "chat.completion.chunk"}
 
 
 def _call(call: dict[str, Any]) -> dict[str, Any]:
     return {"tool_calls": [call]}
-
-
-def _token_logprobs(told: TokenLogprobs, *, is_post: bool) -> dict[str, Any]:
-    """llama.cpp's keys, which call probabilities after sampling otherwise."""
-    name, top = ("prob", "top_probs") if is_post else ("logprob", "top_logprobs")
-    return {
-        **_candidate(told.chosen, name),
-        top: [_candidate(candidate, name) for candidate in told.top],
-    }
-
-
-def _candidate(candidate: Candidate, name: str) -> dict[str, Any]:
-    """A half code point is not in the text, but in the bytes."""
-    text = _Decoder("replace").decode(candidate.piece)
-    return {
-        "id": candidate.token,
-        "token": text,
-        "bytes": list(candidate.piece),
-        name: candidate.likelihood,
-    }
-
-
-def _timings(timings: Timings | None) -> dict[str, Any]:
-    """llama.cpp's keys. The rate of generation leaves the first token out, which prefill made."""
-    if timings is None:
-        return {}
-    spent = {
-        "cache_n": timings.cache_n,
-        "prompt_n": timings.prompt_n,
-        "prompt_ms": round(timings.prompt_ms, 3),
-        "prompt_per_token_ms": _ratio(timings.prompt_ms, timings.prompt_n),
-        "prompt_per_second": _ratio(1000 * timings.prompt_n, timings.prompt_ms),
-        "predicted_n": timings.predicted_n,
-        "predicted_ms": round(timings.predicted_ms, 3),
-        "predicted_per_token_ms": _ratio(timings.predicted_ms, timings.predicted_n),
-        "predicted_per_second": _ratio(
-            1000 * max(0, timings.predicted_n - 1), timings.predicted_ms
-        ),
-    }
-    return {"timings": spent}
-
-
-def _ratio(over: float, under: float) -> float:
-    return round(over / under, 3) if under > 0 else 0.0

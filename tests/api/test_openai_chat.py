@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from api.dialects import Fold
-from api.dialects.openai_chat import CHAT, NOT_BUILT, parse
+from api.dialects.completing import NOT_BUILT
+from api.dialects.openai_chat import CHAT, parse
 from api.fields import FLOAT_MAX, INT_MAX
 from api.problems import RequestInvalid
 from api.sampling import (

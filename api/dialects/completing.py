@@ -1,0 +1,92 @@
+"""What the bodies of all completions share, chats among them. Pure.
+
+What this engine cannot do yet is refused by name, never ignored: an answer that silently lacks
+what was asked for is worse than none. Fields that nobody knows are accepted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from api.fields import Fields, is_number, mistyped
+from api.problems import RequestInvalid
+from replay.request import PING_INTERVAL_S
+
+STOPS_MAX = 256
+STOP_CHARACTERS_MAX = 4096
+MAX_TOKENS = ("n_predict", "max_completion_tokens", "max_tokens")
+"""Aliases, in the order in which they are looked up."""
+
+
+def _is(*neutral: Any) -> Callable[[Any], bool]:
+    return lambda value: any(value == n and type(value) is type(n) for n in neutral)
+
+
+def _at_most(limit: float) -> Callable[[Any], bool]:
+    return lambda value: is_number(value) and value <= limit
+
+
+def _equals(number: float) -> Callable[[Any], bool]:
+    return lambda value: is_number(value) and value == number
+
+
+NOT_BUILT: Mapping[str, Callable[[Any], bool]] = {
+    "tools": _is([]),
+    "tool_choice": _is("none"),
+    "functions": _is([]),
+    "function_call": _is("none"),
+    "response_format": _is({"type": "text"}),
+    "grammar": _is(""),
+    "json_schema": _is(),
+    "n": _equals(1),
+    "n_cmpl": _equals(1),
+    "modalities": _is(["text"]),
+    "audio": _is(),
+    "prediction": _is(),
+    "web_search_options": _is(),
+    "lora": _is([]),
+    "id_slot": _equals(-1),
+    "n_indent": _equals(0),
+    "n_discard": _equals(0),
+    "t_max_predict_ms": _at_most(0),
+    "chat_template_kwargs": _is({}),
+}
+"""Fields that ask for what is not built, and the values with which they ask for nothing."""
+
+
+def max_tokens(fields: Fields) -> int:
+    """How many tokens the answer may have; -1 is until the context is full."""
+    return fields.bounded(fields.first_of(MAX_TOKENS), -1, low=-1)
+
+
+def ping_interval(fields: Fields) -> int:
+    """After how many seconds of silence a keep-alive comes; -1 is never."""
+    # 0 would be a ping without a pause.
+    return fields.bounded("sse_ping_interval", PING_INTERVAL_S, low=-1) or 1
+
+
+def refuse_not_built(body: Mapping[str, Any]) -> None:
+    """Raises RequestInvalid for the first field that asks for what is not built."""
+    for name, asks_nothing in NOT_BUILT.items():
+        value = body.get(name)
+        if value is not None and not asks_nothing(value):
+            raise RequestInvalid(f"Field '{name}': not supported yet")
+
+
+def stops(fields: Fields) -> tuple[str, ...]:
+    """The stop strings. Raises RequestInvalid."""
+    value = fields.get("stop")
+    if value is None:
+        return ()
+    given = [value] if isinstance(value, str) else value
+    if not isinstance(given, list):
+        raise mistyped("stop", "a string or an array of strings", value)
+    if len(given) > STOPS_MAX:
+        raise RequestInvalid(f"Field 'stop': more than {STOPS_MAX} strings")
+    for stop in given:
+        if not isinstance(stop, str):
+            raise mistyped("stop", "a string or an array of strings", stop)
+        if len(stop) > STOP_CHARACTERS_MAX:
+            raise RequestInvalid(f"Field 'stop': longer than {STOP_CHARACTERS_MAX} characters")
+    return tuple(stop for stop in given if stop)

@@ -1,0 +1,85 @@
+"""What renderers share: ids, usage, timings and probabilities, as llama.cpp writes them. Pure."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Iterable
+from typing import Any
+
+from inference_worker.engine import Candidate, Timings, TokenLogprobs
+from replay.records import SessionRecord
+from replay.request import SamplingParams
+
+_Decoder = codecs.getincrementaldecoder("utf-8")
+
+
+def head_of(record: SessionRecord) -> dict[str, Any]:
+    """What each of OpenAI's completion chunks says of its answer."""
+    return {
+        "created": record.created_ms // 1000,
+        "id": record.completion_id,
+        "model": record.model,
+        "system_fingerprint": "b1-replay-cluster",
+    }
+
+
+def usage_of(prompt_tokens: int, tokens: int, timings: Timings | None) -> dict[str, Any]:
+    """OpenAI's usage of an answer of so many tokens."""
+    return {
+        "completion_tokens": tokens,
+        "prompt_tokens": prompt_tokens,
+        "total_tokens": prompt_tokens + tokens,
+        "prompt_tokens_details": {"cached_tokens": timings.cache_n if timings else 0},
+    }
+
+
+def probabilities_of(
+    told: Iterable[TokenLogprobs], sampling: SamplingParams
+) -> list[dict[str, Any]]:
+    """The tokens and how likely they were."""
+    is_post = sampling.post_sampling_probs
+    return [_token(one, is_post=is_post) for one in told]
+
+
+def _token(told: TokenLogprobs, *, is_post: bool) -> dict[str, Any]:
+    """llama.cpp's keys, which call probabilities after sampling otherwise."""
+    name, top = ("prob", "top_probs") if is_post else ("logprob", "top_logprobs")
+    return {
+        **_candidate(told.chosen, name),
+        top: [_candidate(candidate, name) for candidate in told.top],
+    }
+
+
+def _candidate(candidate: Candidate, name: str) -> dict[str, Any]:
+    """A half code point is not in the text, but in the bytes."""
+    text = _Decoder("replace").decode(candidate.piece)
+    return {
+        "id": candidate.token,
+        "token": text,
+        "bytes": list(candidate.piece),
+        name: candidate.likelihood,
+    }
+
+
+def timings_of(timings: Timings | None) -> dict[str, Any]:
+    """llama.cpp's keys. The rate of generation leaves the first token out, which prefill made."""
+    if timings is None:
+        return {}
+    spent = {
+        "cache_n": timings.cache_n,
+        "prompt_n": timings.prompt_n,
+        "prompt_ms": round(timings.prompt_ms, 3),
+        "prompt_per_token_ms": _ratio(timings.prompt_ms, timings.prompt_n),
+        "prompt_per_second": _ratio(1000 * timings.prompt_n, timings.prompt_ms),
+        "predicted_n": timings.predicted_n,
+        "predicted_ms": round(timings.predicted_ms, 3),
+        "predicted_per_token_ms": _ratio(timings.predicted_ms, timings.predicted_n),
+        "predicted_per_second": _ratio(
+            1000 * max(0, timings.predicted_n - 1), timings.predicted_ms
+        ),
+    }
+    return {"timings": spent}
+
+
+def _ratio(over: float, under: float) -> float:
+    return round(over / under, 3) if under > 0 else 0.0
