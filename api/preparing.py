@@ -28,7 +28,7 @@ async def answered(node: Node, model: Model, asked: Asked, expected: type[Expect
 
 async def prepare(node: Node, model: Model, asked: GenerationRequest) -> Prepared:
     """The prompt's tokens, which leave room for an answer. Raises what ``answered`` does."""
-    chat = Chat(asked.messages, asked.sampling.logit_bias)
+    chat = Chat(asked.messages, asked.sampling.logit_bias, asked.chat)
     return await answered(node, model, chat, Prepared)
 
 

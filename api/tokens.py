@@ -135,8 +135,8 @@ def _tokens(fields: Fields) -> tuple[int, ...]:
 async def apply_template(request: Request, node: NodeDep) -> Response:
     """The prompt's text that a chat request with this body is generated from."""
     asking = await Asking.of(request, node)
-    asked = Render(asking.chat().messages)
-    found = await answered(node, await asking.model(), asked, Text)
+    chat = asking.chat()
+    found = await answered(node, await asking.model(), Render(chat.messages, chat.chat), Text)
     return JSONResponse({"prompt": found.text})
 
 

@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from inference_worker.engine import (
+    NO_OPTIONS,
     EngineFailed,
     Finish,
     FinishReason,
@@ -33,6 +34,7 @@ from inference_worker.engine import (
 from inference_worker.model import Feed, Model, SlotsExhausted
 from inference_worker.scheduler import Scheduler
 from inference_worker.sequence import Sequence, State
+from replay.request import ChatOptions
 
 CLOSE_TIMEOUT_S = 5.0
 PREFILL_CHUNK_TOKENS = 128
@@ -155,13 +157,13 @@ class BatchEngine:
         """See ``Engine.spelling``."""
         return self._model.spelling(token)
 
-    def prompt_text(self, messages: Seq[Message]) -> str:
+    def prompt_text(self, messages: Seq[Message], options: ChatOptions = NO_OPTIONS) -> str:
         """See ``Engine.prompt_text``."""
-        return self._model.prompt_text(messages)
+        return self._model.prompt_text(messages, options)
 
-    def prompt_tokens(self, messages: Seq[Message]) -> list[int]:
+    def prompt_tokens(self, messages: Seq[Message], options: ChatOptions = NO_OPTIONS) -> list[int]:
         """See ``Engine.prompt_tokens``."""
-        return self._model.prompt_tokens(messages)
+        return self._model.prompt_tokens(messages, options)
 
     def close(self) -> None:
         """Finishes what runs as stopped, joins the thread, frees the model; idempotent."""

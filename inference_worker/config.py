@@ -33,6 +33,9 @@ class WorkerSettings(BaseSettings):
         "", "Models to serve: `name=/path.gguf,...`. Empty: every GGUF of the models folder."
     )
     models_dir: Path = _setting(Path(".models"), "Where model files lie.")
+    chat_template_file: str = _setting(
+        "", "A Jinja chat template for every model. Empty: each model file's own."
+    )
     engine: Literal["llama", "scripted"] = _setting(
         "llama", "`scripted` answers from a script, without a model: for tests of everything else."
     )

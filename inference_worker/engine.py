@@ -14,9 +14,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
-from replay.request import SamplingParams
+from replay.request import ChatOptions, SamplingParams
 
 __all__ = [
+    "NO_OPTIONS",
     "Candidate",
     "Engine",
     "EngineError",
@@ -35,6 +36,8 @@ __all__ = [
     "TokenLogprobs",
     "file_sha256",
 ]
+
+NO_OPTIONS = ChatOptions()
 
 Message = dict[str, Any]
 """One chat message as the client sent it: role, content (a string or parts), and what else."""
@@ -244,10 +247,12 @@ class Engine(Protocol):
     def spelling(self, token: int) -> bytes:
         """The bytes that stand for a token in a text: special ones have a name, ``<|im_end|>``."""
 
-    def prompt_text(self, messages: Sequence[Message]) -> str:
+    def prompt_text(self, messages: Sequence[Message], options: ChatOptions = NO_OPTIONS) -> str:
         """The rendered chat template. Raises PromptInvalid."""
 
-    def prompt_tokens(self, messages: Sequence[Message]) -> list[int]:
+    def prompt_tokens(
+        self, messages: Sequence[Message], options: ChatOptions = NO_OPTIONS
+    ) -> list[int]:
         """Token ids of ``prompt_text``, with what the tokenizer adds. Raises PromptInvalid."""
 
     def close(self) -> None:

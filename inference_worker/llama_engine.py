@@ -18,10 +18,17 @@ from typing import Any
 import llama_cpp
 
 from inference_worker.batch_loop import PREFILL_CHUNK_TOKENS, BatchEngine
-from inference_worker.engine import EngineFailed, Message, ModelInfo, SequenceSpec
+from inference_worker.engine import (
+    NO_OPTIONS,
+    EngineFailed,
+    Message,
+    ModelInfo,
+    SequenceSpec,
+)
 from inference_worker.llama_sampler import Sampler, Vocabulary
 from inference_worker.model import Draw, Feed, SlotsExhausted
 from inference_worker.prompt import DEFAULT_TEMPLATE, ChatTemplate
+from replay.request import ChatOptions
 
 OnProgress = Callable[[float], None]
 """Told how much of the model is loaded, from 0 to 1."""
@@ -55,6 +62,8 @@ class LlamaSettings:
     gpu_layers: int = -1
     flash_attention: bool = False
     sha256: str | None = None
+    chat_template: str = ""
+    """In place of the file's own; "" for that one."""
 
 
 def open_llama_engine(
@@ -134,17 +143,20 @@ class LlamaModel:
         """See ``Engine.spelling``."""
         return self._pieces[token] or self._special_spellings[token]
 
-    def prompt_text(self, messages: Sequence[Message]) -> str:
+    def prompt_text(self, messages: Sequence[Message], options: ChatOptions = NO_OPTIONS) -> str:
         """See ``Engine.prompt_text``."""
-        text = self._template.render(messages)
+        text = self._template.render(messages, options)
         if llama_cpp.llama_vocab_get_add_bos(self._vocab):
             # The tokenizer adds it: a template that writes it too would double it.
             return text.removeprefix(self._info.bos_text)
         return text
 
-    def prompt_tokens(self, messages: Sequence[Message]) -> list[int]:
+    def prompt_tokens(
+        self, messages: Sequence[Message], options: ChatOptions = NO_OPTIONS
+    ) -> list[int]:
         """See ``Engine.prompt_tokens``."""
-        return self.tokenize(self.prompt_text(messages), add_special=True, parse_special=True)
+        text = self.prompt_text(messages, options)
+        return self.tokenize(text, add_special=True, parse_special=True)
 
     def ends(self, token: int) -> bool:
         """Whether this token ends a generation."""
@@ -299,7 +311,7 @@ def _model_info(model: Any, vocab: Any, settings: LlamaSettings) -> ModelInfo:
     trained = llama_cpp.llama_model_n_ctx_train(model)
     if settings.context_tokens > trained:
         log.warning("%s was trained on %s tokens of context", settings.name, trained)
-    template = llama_cpp.llama_model_chat_template(model, None)
+    own = (llama_cpp.llama_model_chat_template(model, None) or b"").decode("utf-8", "replace")
     return ModelInfo(
         name=settings.name,
         path=str(settings.path),
@@ -311,7 +323,7 @@ def _model_info(model: Any, vocab: Any, settings: LlamaSettings) -> ModelInfo:
         context_train_tokens=trained,
         embedding_width=llama_cpp.llama_model_n_embd(model),
         vocab_type=llama_cpp.llama_vocab_type(vocab),
-        chat_template=template.decode("utf-8", "replace") if template else DEFAULT_TEMPLATE,
+        chat_template=settings.chat_template or own or DEFAULT_TEMPLATE,
         bos_text=_token_text(vocab, llama_cpp.llama_vocab_bos(vocab)),
         eos_text=_token_text(vocab, llama_cpp.llama_vocab_eos(vocab)),
         build=f"b{llama_cpp.__version__}",

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from inference_worker.engine import Message, ModelInfo, SequenceSpec, TokenLogprobs
+from inference_worker.engine import NO_OPTIONS, Message, ModelInfo, SequenceSpec, TokenLogprobs
+from replay.request import ChatOptions
 
 
 class SlotsExhausted(Exception):
@@ -52,10 +53,12 @@ class Model(Protocol):
     def spelling(self, token: int) -> bytes:
         """See ``Engine.spelling``."""
 
-    def prompt_text(self, messages: Sequence[Message]) -> str:
+    def prompt_text(self, messages: Sequence[Message], options: ChatOptions = NO_OPTIONS) -> str:
         """See ``Engine.prompt_text``."""
 
-    def prompt_tokens(self, messages: Sequence[Message]) -> list[int]:
+    def prompt_tokens(
+        self, messages: Sequence[Message], options: ChatOptions = NO_OPTIONS
+    ) -> list[int]:
         """See ``Engine.prompt_tokens``."""
 
     def ends(self, token: int) -> bool:

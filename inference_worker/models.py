@@ -15,9 +15,13 @@ OnProgress = Callable[[str, float], None]
 
 def open_engine(settings: WorkerSettings, name: str, path: Path, on_progress: OnProgress) -> Engine:
     """Loads a model; blocks for seconds. Raises EngineFailed."""
+    template = _chat_template(settings.chat_template_file)
     if settings.engine == "scripted":
         return open_scripted_engine(
-            name=name, slots=settings.slots, context_tokens=settings.context_tokens
+            name=name,
+            slots=settings.slots,
+            context_tokens=settings.context_tokens,
+            chat_template=template,
         )
     # Imported here: a scripted worker needs no llama.cpp on its machine.
     from inference_worker.llama_engine import LlamaSettings, open_llama_engine
@@ -36,6 +40,17 @@ def open_engine(settings: WorkerSettings, name: str, path: Path, on_progress: On
             prefill_chunk_tokens=settings.prefill_chunk_tokens,
             gpu_layers=settings.gpu_layers,
             sha256=sha256,
+            chat_template=template,
         ),
         on_progress=lambda progress: on_progress(name, progress),
     )
+
+
+def _chat_template(file: str) -> str:
+    """The template that the operator gives, "" for none. Raises EngineFailed."""
+    if not file:
+        return ""
+    try:
+        return Path(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise EngineFailed(f"the chat template {file} cannot be read: {error}") from error

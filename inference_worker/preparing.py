@@ -98,7 +98,7 @@ def result_of(engine: Engine, asked: Asked, chunk_tokens: int) -> Result:
             case Chat():
                 return prepared(engine, asked, chunk_tokens)
             case Render():
-                return Text(engine.prompt_text(asked.messages))
+                return Text(engine.prompt_text(asked.messages, asked.options))
             case Tokenize():
                 return tokenized(engine, asked)
             case Detokenize():
@@ -114,7 +114,7 @@ def result_of(engine: Engine, asked: Asked, chunk_tokens: int) -> Result:
 def prepared(engine: Engine, asked: Chat, chunk_tokens: int) -> Prepared | Refused:
     """The prompt's tokens, where they leave room for an answer. Raises EngineError."""
     limit = engine.model.context_tokens
-    prompt = engine.prompt_tokens(asked.messages)
+    prompt = engine.prompt_tokens(asked.messages, asked.options)
     if not prompt:
         return Refused("invalid", "the prompt is empty", param="messages")
     if len(prompt) >= limit:

@@ -1,28 +1,19 @@
 """Chat templates: from messages to the text that the model's vocabulary then tokenizes.
 
-A template comes with a model file, messages come from anybody: it is rendered in jinja's immutable
-sandbox, with limits on output, iterations and time. Which messages an API accepts is the API's.
+A template comes with a model file, messages come from anybody: it is rendered in a sandbox. Which
+messages an API accepts is the API's.
 """
 
 from __future__ import annotations
 
-import json
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
-from typing import Any, NoReturn
+from collections.abc import Sequence
+from typing import Any
 
-from jinja2 import TemplateError
-from jinja2.exceptions import SecurityError
-from jinja2.runtime import Context
-from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-from inference_worker.engine import EngineFailed, Message, PromptInvalid
-
-RENDER_CHARACTERS_MAX = 16 * 1024 * 1024
-RENDER_TIME_MAX_S = 5.0
-RENDER_ITERATIONS_MAX = 1_000_000
-"""Of all the template's own ranges in one rendering; loops over messages are bounded by them."""
+from inference_worker import conversation
+from inference_worker.engine import NO_OPTIONS, EngineFailed, Message, PromptInvalid
+from inference_worker.template_abilities import probed
+from inference_worker.template_sandbox import SandboxedTemplate, TemplateBroken
+from replay.request import ChatOptions
 
 DEFAULT_TEMPLATE = (
     "{% for message in messages %}"
@@ -40,123 +31,48 @@ class ChatTemplate:
         """Raises EngineFailed when the template does not compile."""
         self._tokens = {"bos_token": bos_text, "eos_token": eos_text}
         try:
-            self._template = _environment().from_string(source)
-        except TemplateError as error:
+            self._template = SandboxedTemplate(source)
+        except TemplateBroken as error:
             raise EngineFailed(f"the chat template does not compile: {error}") from error
+        self._abilities = probed(source, self._render)
 
-    def render(
-        self,
-        messages: Sequence[Message],
-        *,
-        add_generation_prompt: bool = True,
-        extra: Mapping[str, Any] | None = None,
-    ) -> str:
+    def render(self, messages: Sequence[Message], options: ChatOptions = NO_OPTIONS) -> str:
         """The prompt's text. Raises PromptInvalid where the template or a limit refuses.
 
         A last message of the assistant's is the beginning of the answer.
         """
+        *before, last = [*messages, {}]
+        if before and before[-1].get("role") == "assistant":
+            last = before.pop()
+        fitted, tools = conversation.fitted(before, options, self._abilities)
+        opens = options.add_generation_prompt or bool(last)
         try:
-            plain = [_plain(message) for message in messages]
-            begun = plain.pop()["content"] if _is_assistants(plain[-1:]) else ""
-            variables = {
+            text = self._render(
+                fitted,
+                tools=tools,
+                add_generation_prompt=opens,
+                variables=options.template_kwargs,
+            )
+        except TemplateBroken as error:
+            message = f"the chat template refuses these messages: {error}"
+            raise PromptInvalid(message) from error
+        return text + conversation.text_of(last.get("content"))
+
+    def _render(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[Any] = (),
+        add_generation_prompt: bool = True,
+        variables: Any = None,
+    ) -> str:
+        return self._template.render(
+            {
+                **(variables or {}),
                 **self._tokens,
-                "messages": plain,
+                "messages": list(messages),
+                # None, not an empty list: templates ask whether there are any in either way.
+                "tools": list(tools) or None,
                 "add_generation_prompt": add_generation_prompt,
-                "tools": None,
-                "range": _range_with_budget(RENDER_ITERATIONS_MAX),
-                **(extra or {}),
             }
-            return "".join(_limited(self._template.generate(variables))) + begun
-        except (
-            TemplateError,
-            AttributeError,
-            TypeError,
-            ValueError,
-            KeyError,
-            ArithmeticError,
-        ) as error:
-            # The sandbox lets Python's own errors through: a template that adds a list to a string.
-            raise PromptInvalid(f"the chat template refuses these messages: {error}") from error
-
-
-def _is_assistants(last: Sequence[Message]) -> bool:
-    return any(message.get("role") == "assistant" for message in last)
-
-
-def _plain(message: Message) -> Message:
-    """Content as templates expect it: one string, its text parts joined by line breaks."""
-    content = message.get("content")
-    if content is None:
-        return {**message, "content": ""}
-    if isinstance(content, str):
-        return dict(message)
-    return {**message, "content": "\n".join(_part_text(part) for part in content)}
-
-
-def _part_text(part: Any) -> str:
-    if isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str):
-        return str(part["text"])
-    raise PromptInvalid("unsupported content[].type")
-
-
-def _limited(pieces: Iterable[str]) -> Iterator[str]:
-    deadline = time.monotonic() + RENDER_TIME_MAX_S
-    characters = 0
-    for piece in pieces:
-        characters += len(piece)
-        if characters > RENDER_CHARACTERS_MAX:
-            raise PromptInvalid(f"the prompt exceeds {RENDER_CHARACTERS_MAX} characters")
-        if time.monotonic() > deadline:
-            raise PromptInvalid(f"rendering the prompt took over {RENDER_TIME_MAX_S} s")
-        yield piece
-
-
-def _range_with_budget(iterations: int) -> Any:
-    """A ``range`` whose calls together stay within a number of iterations.
-
-    The sandbox bounds each range, but not nested ones, and a loop that prints nothing gives no
-    other chance to end it.
-    """
-    left = iterations
-
-    def bounded_range(*arguments: int) -> range:
-        nonlocal left
-        numbers = range(*arguments)
-        left -= len(numbers)
-        if left < 0:
-            raise SecurityError(f"over {iterations} iterations")
-        return numbers
-
-    return bounded_range
-
-
-class _Sandbox(ImmutableSandboxedEnvironment):
-    """Jinja's sandbox, which also refuses to multiply a text into gigabytes."""
-
-    intercepted_binops = frozenset({"*", "**"})
-
-    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        if not all(isinstance(operand, int | float) for operand in (left, right)):
-            raise SecurityError(f"{operator} is for numbers only")
-        if operator == "**" and (abs(left) > 2**32 or abs(right) > 64):
-            raise SecurityError("the power is too large")
-        return super().call_binop(context, operator, left, right)
-
-
-def _environment() -> ImmutableSandboxedEnvironment:
-    environment = _Sandbox(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-    )
-    environment.globals["raise_exception"] = _refuse
-    environment.globals["strftime_now"] = lambda pattern: datetime.now().strftime(pattern)
-    environment.filters["tojson"] = _to_json
-    return environment
-
-
-def _refuse(message: str) -> NoReturn:
-    raise TemplateError(message)
-
-
-def _to_json(value: Any, indent: int | None = None, **_options: Any) -> str:
-    """Unlike jinja's own, it escapes nothing for HTML: the model reads plain JSON."""
-    return json.dumps(value, ensure_ascii=False, indent=indent)
+        )

@@ -7,7 +7,7 @@ A directive in the last message steers it, `[[tokens=40 rate=200 seed=7 fail_at=
 length of the answer in tokens with its end token, tokens per second (0: as fast as possible),
 seed, the index at which sampling raises (`die_at`: at which the process dies), prefill's duration;
 `burst_every=30`: each 30th word is one token of 4 KiB; `pause_at=20 pause_s=3`: silence before
-that token.
+that token. `[[say]]...[[/say]]` is answered with the text between, whatever it is.
 """
 
 from __future__ import annotations
@@ -23,11 +23,18 @@ from dataclasses import dataclass
 from itertools import islice
 
 from inference_worker.batch_loop import BatchEngine
-from inference_worker.engine import Candidate, Message, ModelInfo, SequenceSpec, TokenLogprobs
+from inference_worker.engine import (
+    NO_OPTIONS,
+    Candidate,
+    Message,
+    ModelInfo,
+    SequenceSpec,
+    TokenLogprobs,
+)
 from inference_worker.model import Draw, Feed
 from inference_worker.prompt import ChatTemplate
 from inference_worker.text import TextAssembler
-from replay.request import SamplingParams
+from replay.request import ChatOptions, SamplingParams
 
 TOKENS_PER_S = 50.0
 ANSWER_TOKENS = 120
@@ -59,6 +66,7 @@ _PIECE_PATTERN = re.compile(
 _SPECIAL_PATTERN = re.compile("(" + "|".join(map(re.escape, SPECIAL)) + ")")
 _DECORATIONS = ("🚲", "語", "e\u0301", "👩‍🚀", "日本", "ü", ".\n\n", ",", "**w**")
 _DIRECTIVE = re.compile(r"\[\[((?:\s*\w+=[\d.]+)+)\s*\]\]")
+_SAY = re.compile(r"\[\[say\]\](.*?)\[\[/say\]\]", re.DOTALL)
 _TEMPLATE = (
     "<|bos|>{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}"
     "{% if add_generation_prompt %}assistant:{% endif %}"
@@ -78,11 +86,15 @@ class Script:
     burst_every: int = 0
     pause_at: int = -1
     pause_s: float = 0.0
+    say: str | None = None
 
 
 def scripted_tokens(prompt: Sequence[int], sampling: SamplingParams) -> Iterator[int]:
     """Every token of the answer to a prompt, its end token last; endless under ``ignore_eos``."""
     script = read_script(prompt, sampling)
+    if script.say is not None:
+        yield from (*_encode(script.say.encode()), END)
+        return
     choice = random.Random(zlib.crc32(repr((tuple(prompt), script.seed)).encode()))
     words = _words(choice, burst_every=script.burst_every)
     if sampling.ignore_eos:
@@ -111,10 +123,11 @@ def scripted_answer(prompt: Sequence[int], sampling: SamplingParams, max_tokens:
 
 
 def read_script(prompt: Sequence[int], sampling: SamplingParams) -> Script:
-    """The last directive in a prompt over the defaults; unknown names are left out."""
+    """The last directives in a prompt over the defaults; unknown names are left out."""
     shown = b"".join(map(_PIECES.__getitem__, prompt)).decode("utf-8", "replace")
     found = _DIRECTIVE.findall(shown)
     wishes = dict(wish.split("=") for wish in found[-1].split()) if found else {}
+    said = _SAY.findall(shown)
     rate = wishes.get("rate")
     return Script(
         tokens=int(wishes.get("tokens", ANSWER_TOKENS)),
@@ -126,6 +139,7 @@ def read_script(prompt: Sequence[int], sampling: SamplingParams) -> Script:
         burst_every=int(wishes.get("burst_every", 0)),
         pause_at=int(wishes.get("pause_at", -1)),
         pause_s=float(wishes.get("pause_s", 0)),
+        say=said[-1] if said else None,
     )
 
 
@@ -164,7 +178,9 @@ class ScriptedModel:
     def __init__(self, info: ModelInfo, *, tokens_per_s: float = TOKENS_PER_S) -> None:
         self._info = info
         self._tokens_per_s = tokens_per_s
-        self._template = ChatTemplate(info.chat_template)
+        self._template = ChatTemplate(
+            info.chat_template, bos_text=info.bos_text, eos_text=info.eos_text
+        )
         self._slots: dict[int, _Slot] = {}
 
     @property
@@ -188,13 +204,16 @@ class ScriptedModel:
         """See ``Engine.spelling``."""
         return _SPELLINGS.get(token, _PIECES[token])
 
-    def prompt_text(self, messages: Sequence[Message]) -> str:
+    def prompt_text(self, messages: Sequence[Message], options: ChatOptions = NO_OPTIONS) -> str:
         """See ``Engine.prompt_text``."""
-        return self._template.render(messages)
+        return self._template.render(messages, options)
 
-    def prompt_tokens(self, messages: Sequence[Message]) -> list[int]:
+    def prompt_tokens(
+        self, messages: Sequence[Message], options: ChatOptions = NO_OPTIONS
+    ) -> list[int]:
         """See ``Engine.prompt_tokens``; the template writes the first one itself."""
-        return self.tokenize(self.prompt_text(messages), add_special=False, parse_special=True)
+        text = self.prompt_text(messages, options)
+        return self.tokenize(text, add_special=False, parse_special=True)
 
     def ends(self, token: int) -> bool:
         """Whether this token ends a generation."""
@@ -269,6 +288,7 @@ def open_scripted_engine(
     slots: int = 8,
     context_tokens: int = 8192,
     tokens_per_s: float = TOKENS_PER_S,
+    chat_template: str = "",
 ) -> BatchEngine:
     """A scripted engine that is ready to start; ``tokens_per_s`` is per sequence, 0 is no pace."""
     info = ModelInfo(
@@ -283,7 +303,7 @@ def open_scripted_engine(
         context_train_tokens=context_tokens,
         embedding_width=0,
         vocab_type=0,
-        chat_template=_TEMPLATE,
+        chat_template=chat_template or _TEMPLATE,
         bos_text="<|bos|>",
         eos_text="<|end|>",
         build="b0-scripted",

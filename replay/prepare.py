@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 from replay.records import known_fields, pack_prompt, unpack_prompt
-from replay.request import AnswerFormat, LogitBias
+from replay.request import AnswerFormat, ChatOptions, LogitBias
 
 QUESTION_TTL_S = 30
 """Nobody answers a question older than this; the list expires with it."""
@@ -29,6 +29,7 @@ class Chat:
 
     messages: tuple[dict[str, Any], ...]
     logit_bias: tuple[LogitBias, ...] = ()
+    options: ChatOptions = field(default_factory=ChatOptions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,7 @@ class Render:
     """The prompt's text."""
 
     messages: tuple[dict[str, Any], ...]
+    options: ChatOptions = field(default_factory=ChatOptions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +132,7 @@ _RESULTS: dict[str, Any] = {
     "refused": Refused,
 }
 _PAIRS = frozenset({"logit_bias"})
-_NESTED = {"format": AnswerFormat.from_raw}
+_NESTED = {"format": AnswerFormat.from_raw, "options": ChatOptions.from_raw}
 _PACKED = frozenset({"prompt", "tokens"})
 """Fields that are token ids: as bytes they are a third of what their digits would be."""
 
@@ -184,7 +186,7 @@ def _name_of(value: Any, names: dict[str, Any]) -> str:
 
 
 def _written(value: Any) -> dict[str, Any]:
-    named = {field.name: getattr(value, field.name) for field in fields(value)}
+    named = {one.name: getattr(value, one.name) for one in fields(value)}
     packed = {name: b64encode(pack_prompt(named[name])).decode() for name in _PACKED & named.keys()}
     nested = {name: asdict(named[name]) for name in _NESTED.keys() & named.keys()}
     return {**named, **packed, **nested}

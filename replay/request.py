@@ -116,6 +116,30 @@ class SamplingParams:
 
 
 @dataclass(frozen=True, slots=True)
+class ChatOptions:
+    """What a chat template is given beside the messages.
+
+    ``tools`` are OpenAI's function definitions; none stand here where none may be called, and one
+    alone where that one must be. ``parallel_tool_calls`` None is as the template's kind does.
+    ``template_kwargs`` are variables of the template's own. Without ``add_generation_prompt`` the
+    assistant's turn is not opened.
+    """
+
+    tools: tuple[dict[str, Any], ...] = ()
+    tool_choice: Literal["auto", "required"] = "auto"
+    parallel_tool_calls: bool | None = None
+    template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    add_generation_prompt: bool = True
+
+    @classmethod
+    def from_raw(cls, raw: Mapping[str, Any]) -> ChatOptions:
+        """Of what JSON kept of it; fields that a newer version wrote are left out."""
+        known = known_fields(cls, raw)
+        known["tools"] = tuple(known.get("tools", ()))
+        return cls(**known)
+
+
+@dataclass(frozen=True, slots=True)
 class RenderOptions:
     """What the client asked to see in the stream beside the text.
 
@@ -200,6 +224,7 @@ class GenerationRequest:
     ping_interval_s: int = PING_INTERVAL_S
     format: AnswerFormat = field(default_factory=AnswerFormat)
     reasoning: ReasoningParams = field(default_factory=ReasoningParams)
+    chat: ChatOptions = field(default_factory=ChatOptions)
 
     def to_json(self) -> str:
         """Compact JSON, as the session record keeps it."""
@@ -212,6 +237,7 @@ class GenerationRequest:
         raw["messages"] = tuple(raw["messages"])
         raw["stop"] = tuple(raw.get("stop", ()))
         raw["sampling"] = SamplingParams.from_raw(raw["sampling"])
+        raw["chat"] = ChatOptions.from_raw(raw.get("chat", {}))
         raw["render"] = RenderOptions(**known_fields(RenderOptions, raw.get("render", {})))
         raw["reasoning"] = ReasoningParams.from_raw(raw.get("reasoning", {}))
         raw["format"] = AnswerFormat.from_raw(raw.get("format", {}))

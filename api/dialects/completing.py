@@ -50,7 +50,6 @@ NOT_BUILT: Mapping[str, Callable[[Any], bool]] = {
     "n_indent": _equals(0),
     "n_discard": _equals(0),
     "t_max_predict_ms": _at_most(0),
-    "chat_template_kwargs": _is({}),
 }
 """Fields that ask for what is not built, and the values with which they ask for nothing."""
 

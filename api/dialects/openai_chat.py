@@ -7,13 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 from api.dialects import Dialect, Fold
+from api.dialects.chat_messages import parse_messages
+from api.dialects.chat_options import parse_options
 from api.dialects.completing import max_tokens, ping_interval, refuse_not_built, stops
-from api.fields import Fields, mistyped
+from api.fields import Fields
 from api.problems import RequestInvalid
 from api.sampling import N_PROBS, N_PROBS_MAX, parse_sampling
 from replay.request import GenerationRequest, RenderOptions, SamplingParams
-
-PARTS_NOT_BUILT = {"image_url": "image", "input_audio": "audio", "input_video": "video"}
 
 
 def parse(body: Mapping[str, Any], *, random_seed: int) -> GenerationRequest:
@@ -22,7 +22,7 @@ def parse(body: Mapping[str, Any], *, random_seed: int) -> GenerationRequest:
     ``random_seed`` is taken where the client leaves the seed to us. Raises RequestInvalid.
     """
     fields = Fields(body)
-    messages = _joined(_messages(body))
+    messages = _joined(parse_messages(body.get("messages")))
     refuse_not_built(body)
     stream = fields.boolean("stream")
     is_explicit = _continues_explicitly(fields, messages)
@@ -43,6 +43,7 @@ def parse(body: Mapping[str, Any], *, random_seed: int) -> GenerationRequest:
             prefill=_prefill(messages) if is_echoed else "",
         ),
         ping_interval_s=ping_interval(fields),
+        chat=parse_options(fields),
     )
 
 
@@ -55,19 +56,6 @@ def _sampling(fields: Fields, random_seed: int) -> SamplingParams:
         n_probs = fields.bounded("top_logprobs", N_PROBS, low=0, high=N_PROBS_MAX)
     sampling = parse_sampling(fields, random_seed=random_seed)
     return replace(sampling, logprobs=wanted or n_probs > 0, n_probs=n_probs)
-
-
-def _messages(body: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
-    messages = body.get("messages")
-    if messages is None:
-        raise RequestInvalid("'messages' is required")
-    if not isinstance(messages, list):
-        raise RequestInvalid("Expected 'messages' to be an array")
-    for index, message in enumerate(messages):
-        if not isinstance(message, dict):
-            raise mistyped(f"messages[{index}]", "an object", message)
-        _check_message(f"messages[{index}]", message)
-    return tuple(messages)
 
 
 def _continues(messages: Sequence[Mapping[str, Any]]) -> bool:
@@ -84,6 +72,11 @@ def _joined(messages: tuple[dict[str, Any], ...]) -> tuple[dict[str, Any], ...]:
     if not _continues(messages):
         return messages
     *before, last = messages
+    if last.get("tool_calls"):
+        raise RequestInvalid(
+            "Cannot continue an assistant message that contains tool calls. "
+            f"(Field 'messages[{len(before)}].tool_calls')"
+        )
     if _continues(before):
         raise RequestInvalid(
             f"Field 'messages[{len(before)}]': two assistant messages stand at the end"
@@ -103,8 +96,6 @@ def _continues_explicitly(fields: Fields, messages: Sequence[Mapping[str, Any]])
         raise RequestInvalid("Field 'continue_final_message': not supported yet")
     wanted = asked == "content" or fields.boolean("continue_final_message")
     opens = fields.boolean("add_generation_prompt", True)
-    if not wanted and not opens:
-        raise RequestInvalid("Field 'add_generation_prompt': not supported yet")
     if wanted and opens:
         raise RequestInvalid(
             "Cannot set both add_generation_prompt and continue_final_message to true."
@@ -112,43 +103,6 @@ def _continues_explicitly(fields: Fields, messages: Sequence[Mapping[str, Any]])
     if wanted and not _continues(messages):
         raise RequestInvalid("Field 'continue_final_message': the last message is no assistant's")
     return wanted
-
-
-def _check_message(name: str, message: Mapping[str, Any]) -> None:
-    role = message.get("role")
-    if not isinstance(role, str):
-        raise mistyped(f"{name}.role", "a string", role)
-    if role in ("tool", "function") or message.get("tool_calls"):
-        raise RequestInvalid(f"Field '{name}': tool calls are not supported yet")
-    content = message.get("content")
-    if content is None:
-        if role == "assistant":
-            raise RequestInvalid(
-                "Assistant message must contain either 'content' or 'tool_calls'! "
-                f"(Field '{name}.content')"
-            )
-        raise RequestInvalid(
-            f"All non-assistant messages must contain 'content' (Field '{name}.content')"
-        )
-    if isinstance(content, list):
-        for index, part in enumerate(content):
-            _check_part(f"{name}.content[{index}]", part)
-    elif not isinstance(content, str):
-        raise RequestInvalid(
-            f"Expected 'content' to be a string or an array (Field '{name}.content')"
-        )
-
-
-def _check_part(name: str, part: Any) -> None:
-    if not isinstance(part, dict):
-        raise mistyped(name, "an object", part)
-    kind = part.get("type")
-    if isinstance(kind, str) and kind in PARTS_NOT_BUILT:
-        raise RequestInvalid(f"Field '{name}': the model has no {PARTS_NOT_BUILT[kind]} input")
-    if kind != "text":
-        raise RequestInvalid(f"unsupported content[].type (Field '{name}.type')")
-    if not isinstance(part.get("text"), str):
-        raise mistyped(f"{name}.text", "a string", part.get("text"))
 
 
 class ChatFold(Fold):

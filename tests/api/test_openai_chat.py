@@ -24,10 +24,19 @@ from api.sampling import (
 )
 from replay import frames
 from replay.records import State
-from replay.request import GenerationRequest, RenderOptions, SamplingParams
+from replay.request import ChatOptions, GenerationRequest, RenderOptions, SamplingParams
 
 HELLO = [{"role": "user", "content": "hello"}]
 RANDOM = 12345
+
+
+def calling(**function: Any) -> dict[str, Any]:
+    called = {"name": "add", "arguments": "{}", **function}
+    calls = [{"id": "c1", "type": "function", "function": called}]
+    return {"role": "assistant", "tool_calls": calls}
+
+
+CALLING = calling()
 
 
 def parsed(**body: Any) -> GenerationRequest:
@@ -87,7 +96,8 @@ def test_the_parts_of_a_prefill_are_joined_by_a_blank_line() -> None:
         ({"messages": [*BEGUN, BEGUN[-1]]}, "messages[2]"),
         ({"messages": BEGUN, "continue_final_message": True}, "Cannot set both"),
         ({"messages": BEGUN, **EXPLICIT, "add_generation_prompt": True}, "Cannot set both"),
-        ({"messages": BEGUN, "add_generation_prompt": False}, "'add_generation_prompt'"),
+        ({"messages": [*HELLO, {**CALLING, "content": "x"}]}, "contains tool calls"),
+        ({"messages": [*HELLO, CALLING]}, "messages[1].tool_calls"),
         ({"messages": BEGUN, **EXPLICIT, "continue_final_message": 1}, "'continue_final_message'"),
         ({"messages": BEGUN, "echo": "yes"}, "'echo'"),
         ({"messages": HELLO, **EXPLICIT}, "'continue_final_message'"),
@@ -326,7 +336,6 @@ def test_a_ping_without_a_pause_is_one_second() -> None:
         ("n", "1"),
         ("n", True),
         ("continue_final_message", "reasoning_content"),
-        ("add_generation_prompt", False),
     ],
 )
 def test_what_is_not_built_is_refused_by_name(field: str, value: Any) -> None:
@@ -364,11 +373,40 @@ def test_what_asks_for_nothing_is_accepted(field: str, value: Any) -> None:
         ([{"role": "user", "content": [{"type": "text"}]}], "'messages[0].content[0].text'"),
         ([{"role": "user", "content": [{"type": "image_url"}]}], "no image input"),
         ([{"role": "user", "content": [{"type": "input_audio"}]}], "no audio input"),
-        ([{"role": "tool", "content": "x"}], "tool calls are not supported yet"),
+        ([{"role": "tool"}], "All non-assistant messages must contain 'content'"),
+        ([{**CALLING, "role": "user"}], "'messages[0].tool_calls'"),
+        ([{**CALLING, "tool_calls": 3}], "'messages[0].tool_calls': expected an array"),
+        ([{**CALLING, "tool_calls": [3]}], "'messages[0].tool_calls[0]': expected an object"),
+        ([{**CALLING, "tool_calls": [{"type": "x"}]}], "'messages[0].tool_calls[0].type'"),
+        ([{**CALLING, "tool_calls": [{}]}], "'messages[0].tool_calls[0].function'"),
+        ([calling(name=3)], "'messages[0].tool_calls[0].function.name'"),
+        ([calling(arguments=3)], "'messages[0].tool_calls[0].function.arguments'"),
     ],
 )
 def test_a_bad_message_is_named(messages: Any, message: str) -> None:
     assert message in mistake(messages=messages)
+
+
+def test_calls_and_their_results_are_kept_verbatim() -> None:
+    messages = [*HELLO, CALLING, {"role": "tool", "tool_call_id": "c1", "content": "4"}]
+    assert parsed(messages=messages).messages == tuple(messages)
+
+
+def test_the_template_gets_its_variables_and_may_leave_the_turn_unopened() -> None:
+    chat = parsed(chat_template_kwargs={"mood": [1]}, add_generation_prompt=False).chat
+    assert chat == ChatOptions(template_kwargs={"mood": [1]}, add_generation_prompt=False)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ([], "'chat_template_kwargs': expected an object"),
+        ({"enable_thinking": "no"}, "'chat_template_kwargs.enable_thinking': expected a boolean"),
+        ({"messages": []}, "'chat_template_kwargs.messages'"),
+    ],
+)
+def test_bad_variables_of_the_template_are_named(value: Any, said: str) -> None:
+    assert said in mistake(chat_template_kwargs=value)
 
 
 def test_parts_of_text_are_kept_verbatim() -> None:

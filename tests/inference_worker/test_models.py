@@ -74,6 +74,7 @@ def test_a_model_is_opened_with_the_workers_settings(
         "prefill_chunk_tokens": 64,
         "gpu_layers": 4,
         "sha256": file_sha256(file),
+        "chat_template": "",
     }
     on_progress(0.5)
     assert told == [("m", 0.5)]
@@ -83,3 +84,28 @@ def test_a_model_is_opened_with_the_workers_settings(
 def test_a_file_that_is_not_there_is_the_operators_error(tmp_path: Path) -> None:
     with pytest.raises(EngineFailed):
         open_engine(WorkerSettings(engine="llama"), "m", tmp_path / "none.gguf", ignore)
+
+
+def test_a_template_of_the_operators_stands_in_for_the_models_own(
+    fake_llama: list[tuple[Any, Any]], tmp_path: Path
+) -> None:
+    file = tmp_path / "m.gguf"
+    file.write_bytes(b"GGUF")
+    template = tmp_path / "chat.jinja"
+    template.write_text("{{ messages[0].content }} é", encoding="utf-8")
+    settings = WorkerSettings(engine="llama", chat_template_file=str(template))
+    open_engine(settings, "m", file, ignore)
+    ((asked, _),) = fake_llama
+    assert asked.chat_template == "{{ messages[0].content }} é"
+    scripted = settings.model_copy(update={"engine": "scripted"})
+    engine = open_engine(scripted, "m", file, ignore)
+    try:
+        assert engine.prompt_text([{"role": "user", "content": "hi"}]) == "hi é"
+    finally:
+        engine.close()
+
+
+def test_a_template_that_is_not_there_is_the_operators_error(tmp_path: Path) -> None:
+    settings = WorkerSettings(engine="scripted", chat_template_file=str(tmp_path / "none"))
+    with pytest.raises(EngineFailed, match="cannot be read"):
+        open_engine(settings, "m", Path("x"), ignore)

@@ -105,7 +105,7 @@ def test_messages_that_the_template_refuses_are_the_clients_mistake(engine: Batc
 def test_an_engine_that_fails_is_our_mistake(
     engine: BatchEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(messages: Any) -> list[int]:
+    def fail(*asked: Any) -> list[int]:
         raise EngineFailed("broken")
 
     monkeypatch.setattr(engine, "prompt_tokens", fail)
@@ -115,7 +115,7 @@ def test_an_engine_that_fails_is_our_mistake(
 def test_a_template_that_shows_nothing_is_refused(
     engine: BatchEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "prompt_tokens", lambda messages: [])
+    monkeypatch.setattr(engine, "prompt_tokens", lambda *asked: [])
     found = asked(engine, *HELLO)
     assert isinstance(found, Refused)
     assert found.kind == "invalid"

@@ -126,3 +126,10 @@ def test_a_pause_is_silence_before_one_token(recorder: Recorder) -> None:
     recorder.engine.submit(pausing)
     recorder.run(other)
     assert len(recorder.tokens("pausing")) == 5
+
+
+def test_a_directive_says_a_text_verbatim(recorder: Recorder) -> None:
+    said = '<tool_call>\n{"é": [["a"]]}\n</tool_call>'
+    prompt = prompt_of(recorder, f"hi [[say]]{said}[[/say]]")
+    recorder.run(SequenceSpec("one", prompt, SAMPLING))
+    assert recorder.text("one") == said == scripted_answer(prompt, SAMPLING)

@@ -10,6 +10,7 @@ from .wire import Node, asking, error_of, events, text_of
 
 WORDS = "[[tokens=12 rate=0 seed=3]]"
 BEGUN = [*asking(WORDS)["messages"], {"role": "assistant", "content": "Well,"}]
+CALL = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": "{}"}}
 EXPLICIT = {"continue_final_message": True, "add_generation_prompt": False}
 
 
@@ -37,7 +38,7 @@ def test_an_answer_goes_on_where_its_beginning_ends(node: Node, other: Node, nam
     [
         {"messages": [*BEGUN, BEGUN[-1]]},
         {"messages": BEGUN, "continue_final_message": True},
-        {"messages": BEGUN, "add_generation_prompt": False},
+        {"messages": [*BEGUN[:-1], {"role": "assistant", "tool_calls": [CALL]}]},
     ],
 )
 def test_what_cannot_be_continued_is_400(node: Node, body: dict[str, Any]) -> None:

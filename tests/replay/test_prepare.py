@@ -23,14 +23,23 @@ from replay.prepare import (
     Tokenized,
     Unknown,
 )
-from replay.request import AnswerFormat
+from replay.request import AnswerFormat, ChatOptions
 
 HELLO = ({"role": "user", "content": "\u6f22\ud800", "colours": [1, [2]]},)
 BIASES = ((3, None), ("\u6f22", 0.5))
+OPTIONS = ChatOptions(
+    tools=({"type": "function", "function": {"name": "f"}},),
+    tool_choice="required",
+    parallel_tool_calls=False,
+    template_kwargs={"mood": [1, None]},
+    add_generation_prompt=False,
+)
 ASKED = [
     Chat(HELLO),
     Chat(HELLO, BIASES),
+    Chat(HELLO, options=OPTIONS),
     Render(HELLO),
+    Render(HELLO, OPTIONS),
     Tokenize("\u6f22\ud800", add_special=True, parse_special=False, with_pieces=True),
     Detokenize((0, 2**32 - 1)),
 ]

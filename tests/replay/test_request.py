@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from replay.request import (
     AnswerFormat,
+    ChatOptions,
     GenerationRequest,
     ReasoningParams,
     RenderOptions,
@@ -38,6 +39,13 @@ FULL = GenerationRequest(
     ping_interval_s=-1,
     format=AnswerFormat("<t>", "</t>", True, True, (1, 2), "hermes", (3,)),
     reasoning=ReasoningParams("both", 7, "so", True),
+    chat=ChatOptions(
+        tools=({"type": "function", "function": {"name": "f"}},),
+        tool_choice="required",
+        parallel_tool_calls=False,
+        template_kwargs={"mood": [1, None]},
+        add_generation_prompt=False,
+    ),
 )
 
 values = st.recursive(
