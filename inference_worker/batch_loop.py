@@ -6,7 +6,6 @@ that the worker sees. It must not know how a model computes, nor what becomes of
 
 from __future__ import annotations
 
-import heapq
 import logging
 import queue
 import threading
@@ -15,6 +14,7 @@ from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Seq
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 
 from inference_worker.engine import (
     NO_OPTIONS,
@@ -34,6 +34,7 @@ from inference_worker.engine import (
 from inference_worker.model import Feed, Model, SlotsExhausted
 from inference_worker.scheduler import Scheduler
 from inference_worker.sequence import Sequence, State
+from inference_worker.slots import Place, Slots
 from replay.request import ChatOptions
 
 CLOSE_TIMEOUT_S = 5.0
@@ -49,7 +50,7 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True, slots=True)
 class _Submit:
     spec: SequenceSpec
-    slot: int
+    place: Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,7 @@ class BatchEngine:
         self._thread: threading.Thread | None = None
         self._on_steps: OnSteps = lambda steps: None
         self._lock = threading.Lock()
-        self._free_slots = list(range(model.info.slots))
+        self._slots = Slots(model.info.slots, chunk_tokens=prefill_chunk_tokens)
         self._live_ids: set[str] = set()
         self._alone = ""
         self._closed = ""
@@ -112,7 +113,7 @@ class BatchEngine:
     def free_slots(self) -> int:
         """Slots that ``submit`` would find free now; 0 once the engine failed or closed."""
         with self._lock:
-            return 0 if self._closed else len(self._free_slots)
+            return 0 if self._closed else len(self._slots)
 
     def start(self, on_steps: OnSteps) -> None:
         """Starts the engine's thread; once only."""
@@ -122,7 +123,8 @@ class BatchEngine:
         self._thread.start()
 
     def submit(self, spec: SequenceSpec) -> None:
-        """Takes the lowest free slot; see ``Engine.submit``. ValueError for an id that runs."""
+        """Takes the slot that holds most of the prompt; see ``Engine.submit``. ValueError for an id
+        that runs."""
         if not spec.prompt:
             raise PromptInvalid("the prompt is empty")
         if len(spec.prompt) >= self.model.context_tokens:
@@ -132,11 +134,12 @@ class BatchEngine:
                 raise EngineFailed(self._closed)
             if spec.id in self._live_ids:
                 raise ValueError(f"sequence {spec.id} has not finished")
-            if not self._free_slots:
+            if not self._slots:
                 raise NoFreeSlot(self.model.slots)
             self._live_ids.add(spec.id)
-            # The lowest: llama.cpp computes neighbouring slots in one micro-batch, others not.
-            self._commands.put(_Submit(spec, heapq.heappop(self._free_slots)))
+            is_ours = self._chunk_of(spec) == self._chunk_tokens
+            place = self._slots.take(spec.prompt, from_cache=spec.cache_prompt and is_ours)
+            self._commands.put(_Submit(spec, place))
 
     def stop(self, sequence_id: str) -> None:
         """Ends a sequence early; see ``Engine.stop``."""
@@ -223,17 +226,22 @@ class BatchEngine:
     def _admit(self, submit: _Submit) -> None:
         sequence = Sequence(
             submit.spec,
-            slot=submit.slot,
+            slot=submit.place.slot,
             context_tokens=self.model.context_tokens,
-            chunk_tokens=self._chunk_tokens,
+            chunk_tokens=self._chunk_of(submit.spec),
         )
         self._running[submit.spec.id] = sequence
         self._clocks[submit.spec.id] = _Clock()
         self._scheduler.add(sequence)
-        self._guarded(self._open, sequence)
+        self._guarded(partial(self._open, cached_tokens=submit.place.cached_tokens), sequence)
 
-    def _open(self, sequence: Sequence) -> None:
+    def _chunk_of(self, spec: SequenceSpec) -> int:
+        """The size of its prompt's chunks; larger ones than this engine's do not fit its batch."""
+        return min(spec.prefill_chunk_tokens or self._chunk_tokens, self._chunk_tokens)
+
+    def _open(self, sequence: Sequence, *, cached_tokens: int) -> None:
         """Replays what an earlier attempt sampled; it may turn out to be all there was to do."""
+        sequence.begin(self._model.trim(sequence.slot, cached_tokens))
         sequence.replay(self._model.piece, self._model.ends)
         self._model.open_slot(sequence.slot, sequence.spec, accepted=sequence.first_draw)
         if sequence.finish:
@@ -339,7 +347,14 @@ class BatchEngine:
         del self._running[sequence.spec.id], self._clocks[sequence.spec.id]
         with self._lock:
             self._live_ids.remove(sequence.spec.id)
-            heapq.heappush(self._free_slots, sequence.slot)
+            self._slots.give(sequence.slot, self._held(sequence))
+
+    def _held(self, sequence: Sequence) -> tuple[int, ...]:
+        """What the next sequence in its slot may begin with; nothing where something broke."""
+        assert sequence.finish is not None
+        is_ours = self._chunk_of(sequence.spec) == self._chunk_tokens
+        is_sound = sequence.finish.reason is not FinishReason.FAILED
+        return sequence.whole_chunks if is_ours and is_sound else ()
 
     def _told(self, sequence: Sequence, *, tokens: tuple[int, ...] = (), text: str = "") -> Step:
         told = bool(tokens or sequence.finish)
@@ -351,6 +366,7 @@ class BatchEngine:
             finish=sequence.finish,
             prompt_tokens_done=min(sequence.fed_tokens, len(sequence.spec.prompt)),
             prompt_tokens_total=len(sequence.spec.prompt),
+            prompt_tokens_cached=sequence.cached_tokens,
             timings=_timings(sequence, self._clocks[sequence.spec.id]) if told else None,
         )
 
@@ -362,8 +378,9 @@ class BatchEngine:
 
 def _timings(sequence: Sequence, clock: _Clock) -> Timings:
     return Timings(
-        prompt_n=min(sequence.fed_tokens, sequence.prefill_tokens),
+        prompt_n=min(sequence.fed_tokens, sequence.prefill_tokens) - sequence.cached_tokens,
         prompt_ms=max(0.0, clock.first_at - clock.fed_at) * 1000,
         predicted_n=sequence.new_tokens,
         predicted_ms=(clock.last_at - clock.first_at) * 1000,
+        cache_n=sequence.cached_tokens,
     )

@@ -122,6 +122,8 @@ class SequenceSpec:
     again, and no step shows their text (the caller replays it with ``text.TextAssembler``).
     ``max_tokens`` counts the tokens of all attempts; -1 is until the context is full. ``id`` must
     be unique among the sequences that have not finished.
+    The prompt is fed in chunks of ``prefill_chunk_tokens``, 0 for the engine's own, and begins with
+    what a slot's cache holds of it where ``cache_prompt`` allows it.
     """
 
     id: str
@@ -130,6 +132,8 @@ class SequenceSpec:
     sampled: tuple[int, ...] = ()
     stop: tuple[str, ...] = ()
     max_tokens: int = -1
+    prefill_chunk_tokens: int = 0
+    cache_prompt: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +182,7 @@ class Timings:
     """What this attempt took so far, in llama.cpp's terms.
 
     ``prompt_n`` tokens were fed before the first new token (those of an earlier attempt among
-    them), ``predicted_n`` were sampled, ``cache_n`` came out of a slot's KV cache.
+    them), ``predicted_n`` were sampled, ``cache_n`` of the prompt came out of a slot's KV cache.
     """
 
     prompt_n: int
@@ -194,6 +198,7 @@ class Step:
 
     ``tokens`` are newly sampled, the end-of-generation token and tokens without visible text among
     them. ``text`` may be shown now; it never splits a code point and never holds a stop string.
+    ``prompt_tokens_done`` begins at ``prompt_tokens_cached``, what a slot's cache held.
     ``timings`` is there whenever ``tokens`` or ``finish`` is. ``logprobs``, where they were asked
     for, are of the tokens that ``text`` begins to show, an earlier attempt's among them.
     """
@@ -204,6 +209,7 @@ class Step:
     finish: Finish | None = None
     prompt_tokens_done: int = 0
     prompt_tokens_total: int = 0
+    prompt_tokens_cached: int = 0
     timings: Timings | None = field(default=None, compare=False)
     logprobs: tuple[TokenLogprobs, ...] = ()
 

@@ -351,6 +351,8 @@ def _sequence(
         sampled=tuple(token.id for token in tokens),
         stop=request.stop,
         max_tokens=request.max_tokens,
+        prefill_chunk_tokens=record.prefill_chunk_tokens,
+        cache_prompt=request.context.cache_prompt,
     )
 
 

@@ -162,9 +162,17 @@ class LlamaModel:
         """Whether this token ends a generation."""
         return token in self._end_tokens
 
+    def trim(self, slot: int, tokens: int) -> int:
+        """See ``Model.trim``. Recurrent states cannot be cut, sliding windows have lost their
+        beginning: such a cache is emptied."""
+        if tokens > 0 and self._holds(slot, tokens) and self._forget(slot, tokens):
+            return tokens
+        if not self._forget(slot, 0):
+            raise EngineFailed(f"the KV cache refused to empty slot {slot}")
+        return 0
+
     def open_slot(self, slot: int, spec: SequenceSpec, *, accepted: int) -> None:
-        """Empties the slot's KV cache and builds its sampler chain."""
-        self._forget(slot, 0)
+        """Builds the slot's sampler chain."""
         self._samplers[slot] = Sampler(
             spec.sampling,
             self._vocabulary,
@@ -178,7 +186,7 @@ class LlamaModel:
             code = llama_cpp.llama_decode(self._context, self._batch)
         if code == INTERRUPTED:
             for feed in feeds:
-                self._forget(feed.slot, feed.position)
+                self.trim(feed.slot, feed.position)
             return ()
         if code == NO_KV_SLOT:
             raise SlotsExhausted("Context size has been exceeded.")
@@ -212,10 +220,15 @@ class LlamaModel:
             llama_cpp.llama_model_free(self._model)
             self._model = None
 
-    def _forget(self, slot: int, position: int) -> None:
-        """Empties the slot's KV cache from ``position`` on."""
-        if not llama_cpp.llama_memory_seq_rm(self._memory, slot, position, -1):
-            raise EngineFailed(f"the KV cache refused to empty slot {slot}")
+    def _holds(self, slot: int, tokens: int) -> bool:
+        """Whether the slot's KV cache has all of its first tokens."""
+        first = llama_cpp.llama_memory_seq_pos_min(self._memory, slot)
+        last = llama_cpp.llama_memory_seq_pos_max(self._memory, slot)
+        return bool(first == 0 and last >= tokens - 1)
+
+    def _forget(self, slot: int, position: int) -> bool:
+        """Empties the slot's KV cache from ``position`` on; False where it refuses."""
+        return bool(llama_cpp.llama_memory_seq_rm(self._memory, slot, position, -1))
 
     def _fill(self, feeds: Sequence[Feed]) -> None:
         batch, row = self._batch, 0

@@ -64,9 +64,13 @@ class Model(Protocol):
     def ends(self, token: int) -> bool:
         """Whether this token ends a generation."""
 
+    def trim(self, slot: int, tokens: int) -> int:
+        """Empties a slot's KV cache but for its first ``tokens``; returns how many it still holds,
+        which is 0 where it cannot be cut there."""
+
     def open_slot(self, slot: int, spec: SequenceSpec, *, accepted: int) -> None:
-        """Empties a slot and makes its sampler ready, as if it had sampled the first ``accepted``
-        of ``spec.sampled``."""
+        """Makes a slot's sampler ready, as if it had sampled the first ``accepted`` of
+        ``spec.sampled``."""
 
     def decode(self, feeds: Sequence[Feed]) -> Sequence[Feed]:
         """Computes feeds and returns those it did; the others come again in a later step.
@@ -84,7 +88,7 @@ class Model(Protocol):
         """
 
     def close_slot(self, slot: int) -> None:
-        """Lets go of what ``open_slot`` made."""
+        """Lets go of what ``open_slot`` made; the KV cache stays until it is trimmed."""
 
     def close(self) -> None:
         """Frees the model; nothing is called afterwards."""

@@ -219,6 +219,10 @@ class ScriptedModel:
         """Whether this token ends a generation."""
         return token == END
 
+    def trim(self, slot: int, tokens: int) -> int:
+        """It holds whatever it is asked to."""
+        return tokens
+
     def open_slot(self, slot: int, spec: SequenceSpec, *, accepted: int) -> None:
         """Writes the slot's answer; its prefill begins now."""
         self._slots[slot] = _Slot(

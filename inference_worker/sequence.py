@@ -45,6 +45,8 @@ class Sequence:
         """Of all attempts."""
         self.fed_tokens = 0
         """How many of prompt + sampled the KV cache holds."""
+        self.cached_tokens = 0
+        """How many of them it held before anything was fed."""
         self.state = State.WAITING
         self.finish: Finish | None = None
         self.first_draw = len(spec.sampled)
@@ -71,9 +73,19 @@ class Sequence:
         return max(0, len(self.sampled) - len(self.spec.sampled))
 
     @property
+    def whole_chunks(self) -> tuple[int, ...]:
+        """The prompt's chunks that the KV cache holds and another prompt may begin with."""
+        size = self._chunk_tokens
+        return self.spec.prompt[: min(self.fed_tokens, len(self.spec.prompt)) // size * size]
+
+    @property
     def draws(self) -> bool:
         """Whether what was fed last gave the logits of a token."""
         return self.fed_tokens >= len(self.spec.prompt) + self.first_draw
+
+    def begin(self, cached_tokens: int) -> None:
+        """Notes how much of the prompt, in whole chunks, is in the slot's KV cache already."""
+        self.cached_tokens = self.fed_tokens = cached_tokens
 
     def next_feed(self) -> tuple[int, ...]:
         """The tokens to feed next, at position ``fed_tokens``.

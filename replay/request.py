@@ -206,6 +206,16 @@ class AnswerFormat:
 
 
 @dataclass(frozen=True, slots=True)
+class ContextOptions:
+    """How a slot's context is used.
+
+    Without ``cache_prompt`` the prompt is computed whole, whatever a slot's cache holds of it.
+    """
+
+    cache_prompt: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class GenerationRequest:
     """One prompt in, one answer out.
 
@@ -225,6 +235,7 @@ class GenerationRequest:
     format: AnswerFormat = field(default_factory=AnswerFormat)
     reasoning: ReasoningParams = field(default_factory=ReasoningParams)
     chat: ChatOptions = field(default_factory=ChatOptions)
+    context: ContextOptions = field(default_factory=ContextOptions)
 
     def to_json(self) -> str:
         """Compact JSON, as the session record keeps it."""
@@ -241,4 +252,5 @@ class GenerationRequest:
         raw["render"] = RenderOptions(**known_fields(RenderOptions, raw.get("render", {})))
         raw["reasoning"] = ReasoningParams.from_raw(raw.get("reasoning", {}))
         raw["format"] = AnswerFormat.from_raw(raw.get("format", {}))
+        raw["context"] = ContextOptions(**known_fields(ContextOptions, raw.get("context", {})))
         return cls(**raw)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from api.context import parse_context
 from api.dialects import Dialect, Fold
 from api.dialects.chat_messages import parse_messages
 from api.dialects.chat_options import parse_options
@@ -44,6 +45,7 @@ def parse(body: Mapping[str, Any], *, random_seed: int) -> GenerationRequest:
         ),
         ping_interval_s=ping_interval(fields),
         chat=parse_options(fields),
+        context=parse_context(fields),
     )
 
 

@@ -113,8 +113,15 @@ def test_null_counts_as_absent() -> None:
     assert parsed(**dict.fromkeys(names)) == parsed()
 
 
+@pytest.mark.clause("POST-15")
+def test_a_cached_prompt_is_taken_unless_the_client_does_not_want_it() -> None:
+    assert parsed().context.cache_prompt
+    assert not parsed(cache_prompt=False).context.cache_prompt
+    assert mistake(cache_prompt=1) == "Field 'cache_prompt': expected a boolean, but got a number"
+
+
 def test_unknown_fields_are_accepted() -> None:
-    assert parsed(user="me", metadata={}, store=True, cache_prompt=False) == parsed()
+    assert parsed(user="me", metadata={}, store=True) == parsed()
 
 
 @pytest.mark.parametrize("alias", ["n_predict", "max_completion_tokens", "max_tokens"])

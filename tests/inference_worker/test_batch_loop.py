@@ -239,6 +239,96 @@ def test_a_sequence_whose_slot_does_not_open_fails_alone(
     assert recorder.engine.free_slots == SLOTS
 
 
+def chunks(model: GatedModel) -> list[tuple[int, int]]:
+    """Where each prompt chunk that was fed began, and how long it was."""
+    fed = [feed for feeds in model.decodes for feed in feeds]
+    return [(feed.position, len(feed.tokens)) for feed in fed if len(feed.tokens) > 1]
+
+
+def cached(recorder: Recorder, name: str) -> tuple[int, int]:
+    """How many of a prompt's tokens were there, and how many were fed."""
+    timings = recorder.steps(name)[-1].timings
+    assert timings is not None
+    return timings.cache_n, timings.prompt_n
+
+
+def test_a_next_turn_begins_with_the_chunks_that_its_slot_holds(
+    model: GatedModel, recorder: Recorder
+) -> None:
+    first = replace(spec("a"), prompt=(65,) * 300)
+    other = replace(spec("b"), prompt=(66,) * 300)
+    recorder.run(first, other)
+    model.decodes.clear()
+    recorder.run(replace(first, prompt=(65,) * 300 + (67,) * 100))
+    assert (chunks(model), cached(recorder, "a")) == ([(256, 128), (384, 16)], (256, 144))
+    assert recorder.steps("a")[0].prompt_tokens_done == 384
+
+
+def test_a_prompt_that_is_all_there_is_fed_its_last_chunk_again(
+    model: GatedModel, recorder: Recorder
+) -> None:
+    for length, again in ((300, (256, 44)), (256, (128, 128))):
+        one = replace(spec("a"), prompt=(length,) * length)
+        whole = recorder.run(one)
+        model.decodes.clear()
+        assert recorder.run(one) == whole
+        assert chunks(model) == [again]
+
+
+def test_a_stopped_prompt_leaves_the_chunks_that_were_fed(
+    model: GatedModel, recorder: Recorder
+) -> None:
+    one = replace(spec("a"), prompt=(65,) * 1000)
+    model.before_decode = lambda feeds: len(model.decodes) == 3 and recorder.engine.stop("a")
+    recorder.run(one)
+    assert reason(recorder, "a") is FinishReason.STOPPED
+    model.before_decode = lambda feeds: None
+    recorder.run(one)
+    assert cached(recorder, "a") == (384, 616)
+
+
+@pytest.mark.parametrize(
+    "option", [{"cache_prompt": False}, {"prefill_chunk_tokens": 64}], ids=["unwanted", "other"]
+)
+def test_nothing_is_reused_where_it_is_unwanted_or_was_computed_in_other_chunks(
+    recorder: Recorder, option: dict[str, Any]
+) -> None:
+    one = replace(spec("a"), prompt=(65,) * 300)
+    recorder.run(one)
+    recorder.run(replace(one, **option))
+    assert cached(recorder, "a") == (0, 300)
+
+
+def test_a_prompt_is_fed_as_its_record_says(model: GatedModel, recorder: Recorder) -> None:
+    recorder.run(replace(spec("a"), prompt=(65,) * 150, prefill_chunk_tokens=64))
+    assert chunks(model) == [(0, 64), (64, 64), (128, 22)]
+
+
+def test_a_cache_that_refuses_to_be_cut_is_filled_from_the_start(
+    model: GatedModel, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = replace(spec("a"), prompt=(65,) * 300)
+    whole = recorder.run(one)
+    monkeypatch.setattr(model, "trim", lambda slot, tokens: 0)
+    model.decodes.clear()
+    assert recorder.run(one) == whole
+    assert (chunks(model), cached(recorder, "a")) == ([(0, 128), (128, 128), (256, 44)], (0, 300))
+
+
+def test_what_failed_leaves_nothing_in_its_slot(model: GatedModel, recorder: Recorder) -> None:
+    def break_down(feeds: Sequence[Feed]) -> None:
+        if feeds[0].position == 256:
+            raise RuntimeError("the decode broke")
+
+    one = replace(spec("a"), prompt=(65,) * 300)
+    model.before_decode = break_down
+    recorder.run(one)
+    assert reason(recorder, "a") is FinishReason.FAILED
+    model.before_decode = lambda feeds: None
+    recorder.run(one)
+    assert cached(recorder, "a") == (0, 300)
+
+
 def told(recorder: Recorder, name: str) -> list[list[int]]:
     """The tokens whose probabilities each of a sequence's steps told."""
     return [[one.chosen.token for one in step.logprobs] for step in recorder.steps(name)]

@@ -208,7 +208,14 @@ async def test_a_session_goes_from_the_record_to_the_engine_and_from_there_to_th
 ) -> None:
     ref = await desk.start()
     assert desk.engine.submitted == [
-        SequenceSpec(ref.path(), (1, 70000, 3), SamplingParams(seed=7), stop=("END",), max_tokens=9)
+        SequenceSpec(
+            ref.path(),
+            (1, 70000, 3),
+            SamplingParams(seed=7),
+            stop=("END",),
+            max_tokens=9,
+            prefill_chunk_tokens=128,
+        )
     ]
     desk.engine.step(ref, "Hel", 5)
     desk.engine.step(ref, "", 6)

@@ -105,6 +105,44 @@ def test_a_takeover_after_any_token_goes_on_as_it_would_have(
     assert [whole[:k] + rest for k, rest in zip(cuts, rests, strict=True)] == [whole] * len(cuts)
 
 
+TOLD = SamplingParams(seed=1, temperature=0, logprobs=True, n_probs=2)
+
+
+def answer(recorder: Recorder, one: SequenceSpec) -> tuple[int, tuple[int, ...], list[Any]]:
+    """How many of its prompt's tokens were in a cache; its tokens, and their probabilities."""
+    (tokens,) = recorder.run(one)
+    steps = recorder.steps(one.id)
+    assert steps[-1].timings is not None
+    return steps[-1].timings.cache_n, tokens, [told for step in steps for told in step.logprobs]
+
+
+@pytest.mark.parametrize("refuses", [False, True], ids=["cut", "refused"])
+def test_a_next_turn_says_with_its_slots_cache_what_it_says_without(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch, refuses: bool
+) -> None:
+    cut = llama_engine.llama_cpp.llama_memory_seq_rm
+    if refuses:
+        monkeypatch.setattr(
+            llama_engine.llama_cpp,
+            "llama_memory_seq_rm",
+            lambda memory, slot, first, last: first <= 0 and cut(memory, slot, first, last),
+        )
+    messages = [{"role": "user", "content": f"A tale. {refuses} " + "He was a man. " * 25}]
+    first = tuple(recorder.engine.prompt_tokens(messages))
+    recorder.run(spec("one", first, max_tokens=8))
+    messages += [
+        {"role": "assistant", "content": recorder.text("one")},
+        {"role": "user", "content": "Go on. " + "And on. " * 20},
+    ]
+    prompt = tuple(recorder.engine.prompt_tokens(messages))
+    one = spec("one", prompt, sampling=TOLD, max_tokens=8)
+    with_cache, tokens, told = answer(recorder, one)
+    assert with_cache == (0 if refuses else 128)
+    assert answer(recorder, replace(one, cache_prompt=False)) == (0, tokens, told)
+    taken_over = replace(one, sampled=tokens[:3], cache_prompt=False)
+    assert recorder.run(taken_over) == [tokens[3:]]
+
+
 def test_a_takeover_shows_the_rest_of_the_text_and_no_more(recorder: Recorder) -> None:
     prompt = prompt_of(recorder, "Tell me about Paris.")
     (whole,) = recorder.run(spec("one", prompt))
@@ -203,6 +241,7 @@ def test_what_an_interrupted_decode_has_written_is_gone(
 
     def sampled(*, interrupted: bool) -> list[int]:
         for slot in (0, 1):
+            model.trim(slot, 0)
             model.open_slot(slot, spec(str(slot), prompt), accepted=0)
             model.decode([Feed(slot, prompt[:64], 0, False)])
         if interrupted:

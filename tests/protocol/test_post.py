@@ -466,3 +466,21 @@ def test_a_model_that_no_worker_serves_now_is_503(node: Node, name: str, ghost: 
     ghost({"name": name, "status": "failed"})
     response = node.post(None, SHORT, model=name)
     assert (response.status_code, response.headers["retry-after"].isdigit()) == (503, True)
+
+
+@pytest.mark.clause("POST-15")
+def test_what_a_slot_has_computed_of_a_prompt_is_told_and_not_computed_again(node: Node) -> None:
+    words = f"{secrets.token_hex(200)} [[tokens=3 rate=0]]"
+
+    def spent(**fields: object) -> tuple[int, int, int]:
+        answer = node.post(None, words, **fields).json()
+        details, timings = answer["usage"]["prompt_tokens_details"], answer["timings"]
+        return details["cached_tokens"], timings["cache_n"], timings["prompt_n"]
+
+    cached, cache_n, whole = spent()
+    assert (cached, cache_n) == (0, 0)
+    until(lambda: spent()[0] > 0)  # as soon as a worker is asked again
+    cached, cache_n, computed = max(spent() for _ in range(4))
+    assert cached == cache_n > 0
+    assert 0 < computed == whole - cache_n
+    assert max(spent(cache_prompt=False) for _ in range(4))[:2] == (0, 0)

@@ -1,0 +1,78 @@
+"""Which slot a sequence gets, and what the KV cache of the free ones still holds.
+
+Pure. It must not know models, threads or clocks. Only whole prompt chunks are held: they were
+computed as any other sequence's would be, so that an answer is the same with them and without.
+What was sampled was computed one token at a time, and a prompt is not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+SIMILARITY_MIN = 0.1
+"""Where less of a prompt is held, another conversation's cache is not given up for it."""
+
+Tokens = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A slot, and how many of the prompt's first tokens its cache holds."""
+
+    slot: int
+    cached_tokens: int
+
+
+@dataclass(slots=True)
+class _Free:
+    held: Tokens = ()
+    turn: int = 0
+    """When it was given back, counted in slots given back; 0 for one that holds nothing."""
+
+
+class Slots:
+    """The free slots of one engine; whoever owns it guards it."""
+
+    def __init__(self, count: int, *, chunk_tokens: int) -> None:
+        self._chunk_tokens = chunk_tokens
+        self._free = {slot: _Free() for slot in range(count)}
+        self._turns = 0
+
+    def __len__(self) -> int:
+        return len(self._free)
+
+    def take(self, prompt: Tokens, *, from_cache: bool) -> Place:
+        """The slot that holds most of a prompt; else one that holds nothing, the lowest, since
+        llama.cpp computes neighbouring slots in one micro-batch; else the least recently used.
+
+        A prompt's last token is never taken from the cache: it must be computed to be followed.
+        """
+        shared = {slot: self._shared(free.held, prompt) for slot, free in self._free.items()}
+        if not from_cache or max(shared.values()) < SIMILARITY_MIN * len(prompt):
+            shared = dict.fromkeys(shared, 0)
+        slot = min(shared, key=lambda slot: (-shared[slot], self._free[slot].turn, slot))
+        del self._free[slot]
+        return Place(slot, shared[slot])
+
+    def give(self, slot: int, held: Tokens) -> None:
+        """Takes a slot back, whose cache holds these tokens, whole chunks of a prompt."""
+        self._turns += 1
+        self._free[slot] = _Free(held, self._turns if held else 0)
+
+    def evict(self) -> int | None:
+        """The free slot whose cache was least recently used, which is told to hold nothing; None
+        where none holds anything."""
+        holding = [slot for slot, free in self._free.items() if free.held]
+        if not holding:
+            return None
+        slot = min(holding, key=lambda slot: self._free[slot].turn)
+        self._free[slot] = _Free()
+        return slot
+
+    def _shared(self, held: Tokens, prompt: Tokens) -> int:
+        size = self._chunk_tokens
+        end = min(len(held), (len(prompt) - 1) // size * size)
+        shared = 0
+        while shared < end and held[shared : shared + size] == prompt[shared : shared + size]:
+            shared += size
+        return shared
