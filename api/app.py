@@ -19,7 +19,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 
-from api import health, models, openai, props, stream, tokens, webui
+from api import anthropic, health, models, openai, props, stream, tokens, webui
 from api.auth import Auth
 from api.background import Heartbeat, cut_overdue, supervised
 from api.build import build_info
@@ -31,6 +31,7 @@ from api.inbox import Inbox
 from api.lasting import Application
 from api.node import Node, Presence
 from api.problems import TABLE, NothingThere, problem_response, route_path
+from api.request_ids import RequestIds
 from replay import frames
 from replay.cluster import Directory
 from replay.compaction import Compactor
@@ -56,6 +57,7 @@ EXPOSED_HEADERS = (
     "X-Stream-Size",
     "X-Completion-Id",
     "X-Replay-Node",
+    "Request-Id",
     "Retry-After",
 )
 METHODS = ("GET", "POST", "DELETE", "OPTIONS")
@@ -84,14 +86,14 @@ def create_app(settings: ApiSettings, open_node: OpenNode | None = None) -> Fast
     )
     app.state.connections = connections
     app.state.presence = presence
-    for module in (openai, tokens, stream, models, props, health):
+    for module in (openai, anthropic, tokens, stream, models, props, health):
         app.include_router(module.router)
     add_problems(app)
     return app
 
 
 def middleware(settings: ApiSettings) -> list[Middleware]:
-    """From the outside in: CORS, the page, the key."""
+    """From the outside in: CORS, the page, the request's id, the key."""
     assets = webui.load(settings.webui_dir, settings.root_path)
     return [
         Middleware(
@@ -103,6 +105,7 @@ def middleware(settings: ApiSettings) -> list[Middleware]:
             **cors_origins(settings.cors_origins),
         ),
         Middleware(webui.Webui, assets=assets),
+        Middleware(RequestIds),
         Middleware(Auth, keys=settings.keys),
     ]
 

@@ -12,6 +12,7 @@ from typing import Any
 from starlette.responses import JSONResponse, Response
 from starlette.types import Scope
 
+from api import request_ids
 from replay import errors, frames
 
 RETRY_AFTER_S = 1
@@ -149,7 +150,8 @@ def _anthropic(problem: Problem) -> dict[str, Any]:
     if kind in ("", "not_supported_error", "server_error"):
         kind = "api_error" if problem.status >= 500 else "invalid_request_error"
     error = {"type": kind, "message": problem.message, "code": problem.status}
-    return {"type": "error", "error": {**error, **problem.more}}
+    told = {"type": "error", "error": {**error, **problem.more}}
+    return {**told, "request_id": request_ids.new_request_id()}
 
 
 _ENVELOPES: Mapping[str, Callable[[Problem], dict[str, Any]]] = {"/v1/messages": _anthropic}
@@ -229,7 +231,10 @@ def problem_of(error: Exception) -> Problem:
 def problem_response(error: Exception, path: str) -> Response:
     """The whole answer that tells a client of ``error``, in the words of the route at ``path``."""
     problem = problem_of(error)
-    return JSONResponse(problem.body(path), problem.status, dict(problem.headers))
+    body, headers = problem.body(path), dict(problem.headers)
+    if "request_id" in body:
+        headers[request_ids.HEADER] = body["request_id"]
+    return JSONResponse(body, problem.status, headers)
 
 
 def route_path(scope: Scope) -> str:

@@ -13,7 +13,7 @@ from replay import frames
 from replay.request import Dialect as DialectName
 from replay.request import GenerationRequest
 
-__all__ = ["Dialect", "Fold"]
+__all__ = ["Dialect", "Fold", "Folding"]
 
 
 class Fold:

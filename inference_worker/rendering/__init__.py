@@ -12,11 +12,12 @@ from typing import Protocol
 from inference_worker.answer import AnswerParser
 from inference_worker.engine import Finish, Timings, TokenLogprobs
 from inference_worker.parsers import parser_of
+from inference_worker.rendering.anthropic_messages import MessagesRenderer
 from inference_worker.rendering.openai_chat import ChatRenderer
 from replay.records import SessionRecord
 from replay.request import GenerationRequest
 
-__all__ = ["Renderer", "renderer_of"]
+__all__ = ["RENDERERS", "Renderer", "renderer_of"]
 
 
 class Renderer(Protocol):
@@ -44,9 +45,10 @@ class Renderer(Protocol):
 
 def renderer_of(record: SessionRecord, request: GenerationRequest) -> Renderer:
     """The renderer of the session's dialect. Raises KeyError for one that is unknown."""
-    return _RENDERERS[record.dialect](record, request, parser_of(request, id_seed=record.id_seed))
+    return RENDERERS[record.dialect](record, request, parser_of(request, id_seed=record.id_seed))
 
 
-_RENDERERS: Mapping[str, Callable[[SessionRecord, GenerationRequest, AnswerParser], Renderer]] = {
+RENDERERS: Mapping[str, Callable[[SessionRecord, GenerationRequest, AnswerParser], Renderer]] = {
     "openai.chat": ChatRenderer,
+    "anthropic.messages": MessagesRenderer,
 }

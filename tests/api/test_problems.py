@@ -70,7 +70,9 @@ def test_how_a_session_ended_decides_the_status(state: str, reason: str, status:
 
 def test_anthropics_routes_tell_of_errors_in_its_own_envelope() -> None:
     problem = problem_of(problems.ContextExceeded("too long", 9, 8))
-    assert problem.body("/v1/messages/count_tokens") == {
+    body = problem.body("/v1/messages/count_tokens")
+    assert body.pop("request_id").startswith("req_")
+    assert body == {
         "type": "error",
         "error": {
             "type": "invalid_request_error",
