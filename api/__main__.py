@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 
 from api.app import create_app
@@ -22,6 +23,7 @@ def main() -> int:
     )
     try:
         settings = ApiSettings()
+        app = create_app(settings)
         check_planes(settings.redis_url, settings.queue_redis_url)
         ports = [settings.port, *([settings.front_port] if settings.front_port else [])]
         sockets = listening_sockets(
@@ -35,7 +37,8 @@ def main() -> int:
         return 1
     bound = ", ".join(f"{settings.host}:{one.getsockname()[1]}" for one in sockets)
     logger.info("node %s listens on %s", settings.node, bound)
-    app = create_app(settings)
+    # Handled between two steps of the event loop, whose state it changes.
+    signal.signal(signal.SIGHUP, lambda number, frame: app.state.keyring.reload())
     server = NodeServer(
         app,
         node=settings.node,

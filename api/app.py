@@ -14,6 +14,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
+from pydantic import SecretStr
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
@@ -28,6 +29,7 @@ from api.config import ApiSettings
 from api.connection import Connections
 from api.dispatch import ArqQueue, JobQueue, position_of
 from api.inbox import Inbox
+from api.keyring import Keyring
 from api.lasting import Application
 from api.node import Node, Presence
 from api.problems import TABLE, NothingThere, problem_response, route_path
@@ -67,13 +69,18 @@ OpenNode = Callable[[ApiSettings, Connections, Presence], AbstractAsyncContextMa
 
 
 def create_app(settings: ApiSettings, open_node: OpenNode | None = None) -> FastAPI:
-    """The ASGI application. ``app.state`` has ``connections`` and ``presence`` for the server."""
+    """The ASGI application. ``app.state`` has ``connections`` and ``presence`` for the server.
+
+    Raises KeysInvalid.
+    """
+    keyring = Keyring(settings.keys, settings.api_keys_file)
+    settings = settings.model_copy(update={"api_keys": SecretStr("")})  # from here on hashes alone
     connections, presence = Connections(settings.connection_age_s), Presence()
     opening = open_node or _open_node
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with opening(settings, connections, presence) as node:
+        async with opening(settings, connections, presence) as node, _running(keys=keyring.watch):
             app.state.node = node
             yield
 
@@ -81,18 +88,19 @@ def create_app(settings: ApiSettings, open_node: OpenNode | None = None) -> Fast
         title="replay-cluster",
         version=build_info(),
         lifespan=lifespan,
-        middleware=middleware(settings),
+        middleware=middleware(settings, keyring),
         redirect_slashes=False,
     )
     app.state.connections = connections
     app.state.presence = presence
+    app.state.keyring = keyring
     for module in (openai, anthropic, tokens, stream, models, props, health):
         app.include_router(module.router)
     add_problems(app)
     return app
 
 
-def middleware(settings: ApiSettings) -> list[Middleware]:
+def middleware(settings: ApiSettings, keyring: Keyring) -> list[Middleware]:
     """From the outside in: CORS, the page, the request's id, the key."""
     assets = webui.load(settings.webui_dir, settings.root_path)
     return [
@@ -106,7 +114,7 @@ def middleware(settings: ApiSettings) -> list[Middleware]:
         ),
         Middleware(webui.Webui, assets=assets),
         Middleware(RequestIds),
-        Middleware(Auth, keys=settings.keys),
+        Middleware(Auth, keyring=keyring),
     ]
 
 

@@ -1,46 +1,43 @@
-"""Who may come in, and as which tenant. Pure ASGI; runs before any route is looked for.
+"""Who may come in, as which tenant, and to do what. Pure ASGI; runs before any route is looked for.
 
-A tenant is derived from its key, so that one client never learns of another's sessions: a foreign
-id is simply not there.
+A client never learns of another tenant's sessions: a foreign id is simply not there.
 """
 
 from __future__ import annotations
 
-import hashlib
-import hmac
+import re
 from collections.abc import Iterable, Mapping
 
 from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Send
+from starlette.types import Scope as AsgiScope
 
-from api.problems import KeyInvalid, problem_response, route_path
+from api.keyring import OPEN, Access, Keyring, Scope
+from api.problems import KeyInvalid, ScopeMissing, problem_response, route_path
 
-OPEN_TENANT = "default"
 PUBLIC_PATHS = frozenset({"/health", "/v1/health", "/ready"})
 
+_ROUTES: tuple[tuple[re.Pattern[str], Scope | None], ...] = (
+    (re.compile(r"(GET|HEAD) (/v1)?/models|GET /(props|docs|redoc|openapi\.json)"), None),
+    (re.compile(r"POST /v1/streams/\w+"), Scope.READ),
+    (re.compile(r"POST .*/(cancel|control)"), Scope.STOP),
+    (re.compile(r"\w+ /(slots|metrics|lora-adapters)(/.*)?"), Scope.ADMIN),
+    (re.compile(r"(POST|DELETE) /(models(/.*)?|props)"), Scope.ADMIN),
+)
+"""What stands here is not as its method says; None: any key will do."""
 
-def tenant_of_key(key: str) -> str:
-    """The tenant that a key stands for."""
-    return "key-" + hashlib.sha256(key.encode()).hexdigest()[:16]
+_METHODS = {"GET": Scope.READ, "HEAD": Scope.READ, "DELETE": Scope.STOP}
 
 
-class Keys:
-    """The API keys, as hashes. Pure."""
+def scope_of(method: str, path: str) -> Scope | None:
+    """What a key must be allowed for this; None: nothing more. Pure.
 
-    def __init__(self, keys: Iterable[str]) -> None:
-        self._tenants = {hashlib.sha256(key.encode()).digest(): tenant_of_key(key) for key in keys}
-
-    def tenant(self, credential: bytes) -> str | None:
-        """Whose key it is; compares with every key, so that time tells nothing."""
-        given = hashlib.sha256(credential).digest()
-        found = None
-        for known, tenant in self._tenants.items():
-            if hmac.compare_digest(given, known):
-                found = tenant
-        return found
-
-    def __bool__(self) -> bool:
-        return bool(self._tenants)
+    By the method unless it is known better, so that a new route is never open by oversight.
+    """
+    for route, scope in _ROUTES:
+        if route.fullmatch(f"{method} {path}"):
+            return scope
+    return _METHODS.get(method, Scope.GENERATE)
 
 
 def credential_of(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
@@ -54,13 +51,16 @@ def credential_of(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
 
 
 class Auth:
-    """Lets a request in as its key's tenant, or answers 401."""
+    """Lets a request in as its key's tenant, or answers 401 or 403.
 
-    def __init__(self, app: ASGIApp, keys: Iterable[str]) -> None:
+    ``request.state`` then has ``tenant`` and ``scopes``.
+    """
+
+    def __init__(self, app: ASGIApp, keyring: Keyring) -> None:
         self._app = app
-        self._keys = Keys(keys)
+        self._keyring = keyring
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         """See ASGI."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
@@ -68,14 +68,22 @@ class Auth:
         if scope["method"] == "OPTIONS":
             await Response(media_type="text/html")(scope, receive, send)
             return
-        tenant = self._tenant(scope)
-        if tenant is None:
-            await problem_response(KeyInvalid(), route_path(scope))(scope, receive, send)
+        try:
+            access = self._access(scope)
+        except (KeyInvalid, ScopeMissing) as error:
+            await problem_response(error, route_path(scope))(scope, receive, send)
             return
-        scope.setdefault("state", {})["tenant"] = tenant
+        scope.setdefault("state", {}).update(tenant=access.tenant, scopes=access.scopes)
         await self._app(scope, receive, send)
 
-    def _tenant(self, scope: Scope) -> str | None:
-        if not self._keys or scope["path"] in PUBLIC_PATHS:
-            return OPEN_TENANT
-        return self._keys.tenant(credential_of(scope["headers"]))
+    def _access(self, scope: AsgiScope) -> Access:
+        """Raises KeyInvalid and ScopeMissing."""
+        if scope["path"] in PUBLIC_PATHS:
+            return OPEN
+        access = self._keyring.access(credential_of(scope["headers"]))
+        if access is None:
+            raise KeyInvalid
+        needed = scope_of(scope["method"], route_path(scope))
+        if needed is not None and needed not in access.scopes:
+            raise ScopeMissing(needed)
+        return access

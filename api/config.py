@@ -43,7 +43,13 @@ class ApiSettings(BaseSettings):
     )
     api_keys: SecretStr = Field(
         default=SecretStr(""),
-        description="API keys, comma-separated; each is a tenant. Absent: the API is open.",
+        description="API keys, comma-separated; each is a tenant. None, and no file: the API "
+        "is open.",
+    )
+    api_keys_file: Path | None = Field(
+        default=None,
+        description="File of further API keys, one a line: `KEY tenant=NAME scopes=read,stop`, the "
+        "last two as wanted. Read anew when it changes, and on SIGHUP.",
     )
     cors_origins: str = Field(
         default="*",

@@ -33,6 +33,17 @@ class KeyInvalid(ApiError):
         return "Invalid API Key"
 
 
+class ScopeMissing(ApiError):
+    """The key is known, and may not do this."""
+
+    def __init__(self, scope: str) -> None:
+        self.scope = scope
+        super().__init__(scope)
+
+    def __str__(self) -> str:
+        return f"this key lacks the scope '{self.scope}'"
+
+
 class NothingThere(ApiError):
     """No such route, or not with this method."""
 
@@ -177,6 +188,7 @@ _UNAVAILABLE = "unavailable_error"
 TABLE: Mapping[type[Exception], _Row] = {
     RequestInvalid: _Row(400, _INVALID),
     KeyInvalid: _Row(401, "authentication_error"),
+    ScopeMissing: _Row(403, "permission_error", lambda error: {"scope": error.scope}),
     NothingThere: _Row(404, "not_found_error"),
     BodyTooLarge: _Row(413, _INVALID),
     ContextExceeded: _Row(

@@ -6,6 +6,7 @@ Everything happens in the main thread, which waits at one place for signals and 
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -135,7 +136,7 @@ class Launcher:
         return nodes_are_ready(
             [child.command.url for child in servers if child.command.url],
             needs_model=bool(workers),
-            api_key=os.environ.get("REPLAY_API_KEYS", "").split(",")[0].strip(),
+            api_key=some_key(),
         )
 
     def _write_state(self) -> None:
@@ -154,6 +155,17 @@ class Launcher:
         options = self._options
         say(f"ready in {time.monotonic() - began_s:.1f} s")
         say(greeting(options))
+
+
+def some_key() -> str:
+    """A key that the nodes take, from where they have theirs; "" where there is none."""
+    if plain := os.environ.get("REPLAY_API_KEYS", "").split(",")[0].strip():
+        return plain
+    if not (file := os.environ.get("REPLAY_API_KEYS_FILE")):
+        return ""
+    lines = (line.strip() for line in Path(file).read_text("utf-8").splitlines())
+    first = next((line for line in lines if line and not line.startswith("#")), "")
+    return re.split(r"\s+(?:tenant|scopes)=", first)[0]
 
 
 def greeting(options: Options) -> str:

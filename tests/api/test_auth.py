@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import pytest
 from node_harness import error_of, memory_node, named
 
-from api.auth import Keys, credential_of, tenant_of_key
+from api.auth import credential_of, scope_of
+from api.keyring import Scope
 
 pytestmark = pytest.mark.anyio
 
@@ -95,10 +97,78 @@ async def test_a_foreign_post_replaces_nothing() -> None:
         assert (await node.http.get("/v1/stream/c")).content == log
 
 
-def test_a_tenant_does_not_show_its_key() -> None:
-    assert tenant_of_key("secret") == "key-2bb80d537b1da3e3"
-    assert Keys(["secret"]).tenant(b"secret") == tenant_of_key("secret")
-    assert Keys(["secret"]).tenant(b"secre") is None
+@pytest.mark.parametrize(
+    ("scopes", "method", "path", "status"),
+    [
+        ("read", "GET", "/v1/stream/nowhere", 404),
+        ("read", "POST", "/v1/streams/lookup", 200),
+        ("read", "GET", "/v1/models", 200),
+        ("read", "DELETE", "/v1/stream/nowhere", 403),
+        ("read", "POST", "/v1/chat/completions", 403),
+        ("read", "POST", "/nowhere", 403),
+        ("stop", "DELETE", "/v1/stream/nowhere", 204),
+        ("stop", "GET", "/v1/stream/nowhere", 403),
+        ("stop", "GET", "/props", 200),
+        ("generate", "POST", "/v1/chat/completions", 400),
+        ("generate", "POST", "/v1/streams/lookup", 403),
+        ("read,stop,generate", "GET", "/slots", 403),
+        ("admin", "GET", "/v1/stream/nowhere", 403),
+    ],
+)
+async def test_a_key_may_do_what_its_scopes_say(
+    tmp_path: Path, scopes: str, method: str, path: str, status: int
+) -> None:
+    file = tmp_path / "keys"
+    file.write_text(f"one scopes={scopes}\n")
+    async with memory_node(api_keys_file=file) as node:
+        headers = {"X-Api-Key": "one"}
+        response = await node.http.request(method, path, headers=headers, json={})
+        assert response.status_code == status
+        if status == 403:
+            assert error_of(response)["type"] == "permission_error"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "scope"),
+    [
+        ("GET", "/v1/responses/resp_1", Scope.READ),
+        ("DELETE", "/v1/responses/resp_1", Scope.STOP),
+        ("POST", "/v1/responses/resp_1/cancel", Scope.STOP),
+        ("POST", "/v1/chat/completions/control", Scope.STOP),
+        ("POST", "/v1/messages", Scope.GENERATE),
+        ("PUT", "/v1/whatever", Scope.GENERATE),
+        ("GET", "/slots", Scope.ADMIN),
+        ("POST", "/slots/0", Scope.ADMIN),
+        ("GET", "/slotsx", Scope.READ),
+        ("POST", "/models/load", Scope.ADMIN),
+        ("DELETE", "/models", Scope.ADMIN),
+        ("GET", "/models", None),
+        ("GET", "/v1/stream/x/props", Scope.READ),
+    ],
+)
+def test_what_a_route_needs(method: str, path: str, scope: Scope | None) -> None:
+    assert scope_of(method, path) is scope
+
+
+async def test_two_keys_of_one_tenant_see_the_same(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_text("one tenant=acme\ntwo tenant=acme scopes=read\nthree tenant=other\n")
+    async with memory_node(api_keys_file=file) as node:
+        node.http.headers["Authorization"] = "Bearer one"
+        log = await node.answered("c")
+        for key, status in (("two", 200), ("three", 404)):
+            headers = {"Authorization": f"Bearer {key}"}
+            response = await node.http.get("/v1/stream/c", headers=headers)
+            assert response.status_code == status
+            assert (response.content == log) is (status == 200)
+
+
+async def test_a_refusal_can_be_read_by_a_page_from_elsewhere() -> None:
+    async with memory_node(api_keys=KEYS) as node:
+        response = await node.http.get("/v1/models", headers={"Origin": "http://page"})
+        assert response.headers["Access-Control-Allow-Origin"] == "http://page"
+        exposed = response.headers["Access-Control-Expose-Headers"]
+        assert {"Retry-After", "X-Stream-Epoch"} <= set(exposed.split(", "))
 
 
 def test_the_first_of_two_headers_counts() -> None:

@@ -29,6 +29,7 @@ LOOK_S = 0.05
 SHIFTED = Path(__file__).parent / "shifted"
 SETTINGS = {
     "REPLAY_API_KEYS": "",
+    "REPLAY_API_KEYS_FILE": "",
     "REPLAY_QUEUE_REDIS_URL": "",
     "REPLAY_MODELS": "",
     "REPLAY_LEASE_S": str(LEASE_S),

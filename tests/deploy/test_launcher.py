@@ -192,6 +192,20 @@ def test_the_greeting_has_an_answer_and_its_replay_to_paste(
     assert "one" not in text
 
 
+def test_a_key_to_ask_the_nodes_with_is_found_where_they_have_theirs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("REPLAY_API_KEYS", raising=False)
+    monkeypatch.delenv("REPLAY_API_KEYS_FILE", raising=False)
+    assert launcher.some_key() == ""
+    file = tmp_path / "keys"
+    file.write_text("# ours\n\n two words tenant=a scopes=read\nthree\n")
+    monkeypatch.setenv("REPLAY_API_KEYS_FILE", str(file))
+    assert launcher.some_key() == "two words"
+    monkeypatch.setenv("REPLAY_API_KEYS", "one, two")
+    assert launcher.some_key() == "one"
+
+
 def test_the_lock_outlives_a_killed_launcher_as_long_as_a_child_does(tmp_path: Path) -> None:
     with stub_cluster(tmp_path) as cluster:
         cluster.stop(signal.SIGKILL)

@@ -35,6 +35,7 @@ FOLLOW_LIMIT_S = 60.0
 OURS = dict.fromkeys(
     (
         "REPLAY_API_KEYS",
+        "REPLAY_API_KEYS_FILE",
         "REPLAY_ENGINE",
         "REPLAY_MODELS",
         "REPLAY_QUEUE_REDIS_URL",

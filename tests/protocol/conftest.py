@@ -28,6 +28,7 @@ REDIS_URL = os.environ.get("REPLAY_PROTOCOL_REDIS_URL", "")
 OURS = dict.fromkeys(
     [
         "REPLAY_API_KEYS",
+        "REPLAY_API_KEYS_FILE",
         "REPLAY_REDIS_URL",
         "REPLAY_QUEUE_REDIS_URL",
         "REPLAY_MODELS",

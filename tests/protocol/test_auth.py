@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 from redis import Redis
@@ -12,7 +14,7 @@ from deploy.local.cluster import Cluster
 
 from .conftest import URLS, made
 from .stored import encoded
-from .wire import CHAT, STREAM, Node, asking, error_of
+from .wire import CHAT, STREAM, Node, asking, error_of, until
 
 KEYS = ("key-one", "key two")
 LONG = "[[tokens=100000 rate=50]]"
@@ -145,3 +147,73 @@ def test_tenants_share_no_slot(keyed: Cluster, tenants: tuple[Node, Node]) -> No
 @pytest.mark.clause("AUTH-1")
 def test_the_body_of_a_stranger_is_not_read(stranger: Node) -> None:
     assert stranger.http.post(CHAT, json=asking(SHORT)).status_code == 401
+
+
+FILE = """\
+reader scopes=read tenant=acme
+writer scopes=generate tenant=acme
+stopper scopes=stop tenant=acme
+"""
+
+
+@pytest.fixture(scope="module")
+def filed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Cluster, Path]]:
+    """A cluster with one node whose keys stand in a file."""
+    if URLS:
+        pytest.skip("REPLAY_PROTOCOL_URLS: the keys of what runs elsewhere are not known")
+    folder = tmp_path_factory.mktemp("filed")
+    file = folder / "keys"
+    file.write_text(FILE)
+    settings = {"REPLAY_API_KEYS_FILE": str(file)}
+    with made(folder / "state", "--api-nodes", "1", **settings) as cluster:
+        yield cluster, file
+
+
+def keyed_node(cluster: Cluster, stack: ExitStack, key: str) -> Node:
+    """The node, as who has this key sees it."""
+    node = Node(cluster.nodes[0], key)
+    stack.callback(node.http.close)
+    return node
+
+
+@pytest.mark.clause("AUTH-2")
+def test_keys_of_one_tenant_share_its_sessions_each_within_its_scopes(
+    filed: tuple[Cluster, Path],
+) -> None:
+    with ExitStack() as stack:
+        reader, writer, stopper = (
+            keyed_node(filed[0], stack, key) for key in ("reader", "writer", "stopper")
+        )
+        with writer.posting("c", LONG) as post:
+            post.first(1)
+            assert reader.found("c")["state"] == "running"
+            assert reader.post("c", SHORT).status_code == 403
+            refused = reader.stop("c")
+            assert refused.status_code == 403
+            error = error_of(refused)
+            assert (error["type"], error["scope"]) == ("permission_error", "stop")
+            for other in (writer, stopper):
+                assert other.read("c").status_code == 403
+                assert other.http.get("/props").status_code == 200
+            assert stopper.http.get("/slots").status_code == 403
+            assert stopper.stop("c", keep="true").headers["x-stream-state"] == "stopped"
+        assert reader.read("c").status_code == 200
+
+
+@pytest.mark.clause("AUTH-3")
+def test_keys_change_while_the_node_runs(filed: tuple[Cluster, Path]) -> None:
+    cluster, file = filed
+    log = cluster.state_dir / "log" / "api-1.log"
+    with ExitStack() as stack:
+        reader, late = (keyed_node(cluster, stack, key) for key in ("reader", "late"))
+        assert late.http.get("/v1/models").status_code == 401
+        file.write_text("late scopes=everything\n")
+        until(lambda: "stay as they were" in log.read_text())
+        assert reader.http.get("/v1/models").status_code == 200
+        file.write_text("late\n" + FILE)
+        until(lambda: late.http.get("/v1/models").status_code == 200)
+        before = log.read_text().count("read 4 API keys")
+        cluster.kill("api-1", signal.SIGHUP)
+        until(lambda: log.read_text().count("read 4 API keys") > before)
+        assert reader.http.get("/v1/models").status_code == 200
+    assert "late" not in log.read_text().replace("later", "")
