@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from redis.asyncio import Redis
 
 from inference_worker.engine import Engine, EngineError, PromptInvalid
+from inference_worker.tools import Syntax, syntax_of
 from replay import keys
 from replay.errors import LogUnavailable
 from replay.outage import Outage
@@ -31,7 +33,7 @@ from replay.prepare import (
     Unknown,
 )
 from replay.redis_plane import translated
-from replay.request import LogitBias
+from replay.request import AnswerFormat, LogitBias
 
 WAIT_S = 2.0
 """How long one BLPOP waits; shorter than the client's socket timeout."""
@@ -127,7 +129,23 @@ def prepared(engine: Engine, asked: Chat, chunk_tokens: int) -> Prepared | Refus
         biases = tuple(_token_biases(engine, asked.logit_bias))
     except ValueError as error:
         return Refused("invalid", str(error), param="logit_bias")
-    return Prepared(tuple(prompt), chunk_tokens, engine.model.sha256 or "", biases)
+    form = with_calls(engine, asked, AnswerFormat())
+    return Prepared(tuple(prompt), chunk_tokens, engine.model.sha256 or "", biases, form)
+
+
+def with_calls(engine: Engine, asked: Chat, form: AnswerFormat) -> AnswerFormat:
+    """The format of an answer that may have calls, where there are tools. Raises EngineError."""
+    if not asked.options.tools:
+        return form
+    syntax = syntax_of(engine.model.chat_template)
+    shown = {*form.shown_tokens, *shown_tokens(engine, syntax)}
+    return replace(form, tools=syntax.name, shown_tokens=tuple(sorted(shown)))
+
+
+def shown_tokens(engine: Engine, syntax: Syntax) -> set[int]:
+    """The special tokens that the syntax is read by, and that show nothing of themselves."""
+    spelled = [engine.tokenize(one, add_special=False, parse_special=True) for one in syntax.shown]
+    return {tokens[0] for tokens in spelled if len(tokens) == 1 and not engine.piece(tokens[0])}
 
 
 def _token_biases(engine: Engine, biases: Sequence[LogitBias]) -> Iterator[LogitBias]:

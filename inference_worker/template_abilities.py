@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from inference_worker.template_sandbox import TemplateBroken
+from inference_worker.tools import GENERIC, syntax_of
 
 _NEEDLE = "needle in a haystack"
 _ARGUMENT = "needle_argument"
@@ -37,6 +38,7 @@ class Render(Protocol):
 class Abilities:
     """What the template shows of what it is given.
 
+    ``tools``: it shows them, and it is known how its model calls them.
     ``wants_parts``: content only as an array. ``wants_objects``: a call's arguments as an object,
     not as its JSON.
     """
@@ -75,7 +77,7 @@ def probed(source: str, render: Render) -> Abilities:
     return Abilities(
         system_role=shows(_NEEDLE, system, hello),
         developer_role="developer" in source,
-        tools=shows("needle_tool", hello, tools=[_TOOL]),
+        tools=syntax_of(source) is not GENERIC and shows("needle_tool", hello, tools=[_TOOL]),
         calls=takes_text or takes_objects,
         results=shows(_NEEDLE, hello, call, {**result, "name": "needle_tool"}),
         wants_parts=wants_parts,

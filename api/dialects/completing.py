@@ -32,8 +32,6 @@ def _equals(number: float) -> Callable[[Any], bool]:
 
 
 NOT_BUILT: Mapping[str, Callable[[Any], bool]] = {
-    "tools": _is([]),
-    "tool_choice": _is("none"),
     "functions": _is([]),
     "function_call": _is("none"),
     "response_format": _is({"type": "text"}),

@@ -24,6 +24,7 @@ def parse(body: Mapping[str, Any], *, random_seed: int) -> GenerationRequest:
     """
     fields = Fields(body)
     messages = _joined(parse_messages(body.get("messages")))
+    chat = parse_options(fields)
     refuse_not_built(body)
     stream = fields.boolean("stream")
     is_explicit = _continues_explicitly(fields, messages)
@@ -44,7 +45,7 @@ def parse(body: Mapping[str, Any], *, random_seed: int) -> GenerationRequest:
             prefill=_prefill(messages) if is_echoed else "",
         ),
         ping_interval_s=ping_interval(fields),
-        chat=parse_options(fields),
+        chat=chat,
         context=parse_context(fields),
     )
 

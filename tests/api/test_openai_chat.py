@@ -333,8 +333,6 @@ def test_a_ping_without_a_pause_is_one_second() -> None:
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("tools", [{"type": "function"}]),
-        ("tool_choice", "auto"),
         ("functions", [{}]),
         ("response_format", {"type": "json_object"}),
         ("grammar", "root ::= x"),
@@ -354,6 +352,7 @@ def test_what_is_not_built_is_refused_by_name(field: str, value: Any) -> None:
     [
         ("tools", []),
         ("tool_choice", "none"),
+        ("tool_choice", "auto"),
         ("response_format", {"type": "text"}),
         ("n", 1),
         ("typical_p", 1.0),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import openai
@@ -29,6 +30,15 @@ def said(words: str) -> list[ChatCompletionMessageParam]:
 
 
 MESSAGES = said("Why is the sky blue?")
+ADD: Any = {
+    "type": "function",
+    "function": {
+        "name": "add",
+        "description": "Adds.",
+        "parameters": {"type": "object", "properties": {"a": {"type": "integer"}}},
+    },
+}
+CALL = said('[[say]]{"tool_calls": [{"name": "add", "arguments": {"a": 2}}]}[[/say]]')
 SLOW = said("[[tokens=4000 rate=50]]")
 
 
@@ -119,6 +129,33 @@ def test_the_sdk_reads_logprobs(client: openai.OpenAI, model: str) -> None:
     assert all(one.logprob <= 0 and len(one.top_logprobs) == 1 for one in told.content)
 
 
+def test_a_call_is_parsed_and_answered(client: openai.OpenAI, model: str) -> None:
+    answer = client.chat.completions.create(model=model, messages=CALL, tools=[ADD])
+    [choice] = answer.choices
+    assert choice.finish_reason == "tool_calls" and choice.message.tool_calls
+    [call] = choice.message.tool_calls
+    assert call.type == "function" and call.id
+    assert (call.function.name, call.function.arguments) == ("add", '{"a": 2}')
+    result: ChatCompletionMessageParam = {
+        "role": "tool",
+        "tool_call_id": call.id,
+        "content": "4",
+    }
+    history: list[Any] = [*CALL, choice.message, result, *said("and?")]
+    again = client.chat.completions.create(model=model, messages=history, max_tokens=4)
+    assert again.choices[0].finish_reason
+
+
+def test_a_call_is_streamed_in_pieces(client: openai.OpenAI, model: str) -> None:
+    with client.chat.completions.stream(model=model, messages=CALL, tools=[ADD]) as stream:
+        events = list(stream)
+        final = stream.get_final_completion()
+    calls = final.choices[0].message.tool_calls
+    assert calls is not None and [one.function.arguments for one in calls] == ['{"a": 2}']
+    assert len([one for one in events if one.type == "tool_calls.function.arguments.delta"]) > 2
+    assert final.choices[0].finish_reason == "tool_calls"
+
+
 def test_a_stream_that_the_sdk_read_can_be_replayed_elsewhere(
     client: openai.OpenAI, model: str, nodes: list[str]
 ) -> None:
@@ -202,11 +239,12 @@ def test_mistakes_are_the_sdks_own_errors(client: openai.OpenAI, model: str) -> 
         client.chat.completions.create(model="other", messages=MESSAGES)
     with pytest.raises(openai.BadRequestError, match="'n': not supported yet"):
         client.chat.completions.create(model=model, messages=MESSAGES, n=2)
-    with pytest.raises(openai.BadRequestError, match="'tools': not supported yet"):
+    with pytest.raises(openai.BadRequestError, match="no tool is called 'subtract'"):
         client.chat.completions.create(
             model=model,
             messages=MESSAGES,
-            tools=[{"type": "function", "function": {"name": "f"}}],
+            tools=[ADD],
+            tool_choice={"type": "function", "function": {"name": "subtract"}},
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,7 +17,8 @@ from inference_worker import preparing
 from inference_worker.batch_loop import BatchEngine
 from inference_worker.engine import EngineFailed
 from inference_worker.preparing import Preparing, result_of
-from inference_worker.scripted_engine import BOS, END, open_scripted_engine
+from inference_worker.scripted_engine import BOS, END, SILENT, open_scripted_engine
+from inference_worker.tools import SYNTAXES
 from replay import keys
 from replay.prepare import (
     QUESTION_TTL_S,
@@ -35,7 +37,7 @@ from replay.prepare import (
 )
 from replay.redis_connections import SOCKET_TIMEOUT_S
 from replay.redis_plane import connect
-from replay.request import LogitBias
+from replay.request import ChatOptions, LogitBias
 
 pytestmark = pytest.mark.anyio
 LIMIT_S = 10.0
@@ -291,3 +293,25 @@ async def test_it_answers_again_after_redis_was_away(
 
 def test_one_wait_is_shorter_than_the_clients_patience() -> None:
     assert preparing.WAIT_S < SOCKET_TIMEOUT_S
+
+
+def test_how_calls_will_be_written_is_told_where_there_are_tools(engine: BatchEngine) -> None:
+    options = ChatOptions(tools=({"type": "function", "function": {"name": "add"}},))
+    roomy = open_scripted_engine(name="m")
+    try:
+        found = told(roomy, Chat(HELLO, options=options))
+        assert isinstance(found, Prepared) and found.format.tools == "generic"
+        assert told(engine, Chat(HELLO)).format.tools == ""
+    finally:
+        roomy.close()
+
+
+def test_special_tokens_of_a_syntax_are_seen() -> None:
+    template = "{{ tools | tojson }}[TOOL_CALLS]" + "<|silent|>"
+    engine = open_scripted_engine(name="m", chat_template=template)
+    syntax = replace(SYNTAXES[0], shown=("[TOOL_CALLS]", "<|silent|>"))
+    try:
+        found = preparing.shown_tokens(engine, syntax)
+    finally:
+        engine.close()
+    assert found == {SILENT}
