@@ -20,7 +20,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 
-from api import anthropic, health, models, openai, props, stream, tokens, webui
+from api import anthropic, feed, health, models, openai, props, stream, tokens, webui
 from api.auth import Auth
 from api.background import Heartbeat, cut_overdue, supervised
 from api.build import build_info
@@ -65,6 +65,18 @@ EXPOSED_HEADERS = (
 METHODS = ("GET", "POST", "DELETE", "OPTIONS")
 LOCALHOST = re.compile(r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?")
 
+ROUTED = (
+    openai,
+    anthropic,
+    stream,
+    feed,
+    tokens,
+    models,
+    props,
+    health,
+)
+"""The modules that have routes."""
+
 OpenNode = Callable[[ApiSettings, Connections, Presence], AbstractAsyncContextManager[Node]]
 
 
@@ -94,7 +106,7 @@ def create_app(settings: ApiSettings, open_node: OpenNode | None = None) -> Fast
     app.state.connections = connections
     app.state.presence = presence
     app.state.keyring = keyring
-    for module in (openai, anthropic, tokens, stream, models, props, health):
+    for module in ROUTED:
         app.include_router(module.router)
     add_problems(app)
     return app

@@ -54,6 +54,7 @@ class Caller:
     key: str
     if_busy: IfBusy
     arrived_s: float
+    place: requests.Place
 
     @classmethod
     def of(cls, request: Request) -> Caller:
@@ -62,7 +63,8 @@ class Caller:
         name, key = requests.header_name(request), requests.header_key(request)
         if_busy = requests.parse_if_busy(requests.query_of(request))
         named = name or (KEYED + key if key else "")
-        return cls(requests.tenant_of(request), named, key, if_busy, arrived_s)
+        place = requests.header_place(request)
+        return cls(requests.tenant_of(request), named, key, if_busy, arrived_s, place)
 
     def conversation(self, asked: str, model: Model) -> Conversation:
         """The conversation that the name means; a plain request is one of its own.
@@ -185,7 +187,7 @@ class Opening:
             self._arrival_ms(conversation),
         )
         plain = not self._caller.name
-        settings = self._node.settings
+        settings, place = self._node.settings, self._caller.place
         sampling = replace(self._asked.sampling, logit_bias=prepared.logit_bias)
         request = replace(self._asked, model=model.name, sampling=sampling, format=prepared.format)
         return NewSession(
@@ -205,6 +207,9 @@ class Opening:
             owner=self._node.id if plain else "",
             idempotency_key=self._caller.key,
             request_sha256=self._request_sha256,
+            message_id=place.message_id,
+            prefix_content_chars=place.content_chars,
+            prefix_reasoning_chars=place.reasoning_chars,
         )
 
     async def _arrival_ms(self, conversation: Conversation) -> float:

@@ -5,7 +5,9 @@ Path, query and headers are bytes; each is decoded once, here, and as UTF-8.
 
 from __future__ import annotations
 
+import re
 import unicodedata
+from dataclasses import dataclass
 from urllib.parse import parse_qsl, unquote_to_bytes
 
 from starlette.requests import Request
@@ -21,7 +23,7 @@ DIGITS_MAX = 19
 """Every number of fewer digits fits into 63 bits; no log has so many bytes."""
 
 KEY_CHARACTERS_MAX = 255
-"""The longest idempotency key."""
+"""The longest idempotency key, or message id."""
 
 READ_NAME_BYTES_MAX = 2 * NAME_BYTES_MAX
 """A longer name can be no session's: a conversation and a model have at most so much."""
@@ -63,16 +65,43 @@ def header_name(request: Request) -> str:
 
 def header_key(request: Request) -> str:
     """The key in Idempotency-Key, verbatim; "" where there is none. Raises RequestInvalid."""
-    value = _header(request, "Idempotency-Key")
+    return _printable(request, "Idempotency-Key")
+
+
+def _printable(request: Request, name: str) -> str:
+    value = _header(request, name)
     if value is None:
         return ""
     if not 0 < len(value) <= KEY_CHARACTERS_MAX:
-        raise RequestInvalid(
-            f"header 'Idempotency-Key' must have 1 to {KEY_CHARACTERS_MAX} characters"
-        )
+        raise RequestInvalid(f"header '{name}' must have 1 to {KEY_CHARACTERS_MAX} characters")
     if any(not 0x20 <= byte < 0x7F for byte in value):
-        raise RequestInvalid("header 'Idempotency-Key' must be printable ASCII")
+        raise RequestInvalid(f"header '{name}' must be printable ASCII")
     return value.decode("ascii")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a page shows the answer: its message, and how many characters stand there already."""
+
+    message_id: str = ""
+    content_chars: int = 0
+    reasoning_chars: int = 0
+
+
+def header_place(request: Request) -> Place:
+    """X-Message-Id and X-Stream-Prefix-Chars. Raises RequestInvalid."""
+    return Place(_printable(request, "X-Message-Id"), *_prefix_chars(request))
+
+
+def _prefix_chars(request: Request) -> tuple[int, int]:
+    value = _header(request, "X-Stream-Prefix-Chars") or b"0"
+    found = re.fullmatch(rb"([0-9]{1,9})(?:, ?([0-9]{1,9}))?", value)
+    if found is None:
+        raise RequestInvalid(
+            "header 'X-Stream-Prefix-Chars' must be one or two decimal numbers, as in '120,0'"
+        )
+    content, reasoning = found.groups()
+    return int(content), int(reasoning or 0)
 
 
 def _header(request: Request, name: str) -> bytes | None:

@@ -196,6 +196,15 @@ async def lookup_streams(request: Request, node: NodeDep) -> list[dict[str, Any]
     records = await node.log.lookup(requests.tenant_of(request), names)
     if len(records) < len(names):
         node.recovery.check()
+    return await _summarized(node, records)
+
+
+async def summaries(node: Node, tenant: str, names: Sequence[str]) -> list[dict[str, Any]]:
+    """What a lookup tells of ``names``. Raises LogUnavailable."""
+    return await _summarized(node, await node.log.lookup(tenant, names)) if names else []
+
+
+async def _summarized(node: Node, records: Sequence[SessionRecord]) -> list[dict[str, Any]]:
     waiting = [record for record in records if record.state is State.QUEUED]
     positions = await _positions(node, waiting)
     return [summary(record, positions.get(record.ref)) for record in records]
@@ -235,4 +244,10 @@ def summary(record: SessionRecord, queue_position: int | None) -> dict[str, Any]
         "model": record.model,
         "completion_id": record.completion_id,
         "queue_position": queue_position,
+        "tokens": record.token_count,
+        "message_id": record.message_id,
+        "prefix_chars": {
+            "content": record.prefix_content_chars,
+            "reasoning": record.prefix_reasoning_chars,
+        },
     }

@@ -81,6 +81,11 @@ def channel(ref: SessionRef) -> str:
     return session(ref) + ":channel"
 
 
+def news(conversation: Conversation) -> str:
+    """Channel, without a message: something was opened in this slot, has ended, or was evicted."""
+    return stem(conversation) + "news"
+
+
 def live(conversation: Conversation) -> str:
     """Sorted set: one shard of the watch index, conversation path to next look."""
     return live_shard(zlib.crc32(conversation.path().encode()) % LIVE_SHARDS)

@@ -145,6 +145,7 @@ class MemoryLog(MemoryLeases):
         route.nonce = nonce
         route.sessions[epoch] = record.ref
         self._note_intent(route, record)
+        self._tell_news(record.ref)
         return record
 
     async def recall(
@@ -306,6 +307,7 @@ class MemoryLog(MemoryLeases):
         route.current, route.erased = 0, route.epoch
         route.gone = f"{record.state} ({record.reason})"
         route.gone_until_ms = self._now() + TOMBSTONE_MS
+        self._tell_news(record.ref)
 
     async def pulse(self, ref: SessionRef, *, silence_ms: int, comment: bytes) -> Pulse | None:
         session = self._find(ref)

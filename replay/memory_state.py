@@ -102,6 +102,7 @@ class MemoryState:
         session.gone_at_ms = now + record.retention_ms + GRACE_MS
         text = frames.compact({"state": str(state), "reason": reason, "size": record.end})
         self._publish(record.ref, b"e" + text.encode())
+        self._tell_news(record.ref)
 
     def _end_outside(self, session: Session, state: State, reason: str, closing: bytes) -> None:
         self._mark_doubt(session, session.record.end)
@@ -120,6 +121,10 @@ class MemoryState:
     def _publish(self, ref: SessionRef, payload: bytes) -> None:
         for listener in list(self._listeners):
             listener(keys.channel(ref), payload)
+
+    def _tell_news(self, ref: SessionRef) -> None:
+        for listener in list(self._listeners):
+            listener(keys.news(ref.conversation), b"")
 
     def _mark_doubt(self, session: Session, at: int) -> bool:
         record = session.record

@@ -138,6 +138,9 @@ class NewSession:
     idempotency_key: str = ""
     request_sha256: str = ""
     traceparent: str = ""
+    message_id: str = ""
+    prefix_content_chars: int = 0
+    prefix_reasoning_chars: int = 0
     extra: Mapping[str, str] = field(default_factory=dict)
 
     def to_fields(self) -> dict[str, str | bytes]:
@@ -162,6 +165,9 @@ class NewSession:
             "idempotency_key": self.idempotency_key,
             "request_sha256": self.request_sha256,
             "traceparent": self.traceparent,
+            "message_id": self.message_id,
+            "prefix_content_chars": str(self.prefix_content_chars),
+            "prefix_reasoning_chars": str(self.prefix_reasoning_chars),
             **self.extra,
         }
 
@@ -176,6 +182,8 @@ class SessionRecord:
     ``entered`` the last attempt that reached an engine, ``dispatch`` how often it was put into the
     queue. Where ``doubts`` is not 0, bytes from ``doubt`` to ``doubt_end`` may have been delivered
     that Redis has lost.
+    ``message_id`` and the lengths of what a page showed before the answer began (it continues an
+    earlier one) are the client's words, for its other devices.
     ``packed_bytes`` is what the blocks of a compacted log take, 0 where it is not compacted.
     """
 
@@ -217,6 +225,9 @@ class SessionRecord:
     idempotency_key: str = ""
     request_sha256: str = ""
     traceparent: str = ""
+    message_id: str = ""
+    prefix_content_chars: int = 0
+    prefix_reasoning_chars: int = 0
     run_id: str = ""
     doubt: int = 0
     doubt_end: int = 0

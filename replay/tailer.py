@@ -14,14 +14,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from types import TracebackType
 from typing import Protocol
 
 from replay import frames, keys
 from replay.errors import LogUnavailable, OffsetBeyondEnd, OffsetDoubtful, SessionNotFound
-from replay.identity import SessionRef
+from replay.identity import Conversation, SessionRef
 from replay.log import (
     Ask,
     Feed,
@@ -85,6 +86,7 @@ class Tailer:
         self._open_channels = channels
         self._waiting = waiting
         self._topics: dict[str, Topic] = {}
+        self._watched: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
         self._channels: Channels
         self._stack = AsyncExitStack()
 
@@ -136,6 +138,25 @@ class Tailer:
             yield topic.released
 
     @asynccontextmanager
+    async def changes(self, conversations: Iterable[Conversation]) -> AsyncIterator[asyncio.Event]:
+        """An event that is set whenever a session of theirs may have been opened, or has ended.
+
+        Raises LogUnavailable.
+        """
+        event, channels = asyncio.Event(), {keys.news(one) for one in conversations}
+        for channel in channels:
+            self._watched[channel].add(event)
+        try:
+            await asyncio.gather(*map(self._channels.subscribe, channels))
+            yield event
+        finally:
+            for channel in channels:
+                self._watched[channel].discard(event)
+                if not self._watched[channel]:
+                    del self._watched[channel]
+                    self._channels.unsubscribe(channel)
+
+    @asynccontextmanager
     async def _joined(self, ref: SessionRef) -> AsyncIterator[Topic]:
         channel = keys.channel(ref)
         topic = self._topics.get(channel)
@@ -171,11 +192,16 @@ class Tailer:
         topic = self._topics.get(channel)
         if topic is not None:
             topic.hear(payload)
+        for event in self._watched.get(channel, ()):
+            event.set()
 
     def _on_reset(self) -> None:
         """Something may have been missed, or forgotten, while the connection was away."""
         for topic in self._topics.values():
             topic.reread()
+        for events in self._watched.values():
+            for event in events:
+                event.set()
 
     async def _pulse_forever(self) -> None:
         while True:

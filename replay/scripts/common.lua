@@ -79,6 +79,11 @@ local function mark_doubt(session, at)
   return true
 end
 
+-- Whoever watches the conversations of this slot looks again.
+local function tell_news(session)
+  redis.call('PUBLISH', string.match(session, '^.-}:') .. 'news', '')
+end
+
 -- Ends a session: the end entry, whose id is the greatest there is, so that Redis itself refuses
 -- whatever follows; state and reason in the record; a TTL on every key; one message to the readers.
 local function finish(session, state, reason, size, now)
@@ -97,6 +102,7 @@ local function finish(session, state, reason, size, now)
     redis.call('PEXPIRE', stem .. 'conversations', int(retention + GRACE_MS))
   end
   redis.call('PUBLISH', session .. ':channel', 'e' .. told)
+  tell_news(session)
 end
 
 -- Stops a live session from outside (a DELETE, a newer POST, the reaper): its closing bytes, its end,

@@ -92,4 +92,5 @@ for i = 1, #all, 2 do
     redis.call('HDEL', route, all[i])
   end
 end
+tell_news(session)
 return { 'opened', epoch, int(now), unpack(replaced) }

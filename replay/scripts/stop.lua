@@ -36,6 +36,7 @@ if ARGV[4] == '' then
   end
   redis.call('HSET', route, 'current', '', 'erased', known.current, 'gone_until_ms', int(now + TOMBSTONE_MS),
     'gone_state', is.state, 'gone_reason', is.reason)
+  tell_news(session)
 end
 if has_expired then return { 'none' } end
 return { what, known.current, known.model, is.state, is.reason, int(size), is.worker, is.queue_number, is.dispatch,

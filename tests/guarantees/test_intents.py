@@ -17,6 +17,7 @@ from redis import Redis
 
 from api.dialects import openai_chat
 from api.opening import Caller
+from api.requests import Place
 from replay.identity import Conversation
 from replay.log import IfBusy
 from replay.records import NewSession
@@ -140,7 +141,7 @@ async def claim_and_die(redis_url: str, key: str) -> None:
     """What a node does that dies between the opening of the session and its job."""
     asked_for = openai_chat.parse(json.loads(body_of(WORDS)), random_seed=0)
     conversation = Conversation("default", f"~key:{key}")
-    caller = Caller("default", conversation.id, key, IfBusy.REPLACE, 0.0)
+    caller = Caller("default", conversation.id, key, IfBusy.REPLACE, 0.0, Place())
     new = NewSession(
         conversation=conversation,
         name=conversation.id,

@@ -55,7 +55,7 @@ async def hearing(harness: Harness, ref: SessionRef) -> AsyncIterator[list[bytes
     def on_message(channel: str, payload: bytes) -> None:
         if channel == keys.channel(ref):
             heard.append(payload)
-        else:
+        elif channel.endswith(":channel"):
             marks.put_nowait(payload)
 
     async with harness.channels(on_message, lambda: None) as channels:

@@ -332,3 +332,28 @@ class SessionContract:
             tailer.tail(ref, 4) as tail,
         ):
             assert [item async for item in tail] == [End(State.COMPLETED, "stop", 4)]
+
+    async def test_an_opening_an_end_and_an_eviction_are_news(self, harness: Harness) -> None:
+        log, here = harness.log, SessionRef("t", "here", "m", 0).conversation
+
+        async def next_news(changed: asyncio.Event) -> None:
+            async with asyncio.timeout(LIMIT_S):
+                await changed.wait()
+            changed.clear()
+
+        async with (
+            Tailer(log, harness.channels) as tailer,
+            tailer.changes([here]) as changed,
+            tailer.changes([SessionRef("t", "elsewhere", "m", 0).conversation]) as other,
+        ):
+            _, claim = await produced(log, "here")
+            await next_news(changed)
+            other.clear()  # a connection that is new has news of everything
+            await close(log, claim, 0, b"done")
+            await next_news(changed)
+            await log.stop("t", "here", epoch=None, keep=False, reason="client")
+            await next_news(changed)
+            assert not other.is_set()
+            assert await log.lookup("t", ["here"]) == []
+            await opened(log, "here::m2")  # in the same slot
+            await next_news(changed)

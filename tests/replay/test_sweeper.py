@@ -236,6 +236,7 @@ async def test_a_session_that_killed_two_workers_ends_as_poison(world: World) ->
     ref = await world.opened()
     for attempt in (1, 2):
         claim = await claimed(world.log, ref, lease_s=LEASE_S, nonce=f"n{attempt}")
+        await world.log.enter(claim)
         assert claim.attempt == attempt
         world.log.pass_s(LEASE_S)
         await world.sweep()
@@ -249,6 +250,7 @@ async def test_progress_clears_the_suspicion_but_not_for_ever(world: World) -> N
     ref = await world.opened()
     for attempt in range(1, DEATHS_MAX + 1):
         claim = await claimed(world.log, ref, lease_s=LEASE_S, nonce=f"n{attempt}")
+        await world.log.enter(claim)
         record = await world.log.record(ref)
         tokens = [Token(1)] * PROGRESS_TOKENS
         await append(world.log, claim, 0, b"", first_token=record.token_count, tokens=tokens)
