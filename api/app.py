@@ -20,7 +20,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 
-from api import anthropic, feed, health, models, openai, props, stream, tokens, webui
+from api import anthropic, embeddings, feed, health, models, openai, props, stream, tokens, webui
 from api.auth import Auth
 from api.background import Heartbeat, cut_overdue, supervised
 from api.build import build_info
@@ -71,6 +71,7 @@ ROUTED = (
     stream,
     feed,
     tokens,
+    embeddings,
     models,
     props,
     health,
@@ -171,7 +172,9 @@ async def _open_node(
         node_id = f"{settings.node}-{secrets.token_hex(ID_CHARACTERS // 2)}"
         log, directory = RedisLog(log_redis), Directory(log_redis)
         catalog = Catalog(directory)
-        inbox = Inbox(inbox_redis, node_id, settings.prepare_timeout_s)
+        inbox = Inbox(
+            inbox_redis, node_id, settings.prepare_timeout_s, settings.embedding_timeout_s
+        )
         recovery = Recovery(log, lease_s=settings.lease_s)
         tailer = await stack.enter_async_context(_tailer(settings, log, catalog, queue, recovery))
         heartbeat = Heartbeat(directory, node_id, connections, presence)

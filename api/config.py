@@ -78,6 +78,13 @@ class ApiSettings(BaseSettings):
         description="How long a request waits for a worker to check it; then it is 503.",
         json_schema_extra=_unit("s"),
     )
+    embedding_timeout_s: float = Field(
+        default=60.0,
+        gt=0,
+        description="How long a part of an embeddings or rerank request waits for a worker; then "
+        "it is 503.",
+        json_schema_extra=_unit("s"),
+    )
     busy_wait_s: float = Field(
         default=300.0,
         gt=0,

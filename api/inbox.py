@@ -1,4 +1,4 @@
-"""Asks a worker what needs the model's template or vocabulary.
+"""Asks a worker what needs the model, without a session.
 
 Questions go to a list that every worker with the model takes from; answers come to a list of this
 node alone. One loop takes them and wakes whoever asked.
@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import secrets
 from typing import Any, Protocol
 
 from redis.asyncio import Redis
 
 from replay import keys
-from replay.prepare import QUESTION_TTL_S, Answer, Asked, Question, Result
+from replay.prepare import QUESTION_TTL_S, Answer, Asked, Computed, Question, Result
 from replay.redis_plane import translated
 
 INBOX_WAIT_S = 2
@@ -37,10 +38,13 @@ class Inbox:
     Owned by the node's event loop; the client stays its opener's.
     """
 
-    def __init__(self, redis: Redis, node_id: str, timeout_s: float) -> None:
+    def __init__(
+        self, redis: Redis, node_id: str, timeout_s: float, computing_timeout_s: float = 60.0
+    ) -> None:
         self._redis: Any = redis
         self._node_id = node_id
         self._timeout_s = timeout_s
+        self._computing_timeout_s = computing_timeout_s
         self._asked: dict[str, asyncio.Future[Result]] = {}
 
     async def ask(self, model: str, asked: Asked) -> Result:
@@ -48,19 +52,29 @@ class Inbox:
         question = Question(secrets.token_hex(8), self._node_id, model, asked)
         answered: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._asked[question.id] = answered
+        is_computed = isinstance(asked, Computed)
+        key = keys.embedding(model) if is_computed else keys.prepare(model)
+        timeout_s = self._computing_timeout_s if is_computed else self._timeout_s
         try:
-            async with asyncio.timeout(self._timeout_s):
-                await self._put(question)
+            async with asyncio.timeout(timeout_s):
+                await self._put(key, question, max(QUESTION_TTL_S, math.ceil(timeout_s)))
                 return await answered
+        except TimeoutError:
+            await self._withdraw(key, question)
+            raise
         finally:
             del self._asked[question.id]
 
-    async def _put(self, question: Question) -> None:
-        key = keys.prepare(question.model)
+    async def _put(self, key: str, question: Question, ttl_s: int) -> None:
         async with translated("prepare"), self._redis.pipeline(transaction=False) as pipeline:
             pipeline.rpush(key, question.to_json())
-            pipeline.expire(key, QUESTION_TTL_S)
+            pipeline.expire(key, ttl_s)
             await pipeline.execute()
+
+    async def _withdraw(self, key: str, question: Question) -> None:
+        """Takes back what nobody has read in time: a late answer would be work for nobody."""
+        async with translated("prepare"):
+            await self._redis.lrem(key, 1, question.to_json())
 
     async def run(self) -> None:
         """Takes answers until it is cancelled. Raises LogUnavailable."""

@@ -6,11 +6,11 @@ from typing import TypeVar
 
 from api.catalog import Model
 from api.node import Node
-from api.problems import ContextExceeded, EngineBroken, RequestInvalid, Unavailable
-from replay.prepare import Asked, Chat, Prepared, Refused, Result, Text, Tokenized
+from api.problems import ContextExceeded, EngineBroken, NotSupported, RequestInvalid, Unavailable
+from replay.prepare import Asked, Chat, Embedded, Prepared, Refused, Result, Text, Tokenized
 from replay.request import GenerationRequest
 
-Expected = TypeVar("Expected", Prepared, Tokenized, Text)
+Expected = TypeVar("Expected", Prepared, Tokenized, Text, Embedded)
 
 
 async def answered(node: Node, model: Model, asked: Asked, expected: type[Expected]) -> Expected:
@@ -55,6 +55,8 @@ def _refusal(refused: Refused) -> Exception:
             return ContextExceeded(refused.message, refused.prompt_tokens, refused.context_tokens)
         case "engine":
             return EngineBroken(refused.message)
+        case "unsupported":
+            return NotSupported(refused.message)
         case "unknown":
             return Unavailable(refused.message, "no worker")
         case _:

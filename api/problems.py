@@ -107,6 +107,10 @@ class EngineBroken(ApiError):
     """A worker could not check the request, for reasons of its own."""
 
 
+class NotSupported(ApiError):
+    """The model, or how it is served, does not offer this; the message names what would."""
+
+
 class SessionEnded(ApiError):
     """A session ended before it said anything; ``headers`` name it."""
 
@@ -199,6 +203,7 @@ TABLE: Mapping[type[Exception], _Row] = {
     Unavailable: _Row(503, _UNAVAILABLE, lambda error: {"reason": error.reason}, _later),
     ConversationBusy: _Row(409, _INVALID, lambda error: {"current_epoch": error.epoch}),
     EngineBroken: _Row(500, "server_error"),
+    NotSupported: _Row(501, "not_supported_error"),
     SessionEnded: _Row(
         lambda error: int(error.status),
         "",

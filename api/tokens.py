@@ -32,7 +32,7 @@ TOKENS_MAX = 1 << 20
 router = APIRouter()
 
 
-def _body(**properties: Mapping[str, Any]) -> dict[str, Any]:
+def body_schema(**properties: Mapping[str, Any]) -> dict[str, Any]:
     """How OpenAPI shows a body that is read by hand."""
     model = {"type": "string", "description": "May be left out where there is one model only."}
     schema = {"type": "object", "properties": {"model": model, **properties}}
@@ -69,7 +69,7 @@ class Asking:
 
 @router.post(
     "/tokenize",
-    openapi_extra=_body(
+    openapi_extra=body_schema(
         content={"type": "string"},
         add_special=_FLAG,
         parse_special={"type": "boolean", "default": True},
@@ -105,7 +105,7 @@ def _tokenize(fields: Fields) -> Tokenize:
 
 @router.post(
     "/detokenize",
-    openapi_extra=_body(tokens={"type": "array", "items": {"type": "integer", "minimum": 0}}),
+    openapi_extra=body_schema(tokens={"type": "array", "items": {"type": "integer", "minimum": 0}}),
 )
 async def detokenize(request: Request, node: NodeDep) -> Response:
     """The text that token ids stand for; what is no valid UTF-8 becomes U+FFFD."""
@@ -131,7 +131,7 @@ def _tokens(fields: Fields) -> tuple[int, ...]:
     return tuple(tokens)
 
 
-@router.post("/apply-template", openapi_extra=_body(messages=_MESSAGES))
+@router.post("/apply-template", openapi_extra=body_schema(messages=_MESSAGES))
 async def apply_template(request: Request, node: NodeDep) -> Response:
     """The prompt's text that a chat request with this body is generated from."""
     asking = await Asking.of(request, node)
@@ -140,7 +140,7 @@ async def apply_template(request: Request, node: NodeDep) -> Response:
     return JSONResponse({"prompt": found.text})
 
 
-@router.post("/v1/chat/completions/input_tokens", openapi_extra=_body(messages=_MESSAGES))
+@router.post("/v1/chat/completions/input_tokens", openapi_extra=body_schema(messages=_MESSAGES))
 @router.post("/chat/completions/input_tokens", include_in_schema=False)
 async def count_chat_tokens(request: Request, node: NodeDep) -> Response:
     """How many tokens the prompt of a chat request with this body has, fit it or not."""

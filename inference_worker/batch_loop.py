@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 
+from inference_worker.embed_turns import EmbedBatch, EmbedTurns
 from inference_worker.engine import (
     NO_OPTIONS,
     EngineFailed,
@@ -30,6 +31,7 @@ from inference_worker.engine import (
     SequenceSpec,
     Step,
     Timings,
+    Vectors,
 )
 from inference_worker.model import Feed, Model, SlotsExhausted
 from inference_worker.scheduler import Scheduler
@@ -63,7 +65,7 @@ class _Close:
     pass
 
 
-_Command = _Submit | _Stop | _Close
+_Command = _Submit | _Stop | EmbedBatch | _Close
 
 
 @dataclass(slots=True)
@@ -98,6 +100,7 @@ class BatchEngine:
         self._running: dict[str, Sequence] = {}
         self._clocks: dict[str, _Clock] = {}
         self._steps: list[Step] = []
+        self._embeds = EmbedTurns(model.embed)
 
     def __repr__(self) -> str:
         return (
@@ -168,6 +171,19 @@ class BatchEngine:
         """See ``Engine.prompt_tokens``."""
         return self._model.prompt_tokens(messages, options)
 
+    def rerank_inputs(self, query: str, documents: Seq[str]) -> list[list[int]]:
+        """See ``Engine.rerank_inputs``."""
+        return self._model.rerank_inputs(query, documents)
+
+    def embed(self, inputs: Seq[Seq[int]]) -> list[Vectors]:
+        """See ``Engine.embed``."""
+        asked = EmbedBatch(inputs)
+        with self._lock:
+            if self._closed:
+                raise EngineFailed(self._closed)
+            self._commands.put(asked)
+        return asked.vectors.result()
+
     def close(self) -> None:
         """Finishes what runs as stopped, joins the thread, frees the model; idempotent."""
         with self._lock:
@@ -188,7 +204,8 @@ class BatchEngine:
     def _run(self) -> None:
         try:
             while not self._closing:
-                self._take_commands(wait=not self._scheduler)
+                self._take_commands(wait=not self._scheduler and not self._embeds)
+                self._embeds.take_turn(is_alone=not self._scheduler)
                 self._step()
             self._end_all(Finish(FinishReason.STOPPED))
         except Exception as error:  # the engine's task root
@@ -220,6 +237,8 @@ class BatchEngine:
             self._admit(command)
         elif isinstance(command, _Close):
             self._closing = True
+        elif isinstance(command, EmbedBatch):
+            self._embeds.add(command)
         elif command.sequence_id in self._running:
             self._end(self._running[command.sequence_id], Finish(FinishReason.STOPPED))
 
@@ -337,6 +356,9 @@ class BatchEngine:
                 command = self._commands.get_nowait()
                 if isinstance(command, _Submit):
                     self._steps.append(Step(command.spec.id, finish=finish, timings=NO_TIMINGS))
+                elif isinstance(command, EmbedBatch):
+                    self._embeds.add(command)
+        self._embeds.end(EngineFailed(self._closed))
         self._flush()
 
     def _retire(self, sequence: Sequence, *, tokens: tuple[int, ...] = (), text: str) -> None:

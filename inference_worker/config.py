@@ -49,6 +49,23 @@ class WorkerSettings(BaseSettings):
         "tokens",
         ge=1,
     )
+    embeddings: bool = _setting(
+        True, "Whether /v1/embeddings is answered; memory is taken when it is first asked."
+    )
+    pooling: Literal["", "none", "mean", "cls", "last", "rank"] = _setting(
+        "",
+        "How vectors of tokens become one of an input; `rank` is for rerankers. Empty: as the "
+        "model's file says, else `mean`.",
+    )
+    embedding_batch_tokens: int = _setting(
+        128,
+        "Up to so many of the inputs' tokens are computed at once, between two steps of answers.",
+        "tokens",
+        ge=1,
+    )
+    embedding_ubatch_tokens: int = _setting(
+        512, "The longest input that is embedded or ranked (a micro-batch).", "tokens", ge=1
+    )
     lease_s: float = _setting(
         4.0, "How long a session belongs to a worker that is not heard of.", "s", gt=0
     )

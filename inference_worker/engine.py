@@ -19,6 +19,8 @@ from replay.request import ChatOptions, SamplingParams
 __all__ = [
     "NO_OPTIONS",
     "Candidate",
+    "EmbeddingInfo",
+    "EmbeddingSettings",
     "Engine",
     "EngineError",
     "EngineFailed",
@@ -28,12 +30,14 @@ __all__ = [
     "ModelInfo",
     "NoFreeSlot",
     "OnSteps",
+    "Pooling",
     "PromptInvalid",
     "PromptTooLong",
     "SequenceSpec",
     "Step",
     "Timings",
     "TokenLogprobs",
+    "Vectors",
     "file_sha256",
 ]
 
@@ -89,12 +93,52 @@ class EngineFailed(EngineError):
     """The model could not be loaded, or its thread died: the operator must act."""
 
 
+class Pooling(StrEnum):
+    """How the vectors of an input's tokens become one."""
+
+    NONE = "none"
+    """They do not: there is one for each token."""
+    MEAN = "mean"
+    CLS = "cls"
+    """The first token's."""
+    LAST = "last"
+    RANK = "rank"
+    """The model's rank head makes a score of them: how relevant a document is to a query."""
+
+
+Vectors = list[list[float]]
+"""What the model makes of one input: a vector, or with ``Pooling.NONE`` one for each token."""
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingSettings:
+    """How to embed: ``pooling`` None is as the model says. A computation takes ``batch_tokens``,
+    and a longer input, of up to ``ubatch_tokens``, alone."""
+
+    pooling: Pooling | None = None
+    batch_tokens: int = 128
+    ubatch_tokens: int = 512
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingInfo:
+    """How a model embeds: up to ``batch_tokens`` and ``batch_inputs`` in one computation, and a
+    longer input, up to ``input_tokens_max``, in one of its own."""
+
+    pooling: Pooling
+    width: int
+    batch_tokens: int
+    batch_inputs: int
+    input_tokens_max: int
+
+
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
     """What is loaded, as ``/props`` and ``/v1/models`` report it and the record pins it.
 
     ``context_tokens`` is per slot. ``sha256`` is of the GGUF, or None until someone hashed it (see
     ``file_sha256``). ``build`` begins with "b", like llama.cpp's.
+    ``embedding`` is None where embeddings are switched off.
     """
 
     name: str
@@ -112,6 +156,7 @@ class ModelInfo:
     eos_text: str
     build: str
     sha256: str | None = None
+    embedding: EmbeddingInfo | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,6 +305,15 @@ class Engine(Protocol):
         self, messages: Sequence[Message], options: ChatOptions = NO_OPTIONS
     ) -> list[int]:
         """Token ids of ``prompt_text``, with what the tokenizer adds. Raises PromptInvalid."""
+
+    def rerank_inputs(self, query: str, documents: Sequence[str]) -> list[list[int]]:
+        """Token ids of each document beside the query, as the model's rank head expects them."""
+
+    def embed(self, inputs: Sequence[Sequence[int]]) -> list[Vectors]:
+        """Computes one batch, as ``ModelInfo.embedding`` allows it, between two steps; blocks.
+
+        Answers that run get as much time as it took before the next one. Raises EngineFailed.
+        """
 
     def close(self) -> None:
         """Finishes what runs as stopped, joins the thread (5 s at most), frees the model."""

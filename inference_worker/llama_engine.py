@@ -20,11 +20,14 @@ import llama_cpp
 from inference_worker.batch_loop import PREFILL_CHUNK_TOKENS, BatchEngine
 from inference_worker.engine import (
     NO_OPTIONS,
+    EmbeddingSettings,
     EngineFailed,
     Message,
     ModelInfo,
     SequenceSpec,
+    Vectors,
 )
+from inference_worker.llama_embedder import Embedder, embedding_info, rerank_input
 from inference_worker.llama_sampler import Sampler, Vocabulary
 from inference_worker.model import Draw, Feed, SlotsExhausted
 from inference_worker.prompt import DEFAULT_TEMPLATE, ChatTemplate
@@ -64,6 +67,7 @@ class LlamaSettings:
     sha256: str | None = None
     chat_template: str = ""
     """In place of the file's own; "" for that one."""
+    embedding: EmbeddingSettings | None = None
 
 
 def open_llama_engine(
@@ -111,6 +115,8 @@ class LlamaModel:
         self._memory = llama_cpp.llama_get_memory(self._context)
         self._batch = llama_cpp.llama_batch_init(_batch_tokens(settings), 0, 1)
         self._interrupt = _Interrupt(self._context)
+        self._embedder: Embedder | None = None
+        self._threads = _threads(settings)
         self._samplers: dict[int, Sampler] = {}
         self._rows: dict[int, int] = {}
         self._vocab_lock = threading.Lock()
@@ -158,6 +164,10 @@ class LlamaModel:
         text = self.prompt_text(messages, options)
         return self.tokenize(text, add_special=True, parse_special=True)
 
+    def rerank_inputs(self, query: str, documents: Sequence[str]) -> list[list[int]]:
+        """See ``Engine.rerank_inputs``."""
+        return [rerank_input(self._model, self.tokenize, query, document) for document in documents]
+
     def ends(self, token: int) -> bool:
         """Whether this token ends a generation."""
         return token in self._end_tokens
@@ -203,6 +213,14 @@ class LlamaModel:
         row = self._rows[slot]
         return self._samplers[slot].sample(self._context, row=row, index=index, forced=forced)
 
+    def embed(self, inputs: Sequence[Sequence[int]]) -> list[Vectors]:
+        """See ``Model.embed``. The first call takes the memory that embedding needs."""
+        if self._info.embedding is None:
+            raise EngineFailed("embeddings are switched off")
+        if self._embedder is None:
+            self._embedder = Embedder(self._model, self._info.embedding, threads=self._threads)
+        return self._embedder.embed(inputs)
+
     def close_slot(self, slot: int) -> None:
         """Frees the slot's sampler; its KV cache stays until the slot is opened again."""
         sampler = self._samplers.pop(slot, None)
@@ -214,6 +232,8 @@ class LlamaModel:
         for slot in tuple(self._samplers):
             self.close_slot(slot)
         self._vocabulary.close()
+        if self._embedder:
+            self._embedder.close()
         with self._vocab_lock:
             llama_cpp.llama_batch_free(self._batch)
             llama_cpp.llama_free(self._context)
@@ -298,6 +318,10 @@ def _tell(on_progress: OnProgress | None, done: float) -> bool:
     return True
 
 
+def _threads(settings: LlamaSettings) -> int:
+    return settings.threads or os.cpu_count() or 1
+
+
 def _batch_tokens(settings: LlamaSettings) -> int:
     return max(settings.slots, settings.prefill_chunk_tokens)
 
@@ -309,7 +333,7 @@ def _open_context(model: Any, info: ModelInfo, settings: LlamaSettings) -> Any:
     params.n_seq_max = info.slots
     # One micro-batch a step: llama.cpp never cuts a chunk by what the machine happens to be.
     params.n_batch = params.n_ubatch = _batch_tokens(settings)
-    params.n_threads = params.n_threads_batch = settings.threads or os.cpu_count() or 1
+    params.n_threads = params.n_threads_batch = _threads(settings)
     params.kv_unified = False
     params.flash_attn_type = int(settings.flash_attention)
     params.no_perf = True
@@ -341,6 +365,7 @@ def _model_info(model: Any, vocab: Any, settings: LlamaSettings) -> ModelInfo:
         eos_text=_token_text(vocab, llama_cpp.llama_vocab_eos(vocab)),
         build=f"b{llama_cpp.__version__}",
         sha256=settings.sha256,
+        embedding=embedding_info(model, settings.path, settings.embedding),
     )
 
 

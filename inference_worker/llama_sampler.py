@@ -1,6 +1,6 @@
 """How llama.cpp draws a sequence's tokens.
 
-With llama_engine the only module that imports llama_cpp, and both use its low-level API alone.
+With llama_engine and llama_embedder the only module that imports llama_cpp, by its low-level API.
 """
 
 from __future__ import annotations

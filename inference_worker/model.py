@@ -10,7 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from inference_worker.engine import NO_OPTIONS, Message, ModelInfo, SequenceSpec, TokenLogprobs
+from inference_worker.engine import (
+    NO_OPTIONS,
+    Message,
+    ModelInfo,
+    SequenceSpec,
+    TokenLogprobs,
+    Vectors,
+)
 from replay.request import ChatOptions
 
 
@@ -37,7 +44,7 @@ class Draw:
 
 
 class Model(Protocol):
-    """What computes. Up to ``prompt_tokens``, and ``interrupt``, it may be called from any
+    """What computes. Up to ``rerank_inputs``, and ``interrupt``, it may be called from any
     thread; the others are the loop's."""
 
     @property
@@ -60,6 +67,9 @@ class Model(Protocol):
         self, messages: Sequence[Message], options: ChatOptions = NO_OPTIONS
     ) -> list[int]:
         """See ``Engine.prompt_tokens``."""
+
+    def rerank_inputs(self, query: str, documents: Sequence[str]) -> list[list[int]]:
+        """See ``Engine.rerank_inputs``."""
 
     def ends(self, token: int) -> bool:
         """Whether this token ends a generation."""
@@ -85,6 +95,12 @@ class Model(Protocol):
         """The slot's next token, after a decode that asked for it; its ``index``-th, from 0.
 
         With ``forced`` it is that one, and the sampler learns what it would have learned.
+        """
+
+    def embed(self, inputs: Sequence[Sequence[int]]) -> list[Vectors]:
+        """What it makes of one batch of inputs; the slots are not touched.
+
+        Raises EngineFailed where there is no memory for it; other batches may still succeed.
         """
 
     def close_slot(self, slot: int) -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
 from inference_worker.config import WorkerSettings
-from inference_worker.engine import Engine, EngineFailed, file_sha256
+from inference_worker.engine import EmbeddingSettings, Engine, EngineFailed, Pooling, file_sha256
 from inference_worker.scripted_engine import open_scripted_engine
 
 OnProgress = Callable[[str, float], None]
 """Is told a model's name and how much of it is loaded, 0 to 1; on the loading thread."""
+
+
+logger = logging.getLogger(__name__)
 
 
 def open_engine(settings: WorkerSettings, name: str, path: Path, on_progress: OnProgress) -> Engine:
@@ -22,6 +26,8 @@ def open_engine(settings: WorkerSettings, name: str, path: Path, on_progress: On
             slots=settings.slots,
             context_tokens=settings.context_tokens,
             chat_template=template,
+            pooling=Pooling(settings.pooling or "mean") if settings.embeddings else None,
+            input_tokens_max=settings.embedding_ubatch_tokens,
         )
     # Imported here: a scripted worker needs no llama.cpp on its machine.
     from inference_worker.llama_engine import LlamaSettings, open_llama_engine
@@ -41,6 +47,13 @@ def open_engine(settings: WorkerSettings, name: str, path: Path, on_progress: On
             gpu_layers=settings.gpu_layers,
             sha256=sha256,
             chat_template=template,
+            embedding=EmbeddingSettings(
+                Pooling(settings.pooling) if settings.pooling else None,
+                batch_tokens=embedding_batch_tokens(settings),
+                ubatch_tokens=settings.embedding_ubatch_tokens,
+            )
+            if settings.embeddings
+            else None,
         ),
         on_progress=lambda progress: on_progress(name, progress),
     )
@@ -54,3 +67,12 @@ def _chat_template(file: str) -> str:
         return Path(file).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise EngineFailed(f"the chat template {file} cannot be read: {error}") from error
+
+
+def embedding_batch_tokens(settings: WorkerSettings) -> int:
+    """As it was set, but within the micro-batch: an encoder sees all of a batch at once."""
+    batch, ubatch = settings.embedding_batch_tokens, settings.embedding_ubatch_tokens
+    if batch > ubatch:
+        logger.warning("embeddings enabled with a batch (%d) > micro-batch (%d)", batch, ubatch)
+        logger.warning("REPLAY_EMBEDDING_BATCH_TOKENS is taken as %d", ubatch)
+    return min(batch, ubatch)

@@ -1,15 +1,19 @@
-"""Answers *prepare*: what needs the template or the vocabulary, without a slot."""
+"""Answers *prepare*: what needs the template or the vocabulary, without a slot.
+
+What the model must compute for (``embedding``) comes by another list, to another ``Preparing``.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from redis.asyncio import Redis
 
+from inference_worker.embedding import embedded, reranked
 from inference_worker.engine import Engine, EngineError, PromptInvalid
 from inference_worker.tools import Syntax, syntax_of
 from replay import keys
@@ -21,11 +25,13 @@ from replay.prepare import (
     Asked,
     Chat,
     Detokenize,
+    Embed,
     Piece,
     Prepared,
     Question,
     Refused,
     Render,
+    Rerank,
     Result,
     Text,
     Tokenize,
@@ -44,13 +50,19 @@ logger = logging.getLogger(__name__)
 
 
 class Preparing:
-    """One worker's answers. Owned by the task that awaits ``run``."""
+    """One worker's answers to one kind of list. Owned by the task that awaits ``run``."""
 
     def __init__(
-        self, redis: Redis, engines: Mapping[str, Engine], *, prefill_chunk_tokens: int
+        self,
+        redis: Redis,
+        engines: Mapping[str, Engine],
+        *,
+        prefill_chunk_tokens: int,
+        list_of: Callable[[str], str] = keys.prepare,
     ) -> None:
         self._redis: Any = redis
         self._engines = engines
+        self._list_of = list_of
         self._chunk_tokens = prefill_chunk_tokens
 
     async def run(self) -> None:
@@ -65,7 +77,7 @@ class Preparing:
                 await asyncio.sleep(RETRY_S)
 
     async def _next(self) -> None:
-        lists = [keys.prepare(model) for model in self._engines]
+        lists = [self._list_of(model) for model in self._engines]
         async with translated("prepare"):
             popped = await self._redis.blpop(lists, WAIT_S)
         if popped is None:
@@ -105,6 +117,10 @@ def result_of(engine: Engine, asked: Asked, chunk_tokens: int) -> Result:
                 return tokenized(engine, asked)
             case Detokenize():
                 return detokenized(engine, asked)
+            case Embed():
+                return embedded(engine, asked)
+            case Rerank():
+                return reranked(engine, asked)
             case Unknown():
                 return Refused("unknown", f"this worker does not know how to {asked.kind}")
     except PromptInvalid as error:

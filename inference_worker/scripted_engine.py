@@ -26,14 +26,18 @@ from inference_worker.batch_loop import BatchEngine
 from inference_worker.engine import (
     NO_OPTIONS,
     Candidate,
+    EmbeddingInfo,
     Message,
     ModelInfo,
+    Pooling,
     SequenceSpec,
     TokenLogprobs,
+    Vectors,
 )
 from inference_worker.model import Draw, Feed
 from inference_worker.prompt import ChatTemplate
 from inference_worker.text import TextAssembler
+from replay.prepare import INPUTS_MAX
 from replay.request import ChatOptions, SamplingParams
 
 TOKENS_PER_S = 50.0
@@ -42,6 +46,7 @@ WAIT_SLICE_S = 0.02
 """Longest that a decode call waits, so that stops and submits are heard meanwhile."""
 DIED_EXIT_CODE = 70
 BURST_BYTES = 4096
+EMBEDDING_WIDTH = 8
 
 BOS, END, SILENT = 256, 257, 258
 SPECIAL = {"<|bos|>": BOS, "<|end|>": END, "<|silent|>": SILENT}
@@ -215,6 +220,13 @@ class ScriptedModel:
         text = self.prompt_text(messages, options)
         return self.tokenize(text, add_special=False, parse_special=True)
 
+    def rerank_inputs(self, query: str, documents: Sequence[str]) -> list[list[int]]:
+        """Query and document, one after the other."""
+        return [
+            self.tokenize(query + document, add_special=True, parse_special=True)
+            for document in documents
+        ]
+
     def ends(self, token: int) -> bool:
         """Whether this token ends a generation."""
         return token == END
@@ -265,6 +277,16 @@ class ScriptedModel:
         chosen = Candidate(token, _PIECES[token], certain)
         return Draw(token, TokenLogprobs(chosen, (chosen,)[: running.spec.sampling.n_probs]))
 
+    def embed(self, inputs: Sequence[Sequence[int]]) -> list[Vectors]:
+        """A token is a one among zeros, at its id's place modulo the width; a document is as
+        relevant as it has exclamation marks."""
+        assert self._info.embedding is not None
+        pooling = self._info.embedding.pooling
+        if pooling is Pooling.RANK:
+            return [[[float(tokens.count(ord("!")))]] for tokens in inputs]
+        found = [[_one_hot(token) for token in tokens] for tokens in inputs]
+        return found if pooling is Pooling.NONE else [[_mean(rows)] for rows in found]
+
     def close_slot(self, slot: int) -> None:
         """Forgets the slot's answer."""
         self._slots.pop(slot, None)
@@ -286,6 +308,14 @@ class ScriptedModel:
         return slot.computed_until + pause_s + (1 / rate if rate > 0 else 0.0)
 
 
+def _one_hot(token: int) -> list[float]:
+    return [float(place == token % EMBEDDING_WIDTH) for place in range(EMBEDDING_WIDTH)]
+
+
+def _mean(rows: Vectors) -> list[float]:
+    return [sum(column) / len(rows) for column in zip(*rows, strict=True)]
+
+
 def open_scripted_engine(
     *,
     name: str = "scripted",
@@ -293,6 +323,8 @@ def open_scripted_engine(
     context_tokens: int = 8192,
     tokens_per_s: float = TOKENS_PER_S,
     chat_template: str = "",
+    pooling: Pooling | None = Pooling.MEAN,
+    input_tokens_max: int = 512,
 ) -> BatchEngine:
     """A scripted engine that is ready to start; ``tokens_per_s`` is per sequence, 0 is no pace."""
     info = ModelInfo(
@@ -305,11 +337,20 @@ def open_scripted_engine(
         size_bytes=0,
         parameters=0,
         context_train_tokens=context_tokens,
-        embedding_width=0,
+        embedding_width=EMBEDDING_WIDTH,
         vocab_type=0,
         chat_template=chat_template or _TEMPLATE,
         bos_text="<|bos|>",
         eos_text="<|end|>",
         build="b0-scripted",
+        embedding=EmbeddingInfo(
+            pooling=pooling,
+            width=1 if pooling is Pooling.RANK else EMBEDDING_WIDTH,
+            batch_tokens=input_tokens_max,
+            batch_inputs=INPUTS_MAX,
+            input_tokens_max=input_tokens_max,
+        )
+        if pooling
+        else None,
     )
     return BatchEngine(ScriptedModel(info, tokens_per_s=tokens_per_s))

@@ -127,6 +127,15 @@ class Worker:
         preparing = Preparing(
             self._queue_redis, self._engines, prefill_chunk_tokens=settings.prefill_chunk_tokens
         )
+        embedding = [
+            Preparing(
+                self._queue_redis,
+                {name: engine},
+                prefill_chunk_tokens=settings.prefill_chunk_tokens,
+                list_of=keys.embedding,
+            )
+            for name, engine in self._engines.items()
+        ]
         control = await stack.enter_async_context(
             Subscription(
                 settings.redis_url, on_message=self._told, on_reset=self._sessions.renew_now
@@ -153,6 +162,7 @@ class Worker:
                 group.create_task(sweeper.run(), name="sweeper"),
                 group.create_task(compactor.run(), name="compactor"),
                 group.create_task(preparing.run(), name="prepare"),
+                *(group.create_task(one.run(), name="embedding") for one in embedding),
                 *(
                     group.create_task(dispatch.run(engine), name=f"queue {name}")
                     for name, engine in self._engines.items()

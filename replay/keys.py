@@ -141,6 +141,11 @@ def prepare(model: str) -> str:
     return f"{PREFIX}:prepare:{encode(model)}"
 
 
+def embedding(model: str) -> str:
+    """List of the queue plane: questions that the model must compute for, without a slot."""
+    return f"{PREFIX}:embedding:{encode(model)}"
+
+
 def inbox(node_id: str) -> str:
     """List of the queue plane: the answers for one node."""
     return f"{PREFIX}:inbox:{encode(node_id)}"

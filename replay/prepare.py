@@ -3,7 +3,8 @@
 It is answered without a slot, and a generation's before anything of the conversation is touched.
 Question and answer travel over two lists of the queue plane: ``keys.prepare(model)`` and
 ``keys.inbox(node)``; both are taken by BLPOP, so that any worker may answer and a slow one only
-costs time. Pure: values and their JSON.
+costs time. What the model must compute for (``Embed``, ``Rerank``) waits in a list of its own,
+``keys.embedding(model)``, so that no chat waits behind it. Pure: values and their JSON.
 """
 
 from __future__ import annotations
@@ -18,6 +19,12 @@ from replay.request import AnswerFormat, ChatOptions, LogitBias
 
 QUESTION_TTL_S = 30
 """Nobody answers a question older than this; the list expires with it."""
+
+INPUTS_MAX = 32
+"""Most inputs, or documents, that one question asks about: a worker decodes them together."""
+
+VECTORS_BYTES_MAX = 32 << 20
+"""Most bytes of vectors that one answer carries."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +68,33 @@ class Detokenize:
     tokens: tuple[int, ...]
 
 
+Input = str | tuple[int | str, ...]
+"""What a vector is made of: a text, or token ids with texts among them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Embed:
+    """Vectors of up to ``INPUTS_MAX`` inputs.
+
+    ``normalize`` is llama.cpp's: -1 leaves them, 0 scales the largest value to 32,760, 2 makes the
+    length 1, any other p the p-norm. ``dimensions`` keeps that many of the first values, 0 all.
+    ``single`` refuses a model that has a vector for each token instead of one for an input.
+    """
+
+    inputs: tuple[Input, ...]
+    normalize: int = 2
+    dimensions: int = 0
+    single: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Rerank:
+    """How relevant up to ``INPUTS_MAX`` documents are to a query."""
+
+    query: str
+    documents: tuple[str, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Unknown:
     """What a newer version asks; it is refused."""
@@ -68,7 +102,10 @@ class Unknown:
     kind: str
 
 
-Asked = Chat | Render | Tokenize | Detokenize | Unknown
+Computed = Embed | Rerank
+"""What the model computes for; the others need its vocabulary and template alone."""
+
+Asked = Chat | Render | Tokenize | Detokenize | Computed | Unknown
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,35 +140,53 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True)
+class Embedded:
+    """The answer to ``Embed`` and ``Rerank``.
+
+    ``vectors`` has one string an input: base64 of 32-bit floats, little endian, ``width`` of them,
+    or as many for each of the input's tokens. Of a reranked document it is its score alone.
+    """
+
+    vectors: tuple[str, ...]
+    width: int
+    prompt_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class Refused:
     """Why there is no answer.
 
     ``kind`` "context" carries both numbers; "invalid" is the client's mistake, ``param`` the field;
-    "engine" is ours; "unknown" is another version's: a worker that knows the question may be there.
+    "engine" is ours; "unsupported" is what the model, or how it is served, does not offer;
+    "unknown" is another version's: a worker that knows the question may be there.
     """
 
-    kind: Literal["context", "invalid", "engine", "unknown"]
+    kind: Literal["context", "invalid", "engine", "unsupported", "unknown"]
     message: str
     param: str = ""
     prompt_tokens: int = 0
     context_tokens: int = 0
 
 
-Result = Prepared | Tokenized | Text | Refused
+Result = Prepared | Tokenized | Text | Embedded | Refused
 
 _KINDS: dict[str, Any] = {
     "chat": Chat,
     "render": Render,
     "tokenize": Tokenize,
     "detokenize": Detokenize,
+    "embed": Embed,
+    "rerank": Rerank,
 }
 _RESULTS: dict[str, Any] = {
     "prepared": Prepared,
     "tokenized": Tokenized,
     "text": Text,
+    "embedded": Embedded,
     "refused": Refused,
 }
-_PAIRS = frozenset({"logit_bias"})
+_ARRAYS = frozenset({"logit_bias", "inputs"})
+"""Fields whose elements may be arrays."""
 _NESTED = {"format": AnswerFormat.from_raw, "options": ChatOptions.from_raw}
 _PACKED = frozenset({"prompt", "tokens"})
 """Fields that are token ids: as bytes they are a third of what their digits would be."""
@@ -197,6 +252,10 @@ def _read(kind: Any, raw: dict[str, Any]) -> Any:
     named = known_fields(kind, raw)
     packed = {name: unpack_prompt(b64decode(named[name])) for name in _PACKED & named.keys()}
     arrays = {name: tuple(value) for name, value in named.items() if isinstance(value, list)}
-    pairs = {name: tuple(map(tuple, named[name])) for name in _PAIRS & named.keys()}
+    inner = {name: tuple(map(_frozen, named[name])) for name in _ARRAYS & named.keys()}
     nested = {name: _NESTED[name](named[name]) for name in _NESTED.keys() & named.keys()}
-    return kind(**{**named, **arrays, **pairs, **packed, **nested})
+    return kind(**{**named, **arrays, **inner, **packed, **nested})
+
+
+def _frozen(element: Any) -> Any:
+    return tuple(element) if isinstance(element, list) else element

@@ -268,7 +268,7 @@ def test_what_is_not_there_is_a_not_found_error(client: openai.OpenAI) -> None:
     with pytest.raises(openai.NotFoundError):
         client.models.retrieve("other")
     with pytest.raises(openai.NotFoundError):
-        client.embeddings.create(model="any", input="any")
+        client.moderations.create(model="any", input="any")
 
 
 def test_a_failure_before_the_first_token_is_a_server_error(
@@ -342,3 +342,14 @@ async def test_the_asynchronous_sdk_reads_several_at_once(nodes: list[str], mode
 
         answers = await asyncio.gather(*map(answer, range(4)))
     assert len(set(answers)) == 4
+
+
+def test_embeddings_are_floats_whatever_the_wire_carries(client: openai.OpenAI, model: str) -> None:
+    texts = ["Why is the sky blue?", "語", "a"]
+    answer = client.embeddings.create(model=model, input=texts)  # asks for base64
+    plain = client.embeddings.create(model=model, input=texts, encoding_format="float")
+    assert [one.embedding for one in answer.data] == [one.embedding for one in plain.data]
+    assert [one.index for one in answer.data] == [0, 1, 2]
+    assert (answer.model, answer.usage.total_tokens) == (model, plain.usage.prompt_tokens)
+    [cut] = client.embeddings.create(model=model, input=[[1, 2]], dimensions=2).data
+    assert len(cut.embedding) == 2

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from inference_worker.config import WorkerSettings
-from inference_worker.engine import EngineFailed, file_sha256
+from inference_worker.engine import EmbeddingSettings, EngineFailed, Pooling, file_sha256
 from inference_worker.models import open_engine
 
 LLAMA = "inference_worker.llama_engine"
@@ -75,9 +75,48 @@ def test_a_model_is_opened_with_the_workers_settings(
         "gpu_layers": 4,
         "sha256": file_sha256(file),
         "chat_template": "",
+        "embedding": EmbeddingSettings(None, batch_tokens=128, ubatch_tokens=512),
     }
     on_progress(0.5)
     assert told == [("m", 0.5)]
+
+
+@pytest.mark.parametrize(
+    ("batch", "ubatch", "taken", "warnings"),
+    [(128, 512, 128, 0), (512, 512, 512, 0), (513, 512, 512, 2), (2048, 64, 64, 2)],
+)
+def test_a_batch_beyond_the_micro_batch_is_warned_about_and_corrected(
+    fake_llama: list[tuple[Any, Any]],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    batch: int,
+    ubatch: int,
+    taken: int,
+    warnings: int,
+) -> None:
+    file = tmp_path / "m.gguf"
+    file.write_bytes(b"GGUF")
+    settings = WorkerSettings(
+        engine="llama",
+        pooling="last",
+        embedding_batch_tokens=batch,
+        embedding_ubatch_tokens=ubatch,
+    )
+    open_engine(settings, "m", file, ignore)
+    [(asked, _)] = fake_llama
+    assert asked.embedding == EmbeddingSettings(Pooling.LAST, taken, ubatch)
+    assert len(caplog.records) == warnings
+
+
+def test_embeddings_can_be_switched_off(fake_llama: list[tuple[Any, Any]], tmp_path: Path) -> None:
+    file = tmp_path / "m.gguf"
+    file.write_bytes(b"GGUF")
+    off = WorkerSettings(engine="llama", embeddings=False, embedding_batch_tokens=1024)
+    open_engine(off, "m", file, ignore)
+    assert fake_llama[0][0].embedding is None
+    engine = open_engine(WorkerSettings(engine="scripted", embeddings=False), "m", file, ignore)
+    assert engine.model.embedding is None
+    engine.close()
 
 
 @pytest.mark.usefixtures("fake_llama")

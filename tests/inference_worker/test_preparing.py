@@ -179,8 +179,8 @@ def test_a_token_that_the_model_does_not_have_is_refused_by_its_place(engine: Ba
 
 
 def test_a_question_of_a_newer_version_is_refused(engine: BatchEngine) -> None:
-    found = told(engine, Unknown("embed"))
-    assert (found.kind, "embed" in found.message) == ("unknown", True)
+    found = told(engine, Unknown("paint"))
+    assert (found.kind, "paint" in found.message) == ("unknown", True)
 
 
 values = st.recursive(
@@ -250,7 +250,7 @@ async def test_a_question_of_a_newer_version_gets_an_answer(
     redis_url: str, redis: Redis, engine: BatchEngine
 ) -> None:
     async with answering(redis_url, engine):
-        await put(redis, '{"id":"q","node":"n","model":"m","kind":"embed","texts":["a"]}')
+        await put(redis, '{"id":"q","node":"n","model":"m","kind":"paint","texts":["a"]}')
         found = await taken(redis, "n")
     assert isinstance(found.result, Refused) and found.result.kind == "unknown"
 

@@ -13,10 +13,13 @@ from replay.prepare import (
     Asked,
     Chat,
     Detokenize,
+    Embed,
+    Embedded,
     Prepared,
     Question,
     Refused,
     Render,
+    Rerank,
     Result,
     Text,
     Tokenize,
@@ -42,12 +45,15 @@ ASKED = [
     Render(HELLO, OPTIONS),
     Tokenize("\u6f22\ud800", add_special=True, parse_special=False, with_pieces=True),
     Detokenize((0, 2**32 - 1)),
+    Embed(("\u6f22\ud800", (1, "a", 2)), normalize=-1, dimensions=3, single=True),
+    Rerank("\u6f22\ud800", ("a", "b")),
 ]
 FORMAT = AnswerFormat("<t>", "</t>", True, True, (1, 2), "hermes", (3,))
 RESULTS = [
     Prepared((1, 2**32 - 1), 128, "aa", BIASES, FORMAT),
     Tokenized((1, 2**32 - 1), ("\u6f22", [0xC3])),
     Text("\u6f22"),
+    Embedded(("AACAPw==", "AAAAQA=="), 1, 7),
     Refused("context", "too long", prompt_tokens=9, context_tokens=8),
 ]
 
@@ -70,7 +76,7 @@ def test_a_question_of_an_older_version_is_a_chat() -> None:
     assert Question.from_json(json.dumps(raw)) == Question("q", "n", "m", Chat(HELLO))
 
 
-@pytest.mark.parametrize("kind", ["embed", 7, ""])
+@pytest.mark.parametrize("kind", ["paint", 7, ""])
 def test_an_unknown_kind_of_question_says_where_its_refusal_goes(kind: object) -> None:
     raw = {"id": "q", "node": "n", "model": "m", "kind": kind, "texts": ["a"]}
     assert Question.from_json(json.dumps(raw)) == Question("q", "n", "m", Unknown(str(kind)))
