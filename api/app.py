@@ -20,7 +20,19 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 
-from api import anthropic, embeddings, feed, health, models, openai, props, stream, tokens, webui
+from api import (
+    anthropic,
+    embeddings,
+    feed,
+    health,
+    models,
+    native,
+    openai,
+    props,
+    stream,
+    tokens,
+    webui,
+)
 from api.auth import Auth
 from api.background import Heartbeat, cut_overdue, supervised
 from api.build import build_info
@@ -67,6 +79,7 @@ LOCALHOST = re.compile(r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?")
 
 ROUTED = (
     openai,
+    native,
     anthropic,
     stream,
     feed,

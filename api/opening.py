@@ -189,7 +189,14 @@ class Opening:
         plain = not self._caller.name
         settings, place = self._node.settings, self._caller.place
         sampling = replace(self._asked.sampling, logit_bias=prepared.logit_bias)
-        request = replace(self._asked, model=model.name, sampling=sampling, format=prepared.format)
+        request = replace(
+            self._asked,
+            model=model.name,
+            sampling=sampling,
+            format=prepared.format,
+            prompts=prepared.prompts,
+            prompt_lengths=prepared.prompt_lengths,
+        )
         return NewSession(
             conversation=conversation,
             name=self._caller.name or conversation.id,

@@ -7,7 +7,17 @@ from typing import TypeVar
 from api.catalog import Model
 from api.node import Node
 from api.problems import ContextExceeded, EngineBroken, NotSupported, RequestInvalid, Unavailable
-from replay.prepare import Asked, Chat, Embedded, Prepared, Refused, Result, Text, Tokenized
+from replay.prepare import (
+    Asked,
+    Chat,
+    Completion,
+    Embedded,
+    Prepared,
+    Refused,
+    Result,
+    Text,
+    Tokenized,
+)
 from replay.request import GenerationRequest
 
 Expected = TypeVar("Expected", Prepared, Tokenized, Text, Embedded)
@@ -28,8 +38,10 @@ async def answered(node: Node, model: Model, asked: Asked, expected: type[Expect
 
 async def prepare(node: Node, model: Model, asked: GenerationRequest) -> Prepared:
     """The prompt's tokens, which leave room for an answer. Raises what ``answered`` does."""
-    chat = Chat(asked.messages, asked.sampling.logit_bias, asked.chat)
-    return await answered(node, model, chat, Prepared)
+    biases = asked.sampling.logit_bias
+    if asked.prompts:
+        return await answered(node, model, Completion(asked.prompts, biases), Prepared)
+    return await answered(node, model, Chat(asked.messages, biases, asked.chat), Prepared)
 
 
 async def prompt_length(node: Node, model: Model, asked: GenerationRequest) -> int:

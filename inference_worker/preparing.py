@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 from redis.asyncio import Redis
@@ -24,6 +25,7 @@ from replay.prepare import (
     Answer,
     Asked,
     Chat,
+    Completion,
     Detokenize,
     Embed,
     Piece,
@@ -39,7 +41,7 @@ from replay.prepare import (
     Unknown,
 )
 from replay.redis_plane import translated
-from replay.request import AnswerFormat, LogitBias
+from replay.request import AnswerFormat, LogitBias, Prompt
 
 WAIT_S = 2.0
 """How long one BLPOP waits; shorter than the client's socket timeout."""
@@ -109,7 +111,7 @@ def result_of(engine: Engine, asked: Asked, chunk_tokens: int) -> Result:
     """What a question is answered with, or why there can be no answer to it."""
     try:
         match asked:
-            case Chat():
+            case Chat() | Completion():
                 return prepared(engine, asked, chunk_tokens)
             case Render():
                 return Text(engine.prompt_text(asked.messages, asked.options))
@@ -129,29 +131,63 @@ def result_of(engine: Engine, asked: Asked, chunk_tokens: int) -> Result:
         return Refused("engine", str(error))
 
 
-def prepared(engine: Engine, asked: Chat, chunk_tokens: int) -> Prepared | Refused:
+def prepared(engine: Engine, asked: Chat | Completion, chunk_tokens: int) -> Prepared | Refused:
     """The prompt's tokens, where they leave room for an answer. Raises EngineError."""
+    prompts = prompts_of(engine, asked)
     limit = engine.model.context_tokens
-    prompt = engine.prompt_tokens(asked.messages, asked.options)
-    if not prompt:
-        return Refused("invalid", "the prompt is empty", param="messages")
-    if len(prompt) >= limit:
+    longest = max(map(len, prompts))
+    if longest >= limit:
         message = (
-            f"request ({len(prompt)} tokens) exceeds the available context size "
+            f"request ({longest} tokens) exceeds the available context size "
             f"({limit} tokens), try increasing it"
         )
-        return Refused("context", message, prompt_tokens=len(prompt), context_tokens=limit)
+        return Refused("context", message, prompt_tokens=longest, context_tokens=limit)
     try:
         biases = tuple(_token_biases(engine, asked.logit_bias))
     except ValueError as error:
         return Refused("invalid", str(error), param="logit_bias")
-    form = with_calls(engine, asked, AnswerFormat())
-    return Prepared(tuple(prompt), chunk_tokens, engine.model.sha256 or "", biases, form)
+    return Prepared(
+        tuple(chain.from_iterable(prompts)),
+        chunk_tokens,
+        engine.model.sha256 or "",
+        biases,
+        with_calls(engine, asked, AnswerFormat()),
+        prompts=() if isinstance(asked, Chat) else tuple(_text(engine, one) for one in prompts),
+        prompt_lengths=tuple(map(len, prompts)),
+    )
 
 
-def with_calls(engine: Engine, asked: Chat, form: AnswerFormat) -> AnswerFormat:
+def prompts_of(engine: Engine, asked: Chat | Completion) -> list[list[int]]:
+    """The tokens of each prompt; a chat has one. Raises EngineError."""
+    if isinstance(asked, Chat):
+        prompts, field = [engine.prompt_tokens(asked.messages, asked.options)], "messages"
+    else:
+        prompts, field = [_tokens(engine, prompt) for prompt in asked.prompts], "prompt"
+    if not all(prompts):
+        raise PromptInvalid("the prompt is empty", field)
+    return prompts
+
+
+def _tokens(engine: Engine, prompt: Prompt) -> list[int]:
+    """The model's own beginning stands before a text, never before a token."""
+    tokens: list[int] = []
+    for place, piece in enumerate([prompt] if isinstance(prompt, str) else prompt):
+        if isinstance(piece, str):
+            tokens += engine.tokenize(piece, add_special=place == 0, parse_special=True)
+        elif piece < (count := engine.model.vocabulary_tokens):
+            tokens.append(piece)
+        else:
+            raise PromptInvalid(f"there is no token {piece}, the last one is {count - 1}", "prompt")
+    return tokens
+
+
+def _text(engine: Engine, tokens: Sequence[int]) -> str:
+    return b"".join(map(engine.spelling, tokens)).decode("utf-8", "replace")
+
+
+def with_calls(engine: Engine, asked: Chat | Completion, form: AnswerFormat) -> AnswerFormat:
     """The format of an answer that may have calls, where there are tools. Raises EngineError."""
-    if not asked.options.tools:
+    if isinstance(asked, Completion) or not asked.options.tools:
         return form
     syntax = syntax_of(engine.model.chat_template)
     shown = {*form.shown_tokens, *shown_tokens(engine, syntax)}
@@ -200,4 +236,4 @@ def detokenized(engine: Engine, asked: Detokenize) -> Text | Refused:
         if token >= count:
             message = f"there is no token {token}, the last one is {count - 1}"
             return Refused("invalid", message, param=f"tokens[{index}]")
-    return Text(b"".join(map(engine.spelling, asked.tokens)).decode("utf-8", "replace"))
+    return Text(_text(engine, asked.tokens))

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 from replay.records import known_fields, pack_prompt, unpack_prompt
-from replay.request import AnswerFormat, ChatOptions, LogitBias
+from replay.request import AnswerFormat, ChatOptions, LogitBias, Prompt
 
 QUESTION_TTL_S = 30
 """Nobody answers a question older than this; the list expires with it."""
@@ -37,6 +37,17 @@ class Chat:
     messages: tuple[dict[str, Any], ...]
     logit_bias: tuple[LogitBias, ...] = ()
     options: ChatOptions = field(default_factory=ChatOptions)
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """A prompt to go on from as it is, without a template; ``logit_bias`` as in ``Chat``.
+
+    A text's special tokens are recognised in it, and the model's own beginning is added before it.
+    """
+
+    prompts: tuple[Prompt, ...]
+    logit_bias: tuple[LogitBias, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,19 +116,22 @@ class Unknown:
 Computed = Embed | Rerank
 """What the model computes for; the others need its vocabulary and template alone."""
 
-Asked = Chat | Render | Tokenize | Detokenize | Computed | Unknown
+Asked = Chat | Completion | Render | Tokenize | Detokenize | Computed | Unknown
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """The answer to ``Chat``: the prompt's tokens, how the worker will feed them, the biases by
-    token ids, and how the answer's text is to be parsed."""
+    """The answer to ``Chat`` and ``Completion``: the prompt's tokens, how the worker will feed
+    them, the biases by token ids, and how the answer's text is to be parsed. ``prompts`` are the
+    texts of a completion's; with several, ``prompt`` has their tokens one after the other."""
 
     prompt: tuple[int, ...]
     prefill_chunk_tokens: int
     model_sha256: str = ""
     logit_bias: tuple[LogitBias, ...] = ()
     format: AnswerFormat = field(default_factory=AnswerFormat)
+    prompts: tuple[str, ...] = ()
+    prompt_lengths: tuple[int, ...] = ()
 
 
 Piece = str | list[int]
@@ -172,6 +186,7 @@ Result = Prepared | Tokenized | Text | Embedded | Refused
 
 _KINDS: dict[str, Any] = {
     "chat": Chat,
+    "completion": Completion,
     "render": Render,
     "tokenize": Tokenize,
     "detokenize": Detokenize,
@@ -185,7 +200,7 @@ _RESULTS: dict[str, Any] = {
     "embedded": Embedded,
     "refused": Refused,
 }
-_ARRAYS = frozenset({"logit_bias", "inputs"})
+_ARRAYS = frozenset({"inputs", "logit_bias", "prompts"})
 """Fields whose elements may be arrays."""
 _NESTED = {"format": AnswerFormat.from_raw, "options": ChatOptions.from_raw}
 _PACKED = frozenset({"prompt", "tokens"})

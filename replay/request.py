@@ -45,6 +45,10 @@ LogitBias = tuple[int | str, float | None]
 *prepare* has made ids of it."""
 
 
+Prompt = str | tuple[int | str, ...]
+"""A text, or tokens' ids and texts in turn."""
+
+
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
     """How the next token is chosen; names and defaults are llama.cpp's.
@@ -143,13 +147,23 @@ class ChatOptions:
 class RenderOptions:
     """What the client asked to see in the stream beside the text.
 
-    ``prefill`` is the beginning that the client gave the answer, where it is to be shown too.
+    ``prefill`` is the beginning that the client gave the answer, where it is to be shown too. The
+    native route's last event has the ``response_fields`` alone, where any are named.
     """
 
     stream: bool = True
     include_usage: bool = False
     timings_per_token: bool = False
     prefill: str = ""
+    return_tokens: bool = False
+    response_fields: tuple[str, ...] = ()
+
+    @classmethod
+    def from_raw(cls, raw: Mapping[str, Any]) -> RenderOptions:
+        """Of what JSON kept of it; fields that a newer version wrote are left out."""
+        known = known_fields(cls, raw)
+        known["response_fields"] = tuple(known.get("response_fields", ()))
+        return cls(**known)
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,11 +231,13 @@ class ContextOptions:
 
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
-    """One prompt in, one answer out.
+    """A prompt in, an answer out; or several of them, the *choices* of one session.
 
     ``max_tokens`` is -1 for "until the context is full". ``ping_interval_s`` is -1 for never.
     ``messages`` are the client's, verbatim; the prompt's tokens are made of them by *prepare*,
-    which tells the ``format`` of the answer too.
+    which tells the ``format`` of the answer too. Where no template is asked for, ``prompts`` take
+    their place; *prepare* makes each a text, and tells the ``prompt_lengths``, in tokens, of what
+    stands in the record one after the other. To each prompt there are ``n`` answers.
     """
 
     dialect: Dialect
@@ -236,6 +252,9 @@ class GenerationRequest:
     reasoning: ReasoningParams = field(default_factory=ReasoningParams)
     chat: ChatOptions = field(default_factory=ChatOptions)
     context: ContextOptions = field(default_factory=ContextOptions)
+    prompts: tuple[Prompt, ...] = ()
+    prompt_lengths: tuple[int, ...] = ()
+    n: int = 1
 
     def to_json(self) -> str:
         """Compact JSON, as the session record keeps it."""
@@ -247,10 +266,17 @@ class GenerationRequest:
         raw = known_fields(cls, json.loads(text))
         raw["messages"] = tuple(raw["messages"])
         raw["stop"] = tuple(raw.get("stop", ()))
+        raw["prompt_lengths"] = tuple(raw.get("prompt_lengths", ()))
+        raw["prompts"] = tuple(map(prompt_of, raw.get("prompts", ())))
         raw["sampling"] = SamplingParams.from_raw(raw["sampling"])
         raw["chat"] = ChatOptions.from_raw(raw.get("chat", {}))
-        raw["render"] = RenderOptions(**known_fields(RenderOptions, raw.get("render", {})))
+        raw["render"] = RenderOptions.from_raw(raw.get("render", {}))
         raw["reasoning"] = ReasoningParams.from_raw(raw.get("reasoning", {}))
         raw["format"] = AnswerFormat.from_raw(raw.get("format", {}))
         raw["context"] = ContextOptions(**known_fields(ContextOptions, raw.get("context", {})))
         return cls(**raw)
+
+
+def prompt_of(raw: Any) -> Prompt:
+    """A prompt as JSON kept it."""
+    return raw if isinstance(raw, str) else tuple(raw)

@@ -13,7 +13,9 @@ from inference_worker.answer import AnswerParser
 from inference_worker.engine import Finish, Timings, TokenLogprobs
 from inference_worker.parsers import parser_of
 from inference_worker.rendering.anthropic_messages import MessagesRenderer
+from inference_worker.rendering.llama_completion import NativeRenderer
 from inference_worker.rendering.openai_chat import ChatRenderer
+from inference_worker.rendering.openai_completions import CompletionRenderer
 from replay.records import SessionRecord
 from replay.request import GenerationRequest
 
@@ -51,4 +53,6 @@ def renderer_of(record: SessionRecord, request: GenerationRequest) -> Renderer:
 RENDERERS: Mapping[str, Callable[[SessionRecord, GenerationRequest, AnswerParser], Renderer]] = {
     "openai.chat": ChatRenderer,
     "anthropic.messages": MessagesRenderer,
+    "openai.completions": CompletionRenderer,
+    "llama.completion": NativeRenderer,
 }

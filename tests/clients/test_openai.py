@@ -156,6 +156,32 @@ def test_a_call_is_streamed_in_pieces(client: openai.OpenAI, model: str) -> None
     assert final.choices[0].finish_reason == "tool_calls"
 
 
+def test_text_completions_are_parsed_whole_and_in_pieces(client: openai.OpenAI, model: str) -> None:
+    prompt = "Why is the sky blue?"
+    whole = client.completions.create(model=model, prompt=prompt, max_tokens=8, seed=1, logprobs=1)
+    [choice] = whole.choices
+    assert (choice.index, choice.finish_reason, whole.object) == (0, "length", "text_completion")
+    assert whole.usage is not None and whole.usage.completion_tokens == 8
+    told = choice.logprobs
+    assert told is not None and told.tokens and told.text_offset and told.top_logprobs
+    assert "".join(told.tokens) == choice.text
+    pieces = list(
+        client.completions.create(
+            model=model,
+            prompt=prompt,
+            max_tokens=8,
+            seed=1,
+            stream=True,
+            stream_options={"include_usage": True},
+        )
+    )
+    shown = [piece.choices[0].text for piece in pieces if piece.choices]
+    assert "".join(shown) == choice.text
+    assert (pieces[-1].choices, pieces[-1].usage) == ([], whole.usage)
+    with pytest.raises(openai.BadRequestError, match="echo"):
+        client.completions.create(model=model, prompt=prompt, echo=True)
+
+
 def test_a_stream_that_the_sdk_read_can_be_replayed_elsewhere(
     client: openai.OpenAI, model: str, nodes: list[str]
 ) -> None:

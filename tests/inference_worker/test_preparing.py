@@ -25,6 +25,7 @@ from replay.prepare import (
     Answer,
     Asked,
     Chat,
+    Completion,
     Detokenize,
     Prepared,
     Question,
@@ -37,7 +38,7 @@ from replay.prepare import (
 )
 from replay.redis_connections import SOCKET_TIMEOUT_S
 from replay.redis_plane import connect
-from replay.request import ChatOptions, LogitBias
+from replay.request import ChatOptions, LogitBias, Prompt
 
 pytestmark = pytest.mark.anyio
 LIMIT_S = 10.0
@@ -61,7 +62,34 @@ def told(engine: BatchEngine, question: Asked) -> Any:
 
 def test_a_prompt_is_answered_with_its_tokens_and_how_they_are_fed(engine: BatchEngine) -> None:
     found = asked(engine, *HELLO)
-    assert found == Prepared(tuple(engine.prompt_tokens(HELLO)), 128, engine.model.sha256 or "")
+    prompt = tuple(engine.prompt_tokens(HELLO))
+    lengths = (len(prompt),)
+    assert found == Prepared(prompt, 128, engine.model.sha256 or "", prompt_lengths=lengths)
+
+
+def test_prompts_without_a_template_are_tokens_one_after_the_other(engine: BatchEngine) -> None:
+    found = told(engine, Completion(("a<|end|>", (98, "c<|silent|>"), ("d", 101))))
+    assert isinstance(found, Prepared)
+    assert found.prompt == (BOS, 97, END, 98, 99, SILENT, BOS, 100, 101)
+    assert found.prompt_lengths == (3, 3, 3)
+    assert found.prompts == ("<|bos|>a<|end|>", "bc<|silent|>", "<|bos|>de")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "kind", "message"),
+    [
+        ((1, 10**6), "invalid", "there is no token 1000000"),
+        ((), "invalid", "empty"),
+        ("x" * 64, "context", "request (65 tokens) exceeds"),
+    ],
+)
+def test_a_prompt_that_cannot_be_gone_on_from_is_refused(
+    engine: BatchEngine, prompt: Prompt, kind: str, message: str
+) -> None:
+    found = told(engine, Completion(("fine", prompt)))
+    assert isinstance(found, Refused)
+    assert (found.kind, message in found.message) == (kind, True)
+    assert found.param == ("prompt" if kind == "invalid" else "")
 
 
 def test_a_bias_on_a_text_is_one_on_each_of_its_tokens(engine: BatchEngine) -> None:

@@ -1,0 +1,97 @@
+"""llama.cpp's own ``/completion``: request in, log to JSON out. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from api.context import parse_context
+from api.dialects import Dialect, Fold
+from api.dialects.completing import max_tokens, ping_interval, refuse_not_built, stops
+from api.dialects.prompts import parse_prompts
+from api.fields import Fields, mistyped
+from api.problems import RequestInvalid
+from api.sampling import N_PROBS_MAX, parse_sampling
+from replay.request import GenerationRequest, RenderOptions, SamplingParams
+
+RESPONSE_FIELDS_MAX = 256
+
+
+def parse(body: Mapping[str, Any], *, random_seed: int) -> GenerationRequest:
+    """See ``api.dialects.Parse``."""
+    fields = Fields(body)
+    refuse_not_built(body)
+    return GenerationRequest(
+        dialect="llama.completion",
+        model=fields.text("model"),
+        messages=(),
+        prompts=parse_prompts(fields),
+        sampling=_sampling(fields, random_seed),
+        stop=stops(fields),
+        max_tokens=max_tokens(fields),
+        render=RenderOptions(
+            stream=fields.boolean("stream"),
+            timings_per_token=fields.boolean("timings_per_token"),
+            return_tokens=fields.boolean("return_tokens"),
+            response_fields=_response_fields(fields.get("response_fields")),
+        ),
+        ping_interval_s=ping_interval(fields),
+        context=parse_context(fields),
+    )
+
+
+def _sampling(fields: Fields, random_seed: int) -> SamplingParams:
+    n_probs = fields.bounded("logprobs", 0, low=0, high=N_PROBS_MAX)
+    n_probs = fields.bounded("n_probs", n_probs, low=0, high=N_PROBS_MAX)
+    sampling = parse_sampling(fields, random_seed=random_seed)
+    return replace(sampling, logprobs=n_probs > 0, n_probs=n_probs)
+
+
+def _response_fields(value: Any) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    expected = "an array of strings"
+    if not isinstance(value, list):
+        raise mistyped("response_fields", expected, value)
+    if len(value) > RESPONSE_FIELDS_MAX:
+        raise RequestInvalid(f"Field 'response_fields': more than {RESPONSE_FIELDS_MAX} names")
+    for name in value:
+        if not isinstance(name, str):
+            raise mistyped("response_fields", expected, name)
+    return tuple(value)
+
+
+class NativeFold(Fold):
+    """A stream of native events as one object, or as an array of them for several prompts."""
+
+    def __init__(self, request: GenerationRequest) -> None:
+        super().__init__()
+        self._render = request.render
+        self._content: list[str] = []
+        self._tokens: list[int] = []
+        self._probabilities: list[dict[str, Any]] = []
+        self._last: dict[str, Any] = {}
+
+    def take(self, event: dict[str, Any]) -> None:
+        """See ``Fold``."""
+        if event.get("stop") is not False:
+            self._last = event
+            return
+        self._content.append(event["content"])
+        self._tokens += event["tokens"]
+        self._probabilities += event.get("completion_probabilities", ())
+
+    def answer(self) -> dict[str, Any]:
+        """The last event, and in it all that came before, where that is asked for."""
+        whole: dict[str, Any] = {"content": "".join(self._content)}
+        if self._render.return_tokens:
+            whole["tokens"] = self._tokens
+        answer = {**self._last, **{name: whole[name] for name in whole.keys() & self._last.keys()}}
+        wanted = self._render.response_fields
+        if self._probabilities and (not wanted or "completion_probabilities" in wanted):
+            answer["completion_probabilities"] = self._probabilities
+        return answer
+
+
+NATIVE = Dialect(name="llama.completion", id_prefix="cmpl-", parse=parse, fold=NativeFold)

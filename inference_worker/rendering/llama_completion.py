@@ -1,0 +1,119 @@
+"""llama.cpp's own completion events: each step's text and tokens, then everything. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from inference_worker.answer import AnswerParser
+from inference_worker.engine import Finish, FinishReason, Timings, TokenLogprobs
+from inference_worker.rendering.parts import probabilities_of, timings_of
+from replay import frames
+from replay.generation_settings import generation_settings
+from replay.records import SessionRecord
+from replay.request import GenerationRequest
+
+ANY_SLOT = -1
+"""A session has no slot of its own: the next attempt may run in another one."""
+
+
+class NativeRenderer:
+    """One session's events; the last one has ``stop: true``, and nothing follows it."""
+
+    def __init__(
+        self, record: SessionRecord, request: GenerationRequest, parser: AnswerParser
+    ) -> None:
+        self._record = record
+        self._request = request
+        self._has_new_line = False
+
+    def step(
+        self,
+        text: str,
+        *,
+        tokens: int,
+        timings: Timings | None,
+        logprobs: Sequence[TokenLogprobs] = (),
+        ids: Sequence[int] = (),
+    ) -> bytes:
+        """An event for every token, whether it shows text or not."""
+        self._has_new_line = self._has_new_line or "\n" in text
+        event = {
+            "index": 0,
+            "content": text,
+            "tokens": list(ids),
+            "stop": False,
+            "id_slot": ANY_SLOT,
+            "tokens_predicted": tokens,
+            "tokens_evaluated": self._record.prompt_token_count,
+        }
+        if self._request.render.timings_per_token:
+            event |= timings_of(timings)
+        if logprobs:
+            told = probabilities_of(logprobs, self._request.sampling)
+            event["completion_probabilities"] = told
+        return frames.data(event)
+
+    def finish(self, finish: Finish, *, tokens: int, timings: Timings | None) -> bytes:
+        """What the generation was and how it ended, or of that what was asked for."""
+        fields = self._request.render.response_fields
+        event = self._final(finish, tokens, timings)
+        return frames.data(_chosen(event, fields) if fields else event)
+
+    def _final(self, finish: Finish, tokens: int, timings: Timings | None) -> dict[str, Any]:
+        prompt_tokens = self._record.prompt_token_count
+        return {
+            "index": 0,
+            "content": "",
+            "tokens": [],
+            "id_slot": ANY_SLOT,
+            "stop": True,
+            "model": self._record.model,
+            "tokens_predicted": tokens,
+            "tokens_evaluated": prompt_tokens,
+            "generation_settings": self._settings(),
+            "prompt": self._request.prompts[0],
+            "has_new_line": self._has_new_line,
+            "truncated": finish.context_full,
+            "stop_type": _stop_type(finish),
+            "stopping_word": finish.stopping_word,
+            # The last token was sampled, but never fed.
+            "tokens_cached": prompt_tokens + max(0, tokens - 1),
+            **timings_of(timings),
+        }
+
+    def _settings(self) -> dict[str, Any]:
+        request, sampling = self._request, self._request.sampling
+        told = generation_settings(sampling, max_tokens=request.max_tokens, render=request.render)
+        biases = [{"bias": bias, "token": token} for token, bias in sampling.logit_bias]
+        return {
+            **told,
+            "dry_sequence_breakers": list(sampling.dry_sequence_breakers),
+            "stop": list(request.stop),
+            "logit_bias": biases,
+            "grammar": "",
+            "grammar_lazy": False,
+            "grammar_triggers": [],
+            "preserved_tokens": [],
+        }
+
+
+def _stop_type(finish: Finish) -> str:
+    if finish.reason is FinishReason.LENGTH:
+        return "limit"
+    return "word" if finish.stopping_word else "eos"
+
+
+def _chosen(event: dict[str, Any], fields: Sequence[str]) -> dict[str, Any]:
+    """The fields alone; what is said of a path of them stands under its name."""
+    chosen = {}
+    for path in fields:
+        value: Any = event
+        for name in path.split("/"):
+            value = value[name] if isinstance(value, dict) and name in value else _ABSENT
+        if value is not _ABSENT:
+            chosen[path] = value
+    return chosen
+
+
+_ABSENT = object()

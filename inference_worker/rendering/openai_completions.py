@@ -1,0 +1,80 @@
+"""OpenAI text completion chunks, with llama.cpp's additions (``timings``). Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from inference_worker.answer import AnswerParser
+from inference_worker.engine import Finish, FinishReason, Timings, TokenLogprobs
+from inference_worker.rendering.parts import head_of, probabilities_of, timings_of, usage_of
+from replay import frames
+from replay.records import SessionRecord
+from replay.request import GenerationRequest
+
+
+class CompletionRenderer:
+    """One session's chunks: the text, the finish with its usage, ``[DONE]``."""
+
+    def __init__(
+        self, record: SessionRecord, request: GenerationRequest, parser: AnswerParser
+    ) -> None:
+        self._record = record
+        self._options = request.render
+        self._sampling = request.sampling
+        self._shown_characters = 0
+
+    def step(
+        self,
+        text: str,
+        *,
+        tokens: int,
+        timings: Timings | None,
+        logprobs: Sequence[TokenLogprobs] = (),
+        ids: Sequence[int] = (),
+    ) -> bytes:
+        """A chunk where there is text, or the probabilities of a token that shows none."""
+        if not text and not logprobs:
+            return b""
+        told = self._probabilities(logprobs) if logprobs else None
+        self._shown_characters += len(text)
+        spent = timings if self._options.timings_per_token else None
+        return frames.data({**self._chunk(text, told), **timings_of(spent)})
+
+    def finish(self, finish: Finish, *, tokens: int, timings: Timings | None) -> bytes:
+        """The finish with usage and timings, the usage alone where asked for, and ``[DONE]``."""
+        reason = "length" if finish.reason is FinishReason.LENGTH else "stop"
+        usage = {"usage": usage_of(self._record.prompt_token_count, tokens, timings)}
+        last = {**self._chunk("", None, finish_reason=reason), **usage, **timings_of(timings)}
+        frame = frames.data(last)
+        if self._options.include_usage:
+            frame += frames.data({"choices": [], **self._base(), **usage})
+        return frame + frames.DONE
+
+    def _chunk(
+        self, text: str, logprobs: dict[str, Any] | None, *, finish_reason: str | None = None
+    ) -> dict[str, Any]:
+        choice = {"text": text, "index": 0, "logprobs": logprobs, "finish_reason": finish_reason}
+        return {"choices": [choice], **self._base()}
+
+    def _probabilities(self, logprobs: Sequence[TokenLogprobs]) -> dict[str, Any]:
+        """llama.cpp's ``content``, and beside it what OpenAI's text completions have."""
+        content = probabilities_of(logprobs, self._sampling)
+        if self._sampling.post_sampling_probs:
+            return {"content": content}
+        offsets, offset = [], self._shown_characters
+        for token in content:
+            offsets.append(offset)
+            offset += len(token["token"])
+        return {
+            "content": content,
+            "tokens": [token["token"] for token in content],
+            "token_logprobs": [token["logprob"] for token in content],
+            "top_logprobs": [
+                {top["token"]: top["logprob"] for top in token["top_logprobs"]} for token in content
+            ],
+            "text_offset": offsets,
+        }
+
+    def _base(self) -> dict[str, Any]:
+        return {**head_of(self._record), "object": "text_completion"}

@@ -1,0 +1,67 @@
+"""How a generation is set up, in the names of llama.cpp's ``/props`` and ``/completion``. Pure."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+from replay.request import RenderOptions, SamplingParams
+
+_FLOAT = struct.Struct("<f")
+
+
+def generation_settings(
+    sampling: SamplingParams, *, max_tokens: int = -1, render: RenderOptions | None = None
+) -> dict[str, Any]:
+    """The settings in llama.cpp's order; numbers are rounded to 32 bits, as its are."""
+    options = render or RenderOptions(stream=False)
+    return {
+        "seed": sampling.seed,
+        "temperature": _float32(sampling.temperature),
+        "dynatemp_range": _float32(sampling.dynatemp_range),
+        "dynatemp_exponent": _float32(sampling.dynatemp_exponent),
+        "top_k": sampling.top_k,
+        "top_p": _float32(sampling.top_p),
+        "min_p": _float32(sampling.min_p),
+        "top_n_sigma": _float32(sampling.top_n_sigma),
+        "xtc_probability": _float32(sampling.xtc_probability),
+        "xtc_threshold": _float32(sampling.xtc_threshold),
+        "typical_p": _float32(sampling.typical_p),
+        "repeat_last_n": sampling.repeat_last_n,
+        "repeat_penalty": _float32(sampling.repeat_penalty),
+        "presence_penalty": _float32(sampling.presence_penalty),
+        "frequency_penalty": _float32(sampling.frequency_penalty),
+        "dry_multiplier": _float32(sampling.dry_multiplier),
+        "dry_base": _float32(sampling.dry_base),
+        "dry_allowed_length": sampling.dry_allowed_length,
+        "dry_penalty_last_n": sampling.dry_penalty_last_n,
+        "mirostat": sampling.mirostat,
+        "mirostat_tau": _float32(sampling.mirostat_tau),
+        "mirostat_eta": _float32(sampling.mirostat_eta),
+        "adaptive_target": _float32(sampling.adaptive_target),
+        "adaptive_decay": _float32(sampling.adaptive_decay),
+        "max_tokens": max_tokens,
+        "n_predict": max_tokens,
+        "n_keep": 0,
+        "n_discard": 0,
+        "ignore_eos": sampling.ignore_eos,
+        "stream": options.stream,
+        "n_probs": sampling.n_probs,
+        "min_keep": sampling.min_keep,
+        "chat_format": "Content-only",
+        "reasoning_format": "none",
+        "reasoning_in_content": False,
+        "generation_prompt": "",
+        "samplers": list(sampling.samplers),
+        "speculative.types": "none",
+        "timings_per_token": options.timings_per_token,
+        "post_sampling_probs": sampling.post_sampling_probs,
+        "backend_sampling": False,
+        "lora": [],
+    }
+
+
+def _float32(number: float) -> float:
+    """The number as a 32-bit float has it; 0.8 becomes 0.800000011920929."""
+    rounded: float = _FLOAT.unpack(_FLOAT.pack(number))[0]
+    return rounded
