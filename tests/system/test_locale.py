@@ -15,10 +15,9 @@ from typing import Any
 
 import pytest
 from cluster_client import CHAT, Client, client_of
+from conftest import made
 
 from deploy.bootstrap import ROOT
-
-from conftest import made
 
 pytestmark = pytest.mark.anyio
 
