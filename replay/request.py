@@ -148,7 +148,8 @@ class RenderOptions:
     """What the client asked to see in the stream beside the text.
 
     ``prefill`` is the beginning that the client gave the answer, where it is to be shown too. The
-    native route's last event has the ``response_fields`` alone, where any are named.
+    native route's last event has the ``response_fields`` alone, where any are named; an answer of
+    the Responses API says ``response`` again of its request.
     """
 
     stream: bool = True
@@ -157,6 +158,7 @@ class RenderOptions:
     prefill: str = ""
     return_tokens: bool = False
     response_fields: tuple[str, ...] = ()
+    response: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def from_raw(cls, raw: Mapping[str, Any]) -> RenderOptions:

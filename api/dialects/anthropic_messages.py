@@ -14,7 +14,8 @@ from itertools import chain, groupby
 from operator import itemgetter
 from typing import Any
 
-from api.dialects import Dialect, Fold, completing, openai_chat
+from api.dialects import Dialect, Fold, openai_chat
+from api.dialects.as_chat import content_of, given, passed_on, text_at
 from api.fields import Fields, mistyped
 from api.problems import RequestInvalid
 from replay import frames
@@ -25,16 +26,6 @@ MAX_TOKENS = 4096
 
 THINKING_TOKENS = 10_000
 """Of thinking that is enabled without a budget."""
-
-NOT_PASSED = frozenset(
-    {
-        *completing.MAX_TOKENS,
-        *("messages", "stop", "n", "n_cmpl", "stream_options", "echo"),
-        *("logprobs", "top_logprobs", "n_probs", "functions", "function_call"),
-        *("add_generation_prompt", "continue_final_message"),
-    }
-)
-"""Fields of a chat that mean nothing here; all others a client may give beside the vendor's."""
 
 NOT_BUILT = ("container", "mcp_servers", "context_management")
 
@@ -59,7 +50,7 @@ def chat_of(body: Mapping[str, Any]) -> dict[str, Any]:
     for name in NOT_BUILT:
         if fields.get(name):
             raise RequestInvalid(f"Field '{name}': not supported")
-    chat = {name: value for name, value in body.items() if name not in NOT_PASSED}
+    chat = passed_on(body)
     chat["messages"] = [*_system(fields.get("system")), *_messages(fields.get("messages"))]
     chat["max_tokens"] = fields.bounded("max_tokens", MAX_TOKENS, low=1)
     chat["stop"] = _stop_sequences(fields.get("stop_sequences"))
@@ -67,7 +58,7 @@ def chat_of(body: Mapping[str, Any]) -> dict[str, Any]:
     chat.update(_tool_choice(fields.object("tool_choice")))
     chat.update(_thinking(fields))
     chat.update(_output(fields.object("output_config")))
-    return {name: value for name, value in chat.items() if value is not None}
+    return given(chat)
 
 
 def _stop_sequences(value: Any) -> list[str]:
@@ -83,7 +74,7 @@ def _system(value: Any) -> Iterator[dict[str, Any]]:
     if texts and texts[0].startswith("x-anthropic-billing-header"):
         texts[0] = CHANGING.sub("cch=0", texts[0])
     if texts:
-        yield {"role": "system", "content": _content(texts)}
+        yield {"role": "system", "content": content_of(texts)}
 
 
 def _messages(value: Any) -> Iterator[dict[str, Any]]:
@@ -127,20 +118,20 @@ def _asked(blocks: Iterable[Block]) -> Iterator[dict[str, Any]]:
             texts.append(_text(name, block))
             continue
         if texts:
-            yield {"role": "user", "content": _content(texts)}
+            yield {"role": "user", "content": content_of(texts)}
             texts = []
         has_results = True
         yield _tool_result(name, block)
     if texts or not has_results:
-        yield {"role": "user", "content": _content(texts)}
+        yield {"role": "user", "content": content_of(texts)}
 
 
 def _tool_result(name: str, block: Mapping[str, Any]) -> dict[str, Any]:
     said = _blocks(f"{name}.content", block.get("content") or "")
     return {
         "role": "tool",
-        "tool_call_id": _string(name, block, "tool_use_id"),
-        "content": _content([_text(*part) for part in said]),
+        "tool_call_id": text_at(name, block, "tool_use_id"),
+        "content": content_of([_text(*part) for part in said]),
     }
 
 
@@ -150,14 +141,14 @@ def _answered(blocks: Iterable[Block]) -> Iterator[dict[str, Any]]:
     for name, block in blocks:
         match block.get("type"):
             case "thinking":
-                thoughts.append(_string(name, block, "thinking"))
+                thoughts.append(text_at(name, block, "thinking"))
             case "redacted_thinking":
                 pass  # nobody but the vendor can read it
             case "tool_use":
                 calls.append(_tool_use(name, block))
             case _:
                 texts.append(_text(name, block))
-    message: dict[str, Any] = {"role": "assistant", "content": _content(texts)}
+    message: dict[str, Any] = {"role": "assistant", "content": content_of(texts)}
     if thoughts:
         message["reasoning_content"] = "".join(thoughts)
     if calls:
@@ -169,12 +160,12 @@ def _tool_use(name: str, block: Mapping[str, Any]) -> dict[str, Any]:
     arguments = block.get("input")
     if not isinstance(arguments, dict):
         raise mistyped(f"{name}.input", "an object", arguments)
-    function = {"name": _string(name, block, "name"), "arguments": frames.compact(arguments)}
-    return {"id": _string(name, block, "id"), "type": "function", "function": function}
+    function = {"name": text_at(name, block, "name"), "arguments": frames.compact(arguments)}
+    return {"id": text_at(name, block, "id"), "type": "function", "function": function}
 
 
 def _instructed(blocks: Iterable[Block]) -> Iterator[dict[str, Any]]:
-    yield {"role": "system", "content": _content([_text(*block) for block in blocks])}
+    yield {"role": "system", "content": content_of([_text(*block) for block in blocks])}
 
 
 _ROLES: Mapping[str, Callable[[Iterable[Block]], Iterator[dict[str, Any]]]] = {
@@ -190,21 +181,7 @@ def _text(name: str, block: Mapping[str, Any]) -> str:
         raise RequestInvalid(f"Field '{name}': the model has no {kind} input")
     if kind != "text":
         raise RequestInvalid(f"Field '{name}.type': {kind!r:.40} is not supported here")
-    return _string(name, block, "text")
-
-
-def _string(name: str, block: Mapping[str, Any], key: str) -> str:
-    value = block.get(key)
-    if not isinstance(value, str):
-        raise mistyped(f"{name}.{key}", "a string", value)
-    return value
-
-
-def _content(texts: list[str]) -> str | list[dict[str, Any]]:
-    """One text alone is a string; templates join several ones as they do."""
-    if len(texts) < 2:
-        return "".join(texts)
-    return [{"type": "text", "text": text} for text in texts]
+    return text_at(name, block, "text")
 
 
 def _tools(value: Any) -> list[dict[str, Any]] | None:
@@ -224,7 +201,7 @@ def _tool(name: str, tool: Any) -> dict[str, Any]:
     if not isinstance(schema, dict):
         raise mistyped(f"{name}.input_schema", "an object", schema)
     fields = Fields(tool, f"{name}.")
-    function: dict[str, Any] = {"name": _string(name, tool, "name"), "parameters": schema}
+    function: dict[str, Any] = {"name": text_at(name, tool, "name"), "parameters": schema}
     if description := fields.text("description"):
         function["description"] = description
     if fields.boolean("strict"):
@@ -255,8 +232,8 @@ def _thinking(fields: Fields) -> dict[str, Any]:
         return {}
     switch = {"enable_thinking": kind == "enabled"}
     found: dict[str, Any] = {"chat_template_kwargs": switch}
-    if isinstance(given := fields.get("chat_template_kwargs"), dict):
-        found["chat_template_kwargs"] = {**switch, **given}
+    if isinstance(own := fields.get("chat_template_kwargs"), dict):
+        found["chat_template_kwargs"] = {**switch, **own}
     if kind == "enabled":
         budget = thinking.bounded("budget_tokens", THINKING_TOKENS, low=0)
         found["thinking_budget_tokens"] = budget

@@ -16,6 +16,7 @@ from inference_worker.rendering.anthropic_messages import MessagesRenderer
 from inference_worker.rendering.llama_completion import NativeRenderer
 from inference_worker.rendering.openai_chat import ChatRenderer
 from inference_worker.rendering.openai_completions import CompletionRenderer
+from inference_worker.rendering.openai_responses import ResponsesRenderer
 from replay.records import SessionRecord
 from replay.request import GenerationRequest
 
@@ -55,4 +56,5 @@ RENDERERS: Mapping[str, Callable[[SessionRecord, GenerationRequest, AnswerParser
     "anthropic.messages": MessagesRenderer,
     "openai.completions": CompletionRenderer,
     "llama.completion": NativeRenderer,
+    "openai.responses": ResponsesRenderer,
 }

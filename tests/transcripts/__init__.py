@@ -13,6 +13,7 @@ from pathlib import Path
 from api.dialects import Folding
 from api.dialects.anthropic_messages import MESSAGES
 from api.dialects.openai_chat import CHAT
+from api.dialects.openai_responses import RESPONSES
 from inference_worker.answer import (
     ContentDelta,
     Delta,
@@ -27,7 +28,7 @@ from replay.records import SessionRecord, State
 from replay.request import Dialect, GenerationRequest, RenderOptions, SamplingParams
 
 FOLDER = Path(__file__).parent
-FOLDS: Mapping[Dialect, Folding] = {one.name: one.fold for one in (CHAT, MESSAGES)}
+FOLDS: Mapping[Dialect, Folding] = {one.name: one.fold for one in (CHAT, MESSAGES, RESPONSES)}
 RECORD = SessionRecord(
     tenant="default",
     conversation="golden",

@@ -1,0 +1,156 @@
+"""The official ``openai`` SDK's Responses, unmodified, against a cluster of real processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import httpx
+import openai
+import pytest
+
+from deploy.local.cluster import Cluster
+from tests.protocol.wire import Node, until
+
+pytestmark = pytest.mark.system
+
+KEY = "sdk-key"
+SETTINGS = {"REPLAY_API_KEYS": KEY, "REPLAY_REDIS_URL": "", "REPLAY_MODELS": ""}
+SHORT = "[[tokens=40 rate=0 seed=3]]"
+
+
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
+    """The addresses of two nodes with an API key, and with a worker."""
+    folder = tmp_path_factory.mktemp("cluster")
+    with Cluster(folder, "--engine", "scripted", environment=SETTINGS) as running:
+        for node in [Node(url, KEY) for url in running.nodes]:
+            with node.http:
+                until(node.is_sure)
+        yield running.nodes
+
+
+@pytest.fixture
+def client(nodes: list[str]) -> Iterator[openai.OpenAI]:
+    """The SDK on the first node; it repeats nothing, so that nothing is hidden."""
+    with openai.OpenAI(base_url=f"{nodes[0]}/v1", api_key=KEY, max_retries=0) as made:
+        yield made
+
+
+@pytest.fixture
+def model(client: openai.OpenAI) -> str:
+    """The only model there is."""
+    [only] = client.models.list()
+    return only.id
+
+
+def test_a_response_is_parsed_whole(client: openai.OpenAI, model: str) -> None:
+    response = client.responses.create(
+        model=model, input=SHORT, instructions="Be brief.", metadata={"a": "b"}
+    )
+    assert response.status == "completed" and response.output_text
+    assert response.id.startswith("resp_") and response.model == model
+    assert response.usage is not None and response.usage.output_tokens == 40
+    assert response.usage.total_tokens == response.usage.input_tokens + 40
+    assert (response.instructions, response.metadata) == ("Be brief.", {"a": "b"})
+    assert (response.tools, response.tool_choice) == ([], "auto")
+    assert response.error is None and response.incomplete_details is None
+
+
+def test_a_raw_stream_is_the_same_response_in_events(client: openai.OpenAI, model: str) -> None:
+    whole = client.responses.create(model=model, input=SHORT, temperature=0)
+    events = list(client.responses.create(model=model, input=SHORT, temperature=0, stream=True))
+    text = "".join(e.delta for e in events if e.type == "response.output_text.delta")
+    assert text == whole.output_text
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    last = events[-1]
+    assert last.type == "response.completed" and last.response.output_text == text
+
+
+def test_the_sdks_own_accumulation_is_the_response(client: openai.OpenAI, model: str) -> None:
+    with client.responses.stream(model=model, input=SHORT) as stream:
+        snapshots = [e.snapshot for e in stream if e.type == "response.output_text.delta"]
+        final = stream.get_final_response()
+    assert final.status == "completed"
+    assert final.output_text == snapshots[-1] and len(snapshots) > 1
+
+
+def test_what_was_cut_is_incomplete(client: openai.OpenAI, model: str) -> None:
+    events = list(
+        client.responses.create(model=model, input=SHORT, max_output_tokens=3, stream=True)
+    )
+    last = events[-1]
+    assert last.type == "response.incomplete" and last.response.status == "incomplete"
+    assert last.response.incomplete_details is not None
+    assert last.response.incomplete_details.reason == "max_output_tokens"
+
+
+def test_a_conversation_is_given_back_as_it_came(client: openai.OpenAI, model: str) -> None:
+    first = client.responses.create(model=model, input=SHORT)
+    items = [item.model_dump(exclude_none=True) for item in first.output]
+    asked = {"role": "user", "content": SHORT}
+    second = client.responses.create(
+        model=model,
+        input=[asked, *items, asked],  # type: ignore[list-item]
+        max_output_tokens=4,
+        extra_body={"seed": 7},
+    )
+    assert second.usage is not None and first.usage is not None
+    assert second.usage.input_tokens > first.usage.input_tokens
+
+
+def test_the_sdk_reads_logprobs(client: openai.OpenAI, model: str) -> None:
+    response = client.responses.create(
+        model=model, input=SHORT, include=["message.output_text.logprobs"], top_logprobs=1
+    )
+    [item] = response.output
+    assert item.type == "message" and item.content[0].type == "output_text"
+    told = item.content[0].logprobs
+    assert told and all(len(one.top_logprobs) == 1 for one in told)
+    shown = b"".join(bytes(one.bytes) for one in told).decode("utf-8", "replace")
+    assert shown == response.output_text
+
+
+def test_tokens_are_counted(client: openai.OpenAI, model: str) -> None:
+    counted = client.responses.input_tokens.count(model=model, input=SHORT)
+    response = client.responses.create(model=model, input=SHORT)
+    assert response.usage is not None and counted.input_tokens == response.usage.input_tokens
+
+
+def test_a_stream_that_the_sdk_read_can_be_replayed_elsewhere(
+    client: openai.OpenAI, model: str, nodes: list[str]
+) -> None:
+    with client.responses.with_streaming_response.create(
+        model=model, input=SHORT, stream=True, extra_headers={"X-Conversation-Id": "responses"}
+    ) as response:
+        body = b"".join(response.iter_bytes())
+    replayed = httpx.get(
+        f"{nodes[1]}/v1/stream",
+        params={"conv_id": "responses"},
+        headers={"Authorization": f"Bearer {KEY}"},
+    )
+    assert replayed.content == body
+
+
+def test_mistakes_are_the_sdks_own_errors(client: openai.OpenAI, model: str) -> None:
+    with pytest.raises(openai.BadRequestError, match="image"):
+        client.responses.create(
+            model=model,
+            input=[
+                {
+                    "role": "user",
+                    "content": [{"type": "input_image", "image_url": "x", "detail": "auto"}],
+                }
+            ],
+        )
+    with pytest.raises(openai.BadRequestError, match="not found"):
+        client.responses.create(model="other", input="x")
+
+
+def test_a_failure_in_the_middle_is_told_as_an_error_event(
+    client: openai.OpenAI, model: str
+) -> None:
+    events = list(client.responses.create(model=model, input="[[fail_at=20 rate=0]]", stream=True))
+    last = events[-1]
+    assert last.type == "error" and "token 20" in last.message
+    with pytest.raises(openai.InternalServerError, match="token 0"):
+        client.responses.create(model=model, input="[[fail_at=0]]")
