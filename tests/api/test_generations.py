@@ -106,7 +106,7 @@ async def test_a_plain_request_is_a_conversation_of_its_own(node: NodeHarness) -
         (b'{"messages":[],"temperature":NaN}', "NaN"),
         (b'{"messages":[],"temperature":1e999}', "out of range"),
         (b"{}", "'messages' is required"),
-        (b'{"messages":[{"role":"user","content":"x"}],"tools":[{}]}', "Field 'tools'"),
+        (b'{"messages":[{"role":"user","content":"x"}],"tools":[{}]}', "Field 'tools[0].type'"),
     ],
 )
 async def test_a_bad_body_is_refused_and_touches_nothing(

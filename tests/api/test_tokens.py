@@ -108,7 +108,7 @@ async def test_a_prompt_is_counted_fit_it_or_not(
         ("/detokenize", {"tokens": [2**31]}, "tokens[0]"),
         ("/apply-template", {}, "messages"),
         ("/apply-template", {"messages": [{"role": "user"}]}, "messages[0].content"),
-        ("/apply-template", {"messages": HELLO, "tools": [{}]}, "tools"),
+        ("/apply-template", {"messages": HELLO, "tools": [{}]}, "tools[0].type"),
         (COUNT, {"messages": "hi"}, "messages"),
     ],
 )
