@@ -34,6 +34,7 @@ from api import (
     tokens,
     webui,
 )
+from api.admission import Admission
 from api.auth import Auth
 from api.background import Heartbeat, cut_overdue, supervised
 from api.build import build_info
@@ -52,6 +53,7 @@ from replay.cluster import Directory
 from replay.compaction import Compactor
 from replay.errors import LogUnavailable, RedisUnfit
 from replay.identity import SessionRef
+from replay.inspection import Inspector
 from replay.log import Look
 from replay.recovery import Recovery
 from replay.redis_log import RedisLog
@@ -217,6 +219,7 @@ async def _open_node(
             queue=queue,
             connections=connections,
             recovery=recovery,
+            admission=Admission(settings, queue, Inspector(log_redis).live),
             presence=presence,
         )
         try:

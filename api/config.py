@@ -12,6 +12,8 @@ from typing import Any
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from replay.identity import NAME_BYTES_MAX
+
 WEBUI_DIR = Path(__file__).resolve().parent.parent / "webui" / "dist"
 
 
@@ -71,6 +73,37 @@ class ApiSettings(BaseSettings):
         ge=1,
         description="Most conversation ids that one lookup may ask for.",
         json_schema_extra=_unit("ids"),
+    )
+    name_bytes_max: int = Field(
+        default=NAME_BYTES_MAX,
+        ge=1,
+        le=NAME_BYTES_MAX,
+        description="Longest X-Conversation-Id; a longer one is 400.",
+        json_schema_extra=_unit("bytes"),
+    )
+    tokens_max: int = Field(
+        default=131_072,
+        ge=1,
+        description="Most tokens that one answer has, whatever its request asks for.",
+        json_schema_extra=_unit("tokens"),
+    )
+    tenant_queued_max: int = Field(
+        default=1000,
+        ge=0,
+        description="Most sessions of a tenant that wait for a slot; the next is 429; 0: any.",
+        json_schema_extra=_unit("sessions"),
+    )
+    tenant_live_max: int = Field(
+        default=0,
+        ge=0,
+        description="The same for those that wait or run; 0: any.",
+        json_schema_extra=_unit("sessions"),
+    )
+    queue_depth_max: int = Field(
+        default=10_000,
+        ge=1,
+        description="Most sessions that wait for one model, of all tenants; the next is 503.",
+        json_schema_extra=_unit("sessions"),
     )
     prepare_timeout_s: float = Field(
         default=10.0,

@@ -21,6 +21,9 @@ from replay.redis_plane import pool, translated
 DISPATCHES_LOOKED_AT = 3
 """Of a session whose dispatch number is not known, so many are tried."""
 
+SCAN_PAGE_JOBS = 1000
+"""How many jobs are looked at in one step, so that no reply blocks Redis for long."""
+
 
 class JobQueue(Protocol):
     """What a node needs of the queues. Every method raises LogUnavailable."""
@@ -43,6 +46,14 @@ class JobQueue(Protocol):
 
     async def positions(self, waiting: Sequence[tuple[SessionRef, int]]) -> list[int | None]:
         """How many jobs stand before each, given with its dispatch number; None: not queued."""
+        ...
+
+    async def depths(self, models: Sequence[str]) -> list[int]:
+        """How many jobs wait for each model."""
+        ...
+
+    async def waiting(self, tenant: str, models: Sequence[str]) -> int:
+        """How many of the jobs that wait for these models are the tenant's."""
         ...
 
     async def ping(self) -> None:
@@ -110,6 +121,23 @@ class ArqQueue:
                 pipeline.zrank(keys.queue(ref.model), job_id(ref, dispatch))
             found: list[int | None] = await pipeline.execute()
         return found
+
+    async def depths(self, models: Sequence[str]) -> list[int]:
+        async with translated("depths"), self._arq.pipeline(transaction=False) as pipeline:
+            for model in models:
+                pipeline.zcard(keys.queue(model))
+            found: list[int] = await pipeline.execute()
+        return found
+
+    async def waiting(self, tenant: str, models: Sequence[str]) -> int:
+        count = 0
+        async with translated("waiting"):
+            for model in models:  # an encoded tenant has none of a pattern's characters
+                jobs = self._arq.zscan_iter(
+                    keys.queue(model), match=f"{encode(tenant)}/*", count=SCAN_PAGE_JOBS
+                )
+                count += len({job async for job, _ in jobs})  # it may tell one twice
+        return count
 
     async def ping(self) -> None:
         async with translated("ping"):

@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 async def generate(request: Request, node: Node, dialect: Dialect) -> Response:
     """The answer to a POST, streamed or not, as its body wishes. Raises what refuses it."""
     node.presence.check_open()
-    caller = Caller.of(request)
+    caller = Caller.of(request, node.settings.name_bytes_max)
     body = await requests.read_body(request, node.settings.body_bytes_max)
     asked = dialect.parse(parse_object(body), random_seed=secrets.randbelow(SEED_MAX))
     opening = Opening(node, caller, asked, body, request.receive, id_prefix=dialect.id_prefix)

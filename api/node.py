@@ -9,6 +9,7 @@ from typing import Annotated, Any, Protocol
 
 from fastapi import Depends, Request
 
+from api.admission import Admission
 from api.catalog import Catalog
 from api.config import ApiSettings
 from api.connection import Connections
@@ -81,6 +82,7 @@ class Node:
     queue: JobQueue
     connections: Connections
     recovery: Recovery
+    admission: Admission
     presence: Presence = field(default_factory=Presence)
     errands: Errands = field(default_factory=Errands)
 

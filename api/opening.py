@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import secrets
 import time
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 
 from starlette.requests import Request
@@ -57,10 +57,10 @@ class Caller:
     place: requests.Place
 
     @classmethod
-    def of(cls, request: Request) -> Caller:
+    def of(cls, request: Request, name_bytes_max: int) -> Caller:
         """Who has sent this request, just now. Raises RequestInvalid."""
         arrived_s = time.monotonic()
-        name, key = requests.header_name(request), requests.header_key(request)
+        name, key = requests.header_name(request, name_bytes_max), requests.header_key(request)
         if_busy = requests.parse_if_busy(requests.query_of(request))
         named = name or (KEYED + key if key else "")
         place = requests.header_place(request)
@@ -147,6 +147,10 @@ class Opening:
         if (known := await self._recalled()) is not None:
             return known
         model = await self._node.catalog.choose(self._asked.model)
+        async with await self._admission(model):
+            return await self._begun(model)
+
+    async def _begun(self, model: Model) -> OpenSession:
         prepared = await prepare(self._node, model, self._asked)
         new = await self._announced(model, prepared)
         opened = await self._open(new)
@@ -163,6 +167,20 @@ class Opening:
     def _session(self, ref: SessionRef, completion_id: str, ping_interval_s: int) -> OpenSession:
         head = SessionHead(ref, completion_id, ping_interval_s)
         return OpenSession(head, self._asked, self._caller.name)
+
+    async def _admission(self, model: Model) -> AbstractAsyncContextManager[None]:
+        """The block in which a session may be opened; to join a live one nobody needs a place."""
+        if self._caller.if_busy is IfBusy.ATTACH and self._caller.name and await self._is_live():
+            return nullcontext()
+        models = (await self._node.catalog.picture()).models
+        return self._node.admission.place(self._caller.tenant, model, models)
+
+    async def _is_live(self) -> bool:
+        try:
+            record = await self._node.log.resolve(self._caller.tenant, self._caller.name, None)
+        except SessionNotFound:
+            return False
+        return not record.state.is_final
 
     async def _recalled(self) -> OpenSession | None:
         """What the key has opened before; found without any worker, and decided by no race."""
@@ -196,6 +214,7 @@ class Opening:
             format=prepared.format,
             prompts=prepared.prompts,
             prompt_lengths=prepared.prompt_lengths,
+            max_tokens=capped(self._asked.max_tokens, settings.tokens_max, model.context_tokens),
         )
         return NewSession(
             conversation=conversation,
@@ -273,6 +292,13 @@ class Opening:
         if opened.replaced is not None:
             with suppress(LogUnavailable):  # whoever takes the job finds that it has ended
                 await self._node.queue.remove(opened.replaced, dispatch=opened.replaced_dispatch)
+
+
+def capped(max_tokens: int, limit: int, context_tokens: int) -> int:
+    """How many tokens an answer may have; -1 stays where the context is the lower limit. Pure."""
+    if max_tokens < 0:
+        return -1 if context_tokens <= limit else limit
+    return min(max_tokens, limit)
 
 
 def _random_id() -> str:

@@ -44,6 +44,18 @@ class ScopeMissing(ApiError):
         return f"this key lacks the scope '{self.scope}'"
 
 
+class TooManySessions(ApiError):
+    """The tenant has as many as it may; ``kind``: queued or live."""
+
+    def __init__(self, kind: str, limit: int) -> None:
+        self.kind = kind
+        self.limit = limit
+        super().__init__(kind, limit)
+
+    def __str__(self) -> str:
+        return f"{self.limit} sessions are {self.kind} already, retry later"
+
+
 class NothingThere(ApiError):
     """No such route, or not with this method."""
 
@@ -195,6 +207,9 @@ TABLE: Mapping[type[Exception], _Row] = {
     ScopeMissing: _Row(403, "permission_error", lambda error: {"scope": error.scope}),
     NothingThere: _Row(404, "not_found_error"),
     BodyTooLarge: _Row(413, _INVALID),
+    TooManySessions: _Row(
+        429, "rate_limit_error", lambda error: {"reason": error.kind, "limit": error.limit}, _later
+    ),
     ContextExceeded: _Row(
         400,
         "exceed_context_size_error",

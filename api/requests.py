@@ -50,11 +50,11 @@ async def read_body(request: Request, limit: int) -> bytes:
     return b"".join(parts)
 
 
-def header_name(request: Request) -> str:
+def header_name(request: Request, bytes_max: int = NAME_BYTES_MAX) -> str:
     """The session name in X-Conversation-Id, verbatim; "" where there is none."""
     value = _header(request, "X-Conversation-Id") or b""
-    if len(value) > NAME_BYTES_MAX:
-        raise RequestInvalid(f"header 'X-Conversation-Id' exceeds {NAME_BYTES_MAX} bytes")
+    if len(value) > bytes_max:
+        raise RequestInvalid(f"header 'X-Conversation-Id' exceeds {bytes_max} bytes")
     name = _utf8(value, "header 'X-Conversation-Id'")
     if any(unicodedata.category(character) == "Cc" for character in name):
         raise RequestInvalid("header 'X-Conversation-Id' contains a control character")

@@ -95,6 +95,11 @@ class Inspector:
             is_whole = query.is_live or await self._shelve_retained(shelf)
         return Listing(shelf.newest(), shelf.matched, is_whole, shelf.now_ms)
 
+    async def live(self, tenant: str) -> int:
+        """How many sessions of the tenant have not ended."""
+        query = Query(states=frozenset(State) - FINAL_STATES, tenant=tenant, most=1)
+        return (await self.sessions(query)).matched
+
     async def detail(self, record: SessionRecord) -> Detail:
         """How the session stands now."""
         ref = record.ref
@@ -125,8 +130,11 @@ class Inspector:
         return _ms(await self._redis.time())
 
     async def _shelve_live(self, shelf: _Shelf) -> None:
+        match = f"{encode(shelf.query.tenant)}/*" if shelf.query.tenant else None
         for shard in range(keys.LIVE_SHARDS):
-            index = self._redis.zscan_iter(keys.live_shard(shard), count=SCAN_PAGE_KEYS)
+            index = self._redis.zscan_iter(
+                keys.live_shard(shard), match=match, count=SCAN_PAGE_KEYS
+            )
             watched = [Conversation.from_path(path.decode()) async for path, _ in index]
             for first in range(0, len(watched), SCAN_PAGE_KEYS):
                 await self._shelve_current(shelf, watched[first : first + SCAN_PAGE_KEYS])

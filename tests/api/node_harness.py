@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 from fastapi import FastAPI
 
+from api.admission import Admission
 from api.app import create_app
 from api.catalog import Catalog
 from api.config import ApiSettings
@@ -81,6 +82,13 @@ class MemoryQueue:
         self._check()
         queued = [job[1:] for job in self.jobs]
         return [queued.index(one) if one in queued else None for one in waiting]
+
+    async def depths(self, models: Sequence[str]) -> list[int]:
+        self._check()
+        return [sum(job[1].model == model for job in self.jobs) for model in models]
+
+    async def waiting(self, tenant: str, models: Sequence[str]) -> int:
+        return sum(job[1].tenant == tenant and job[1].model in models for job in self.jobs)
 
     async def ping(self) -> None:
         self._check()
@@ -238,6 +246,10 @@ async def node_parts(settings: ApiSettings) -> AsyncIterator[tuple[FastAPI, dict
     """The application over memory, not yet started, and its parts."""
     log, queue, preparer, workers = MemoryLog(), MemoryQueue(), ScriptedPreparer(), Workers()
 
+    async def live(tenant: str) -> int:
+        records = [session.record for session in log._sessions.values()]
+        return sum(one.tenant == tenant and not one.state.is_final for one in records)
+
     @asynccontextmanager
     async def open_node(
         settings: ApiSettings, connections: Connections, presence: Presence
@@ -253,6 +265,7 @@ async def node_parts(settings: ApiSettings) -> AsyncIterator[tuple[FastAPI, dict
                 queue=queue,
                 connections=connections,
                 recovery=Recovery(log, lease_s=1.0),
+                admission=Admission(settings, queue, live),
                 presence=presence,
             )
             try:

@@ -42,6 +42,20 @@ async def test_numbers_rise_from_one(queue: ArqQueue) -> None:
     assert [await queue.next_number() for _ in range(3)] == [1, 2, 3]
 
 
+async def test_what_waits_is_counted_for_each_model_and_tenant(queue: ArqQueue) -> None:
+    assert await queue.depths([MODEL, "other"]) == [0, 0]
+    assert await queue.waiting("default", [MODEL, "other"]) == 0
+    for number in range(1, 8):
+        tenant = "default" if number > 2 else "default2"
+        ref = SessionRef(tenant, f"c{number}", MODEL if number != 7 else "other", number)
+        await queue.enqueue(ref, dispatch=1, number=number)
+    assert await queue.depths([MODEL, "other", "none"]) == [6, 1, 0]
+    assert await queue.waiting("default", [MODEL, "other"]) == 5
+    assert await queue.waiting("default", [MODEL]) == 4
+    assert await queue.waiting("default2", [MODEL, "other"]) == 2
+    assert await queue.waiting("efault", [MODEL]) == await queue.waiting("*", [MODEL]) == 0
+
+
 async def test_a_job_is_the_sessions_path_in_json(queue: ArqQueue, redis: Redis) -> None:
     ref, client = session(5), _client(redis)
     await queue.enqueue(ref, dispatch=1, number=7)

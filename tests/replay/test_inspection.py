@@ -31,6 +31,17 @@ async def test_an_empty_redis_has_no_sessions(redis: Redis) -> None:
     assert (listing.sessions, listing.matched, listing.is_whole) == ([], 0, True)
 
 
+async def test_what_a_tenant_has_live_is_counted(redis: Redis) -> None:
+    log = RedisLog(redis)
+    for tenant, name in (("t", "a"), ("t", "b"), ("t", "over"), ("tt", "a")):
+        await log.watch(Conversation(tenant, name), 60)
+        _, claim = await produced(log, name, conversation=Conversation(tenant, name))
+        if name == "over":
+            await close(log, claim, 0)
+    inspector = Inspector(redis)
+    assert [await inspector.live(one) for one in ("t", "tt", "none")] == [2, 1, 0]
+
+
 async def test_live_sessions_come_first_and_then_the_newest(redis: Redis) -> None:
     log = RedisLog(redis)
     for name in ("live", "old", "new"):
