@@ -84,7 +84,6 @@ class MemoryQueue:
         return [queued.index(one) if one in queued else None for one in waiting]
 
     async def depths(self, models: Sequence[str]) -> list[int]:
-        self._check()
         return [sum(job[1].model == model for job in self.jobs) for model in models]
 
     async def waiting(self, tenant: str, models: Sequence[str]) -> int:
