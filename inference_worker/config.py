@@ -5,10 +5,19 @@ from __future__ import annotations
 import os
 import platform
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from inference_worker.hardware import (
+    PLAIN_KV_TYPES,
+    Hardware,
+    KvType,
+    LoadMode,
+    SplitMode,
+    tensor_split_of,
+)
 
 
 def _setting(default: Any, description: str, unit: str = "", **limits: Any) -> Any:
@@ -42,7 +51,27 @@ class WorkerSettings(BaseSettings):
     slots: int = _setting(8, "Sessions generated at once by each model.", "slots", ge=1, le=256)
     context_tokens: int = _setting(8192, "Context of one slot.", "tokens", ge=64)
     threads: int = _setting(0, "Threads of the engine. 0: one a core.", "threads", ge=0)
-    gpu_layers: int = _setting(-1, "Layers to put on a GPU, where there is one. -1: all.", "layers")
+    prefill_threads: int = _setting(
+        0, "Threads that feed prompts. 0: as many as else.", "threads", ge=0
+    )
+    gpu_layers: int = _setting(
+        -1, "Layers to put on GPUs, where there are any. -1: all.", "layers", ge=-1
+    )
+    main_gpu: int = _setting(0, "The GPU that is used where the split is `none`.", ge=0)
+    split_mode: SplitMode = _setting("layer", "How a model is divided among GPUs.")
+    tensor_split: str = _setting("", "Shares of the GPUs, as `3,1`. Empty: by their free memory.")
+    flash_attention: bool = _setting(
+        False,
+        "Flash attention. On a CPU answers then depend on what else runs, and a takeover does not "
+        "continue exactly.",
+    )
+    kv_type_k: KvType = _setting("f16", "Type of the KV cache's keys.")
+    kv_type_v: KvType = _setting(
+        "f16", "Type of its values; one that is quantized needs flash attention."
+    )
+    load_mode: LoadMode = _setting(
+        "auto", "How a model's file is read: mapped, locked in memory, or copied."
+    )
     prefill_chunk_tokens: int = _setting(
         128,
         "How much of a prompt is fed in one step: the longest that a running answer waits for it.",
@@ -75,6 +104,27 @@ class WorkerSettings(BaseSettings):
     drain_s: float = _setting(
         2.0, "How long a process that is told to end lets its sessions finish.", "s", ge=0
     )
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        tensor_split_of(self.tensor_split)
+        if self.kv_type_v not in PLAIN_KV_TYPES and not self.flash_attention:
+            raise ValueError(f"REPLAY_KV_TYPE_V={self.kv_type_v} needs REPLAY_FLASH_ATTENTION=true")
+        return self
+
+    def hardware(self) -> Hardware:
+        """What the models are computed on."""
+        return Hardware(
+            prefill_threads=self.prefill_threads,
+            gpu_layers=self.gpu_layers,
+            main_gpu=self.main_gpu,
+            split_mode=self.split_mode,
+            tensor_split=tensor_split_of(self.tensor_split),
+            flash_attention=self.flash_attention,
+            kv_type_k=self.kv_type_k,
+            kv_type_v=self.kv_type_v,
+            load_mode=self.load_mode,
+        )
 
     @property
     def id(self) -> str:

@@ -27,7 +27,9 @@ from inference_worker.engine import (
     SequenceSpec,
     Vectors,
 )
+from inference_worker.hardware import DEFAULT_HARDWARE, Hardware
 from inference_worker.llama_embedder import Embedder, embedding_info, rerank_input
+from inference_worker.llama_params import context_params, model_params
 from inference_worker.llama_sampler import Sampler, Vocabulary
 from inference_worker.model import Draw, Feed, SlotsExhausted
 from inference_worker.prompt import DEFAULT_TEMPLATE, ChatTemplate
@@ -51,9 +53,7 @@ class LlamaSettings:
     """How to load one GGUF.
 
     ``context_tokens`` is per slot and capped at what the model was trained on. ``threads`` 0 is
-    one per core. ``gpu_layers`` -1 is all; a build without a GPU ignores it. Flash attention on a
-    CPU computes a lone sequence otherwise than one among others, past 512 tokens: greedy answers
-    then depend on what else runs, and a takeover does not continue exactly.
+    one per core.
     """
 
     path: Path
@@ -62,8 +62,7 @@ class LlamaSettings:
     context_tokens: int = 8192
     threads: int = 0
     prefill_chunk_tokens: int = PREFILL_CHUNK_TOKENS
-    gpu_layers: int = -1
-    flash_attention: bool = False
+    hardware: Hardware = DEFAULT_HARDWARE
     sha256: str | None = None
     chat_template: str = ""
     """In place of the file's own; "" for that one."""
@@ -301,8 +300,7 @@ _decoding = threading.local()
 
 
 def _load(settings: LlamaSettings, on_progress: OnProgress | None) -> Any:
-    params = llama_cpp.llama_model_default_params()
-    params.n_gpu_layers = settings.gpu_layers
+    params = model_params(settings.hardware)
     # Named, so that ctypes does not free it while the model loads.
     callback = llama_cpp.llama_progress_callback(lambda done, _: _tell(on_progress, done))
     params.progress_callback = callback
@@ -327,15 +325,13 @@ def _batch_tokens(settings: LlamaSettings) -> int:
 
 
 def _open_context(model: Any, info: ModelInfo, settings: LlamaSettings) -> Any:
-    params = llama_cpp.llama_context_default_params()
+    params = context_params(settings.hardware, _threads(settings))
     slot_tokens = -(-info.context_tokens // CONTEXT_TOKENS_STEP) * CONTEXT_TOKENS_STEP
     params.n_ctx = info.slots * slot_tokens
     params.n_seq_max = info.slots
     # One micro-batch a step: llama.cpp never cuts a chunk by what the machine happens to be.
     params.n_batch = params.n_ubatch = _batch_tokens(settings)
-    params.n_threads = params.n_threads_batch = _threads(settings)
     params.kv_unified = False
-    params.flash_attn_type = int(settings.flash_attention)
     params.no_perf = True
     context = llama_cpp.llama_init_from_model(model, params)
     if not context:

@@ -44,7 +44,7 @@ def open_engine(settings: WorkerSettings, name: str, path: Path, on_progress: On
             context_tokens=settings.context_tokens,
             threads=settings.threads,
             prefill_chunk_tokens=settings.prefill_chunk_tokens,
-            gpu_layers=settings.gpu_layers,
+            hardware=settings.hardware(),
             sha256=sha256,
             chat_template=template,
             embedding=EmbeddingSettings(

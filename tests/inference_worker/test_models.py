@@ -11,6 +11,7 @@ import pytest
 
 from inference_worker.config import WorkerSettings
 from inference_worker.engine import EmbeddingSettings, EngineFailed, Pooling, file_sha256
+from inference_worker.hardware import Hardware
 from inference_worker.models import open_engine
 
 LLAMA = "inference_worker.llama_engine"
@@ -72,7 +73,7 @@ def test_a_model_is_opened_with_the_workers_settings(
         "context_tokens": 512,
         "threads": 3,
         "prefill_chunk_tokens": 64,
-        "gpu_layers": 4,
+        "hardware": Hardware(gpu_layers=4),
         "sha256": file_sha256(file),
         "chat_template": "",
         "embedding": EmbeddingSettings(None, batch_tokens=128, ubatch_tokens=512),
