@@ -20,11 +20,17 @@ from inference_worker.answer import (
     ToolCallBegun,
 )
 from inference_worker.engine import Candidate, Finish, FinishReason, Timings, TokenLogprobs
-from inference_worker.rendering import renderer_of
+from inference_worker.rendering import Renderer, renderer_of
 from inference_worker.rendering.openai_chat import ChatRenderer
 from replay.frames import LONE_SURROGATE
 from replay.records import SessionRecord
-from replay.request import GenerationRequest, RenderOptions, SamplingParams
+from replay.request import (
+    AnswerFormat,
+    ChatOptions,
+    GenerationRequest,
+    RenderOptions,
+    SamplingParams,
+)
 
 RECORD = SessionRecord(
     "t",
@@ -317,3 +323,29 @@ def test_probabilities_do_not_wait_for_a_text_that_is_held_back() -> None:
     _, told = chunks(renderer.step("<", tokens=1, timings=None, logprobs=TOLD_OF) + b"\n\n")
     assert told["choices"][0]["delta"] == {}
     assert len(told["choices"][0]["logprobs"]["content"]) == 2
+
+
+@given(cut=st.integers(0, 60), size=st.integers(1, 9))
+def test_a_call_goes_on_where_another_worker_left_it(cut: int, size: int) -> None:
+    said = 'Hm.\n<tool_call>{"name": "add", "arguments": {"a": 2}}</tool_call>'
+    tools = ({"type": "function", "function": {"name": "add"}},)
+    request = GenerationRequest(
+        "openai.chat",
+        "m",
+        (),
+        SAMPLING,
+        format=AnswerFormat(tools="hermes"),
+        chat=ChatOptions(tools=tools),
+    )
+    pieces = [said[start : start + size] for start in range(0, len(said), size)]
+
+    def rendered(renderer: Renderer, pieces: list[str]) -> bytes:
+        return b"".join(renderer.step(one, tokens=1, timings=None) for one in pieces)
+
+    whole, first, second = (renderer_of(RECORD, request) for _ in range(3))
+    log = rendered(first, pieces[:cut])
+    rendered(second, pieces[:cut])  # what the log has already
+    log += rendered(second, pieces[cut:]) + second.finish(STOP, tokens=1, timings=None)
+    assert log == rendered(whole, pieces) + whole.finish(STOP, tokens=1, timings=None)
+    assert log.count(b'"id":"chatcmpl-1"') == log.count(b"data: {")
+    assert log.count(b'"name":"add"') == 1 and b'"finish_reason":"tool_calls"' in log
