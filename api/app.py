@@ -22,6 +22,7 @@ from starlette.requests import ClientDisconnect
 
 from api import (
     anthropic,
+    control,
     embeddings,
     feed,
     health,
@@ -83,6 +84,7 @@ LOCALHOST = re.compile(r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?")
 ROUTED = (
     openai,
     native,
+    control,
     anthropic,
     responses,
     stream,

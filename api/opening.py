@@ -38,6 +38,12 @@ from replay.request import Dialect, GenerationRequest
 WATCH_DELAY_S = 2.0
 """When a session is looked at first; by then its job is enqueued."""
 
+COMPLETION_S = 24 * 3600.0
+"""How long a session that may be ordered about is found by its completion id."""
+
+REFUSAL_S = 600.0
+"""How long another one is, so that who orders it about is told why that cannot be."""
+
 ID_ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 ID_CHARACTERS = 32
 
@@ -236,6 +242,7 @@ class Opening:
             message_id=place.message_id,
             prefix_content_chars=place.content_chars,
             prefix_reasoning_chars=place.reasoning_chars,
+            reasoning_control=request.reasoning.is_controlled,
         )
 
     async def _arrival_ms(self, conversation: Conversation) -> float:
@@ -285,9 +292,17 @@ class Opening:
         with suppress(LogUnavailable):  # it is open: whoever asked for it is told by its log
             await self._node.log.watch(conversation, WATCH_DELAY_S)
 
+    async def _findable(self, new: NewSession, ref: SessionRef) -> None:
+        """By the id of its answer. Where that fails it cannot be ordered about, and goes on."""
+        ttl_s = COMPLETION_S if new.reasoning_control else REFUSAL_S
+        with suppress(LogUnavailable):
+            await self._node.log.name_completion(new.completion_id, ref, ttl_s)
+
     async def _enqueued(self, new: NewSession, opened: Opened) -> None:
         await asyncio.gather(
-            _enqueue(self._node, opened, new.queue_number), self._announced_anew(new.conversation)
+            _enqueue(self._node, opened, new.queue_number),
+            self._announced_anew(new.conversation),
+            self._findable(new, opened.ref),
         )
         if opened.replaced is not None:
             with suppress(LogUnavailable):  # whoever takes the job finds that it has ended

@@ -41,7 +41,8 @@ async def prepare(node: Node, model: Model, asked: GenerationRequest) -> Prepare
     biases = asked.sampling.logit_bias
     if asked.prompts:
         return await answered(node, model, Completion(asked.prompts, biases), Prepared)
-    return await answered(node, model, Chat(asked.messages, biases, asked.chat), Prepared)
+    chat = Chat(asked.messages, biases, asked.chat, asked.reasoning.budget_message)
+    return await answered(node, model, chat, Prepared)
 
 
 async def prompt_length(node: Node, model: Model, asked: GenerationRequest) -> int:

@@ -61,11 +61,16 @@ class _Stop:
 
 
 @dataclass(frozen=True, slots=True)
+class _EndThought:
+    sequence_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class _Close:
     pass
 
 
-_Command = _Submit | _Stop | EmbedBatch | _Close
+_Command = _Submit | _Stop | _EndThought | EmbedBatch | _Close
 
 
 @dataclass(slots=True)
@@ -150,6 +155,10 @@ class BatchEngine:
         with self._lock:
             if sequence_id == self._alone:
                 self._model.interrupt()
+
+    def end_thought(self, sequence_id: str) -> None:
+        """See ``Engine.end_thought``."""
+        self._commands.put(_EndThought(sequence_id))
 
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
         """See ``Engine.tokenize``."""
@@ -239,8 +248,11 @@ class BatchEngine:
             self._closing = True
         elif isinstance(command, EmbedBatch):
             self._embeds.add(command)
-        elif command.sequence_id in self._running:
-            self._end(self._running[command.sequence_id], Finish(FinishReason.STOPPED))
+        elif sequence := self._running.get(command.sequence_id):
+            if isinstance(command, _EndThought):
+                sequence.end_thought()
+            else:
+                self._end(sequence, Finish(FinishReason.STOPPED))
 
     def _admit(self, submit: _Submit) -> None:
         sequence = Sequence(
@@ -261,7 +273,7 @@ class BatchEngine:
     def _open(self, sequence: Sequence, *, cached_tokens: int) -> None:
         """Replays what an earlier attempt sampled; it may turn out to be all there was to do."""
         sequence.begin(self._model.trim(sequence.slot, cached_tokens))
-        sequence.replay(self._model.piece, self._model.ends)
+        sequence.replay(lambda token: self._piece(sequence, token), self._model.ends)
         self._model.open_slot(sequence.slot, sequence.spec, accepted=sequence.first_draw)
         if sequence.finish:
             self._retire(sequence, text=sequence.flush())
@@ -313,18 +325,27 @@ class BatchEngine:
             self._redraw(sequence)
             self._steps.append(self._told(sequence))
             return
-        draw = self._model.sample(sequence.slot, len(sequence.sampled))
+        index, forced = len(sequence.sampled), sequence.next_forced
+        draw = self._model.sample(sequence.slot, index, forced=forced)
         token = draw.token
         clock = self._clocks[sequence.spec.id]
         clock.last_at = time.monotonic()
         clock.first_at = clock.first_at or clock.last_at
         text = sequence.accept(
-            token, self._model.piece(token), ends=self._model.ends(token), logprobs=draw.logprobs
+            token,
+            self._piece(sequence, token),
+            ends=self._model.ends(token),
+            logprobs=draw.logprobs,
         )
         if sequence.finish:
             self._retire(sequence, tokens=(token,), text=text + sequence.flush())
         else:
             self._steps.append(self._told(sequence, tokens=(token,), text=text))
+
+    def _piece(self, sequence: Sequence, token: int) -> bytes:
+        """The bytes that a token shows in this sequence's text."""
+        is_named = token in sequence.spec.shown_tokens
+        return self._model.spelling(token) if is_named else self._model.piece(token)
 
     def _redraw(self, sequence: Sequence) -> None:
         """Lets the sampler see what it saw when an earlier attempt drew this token."""
@@ -385,6 +406,7 @@ class BatchEngine:
             tokens=tokens,
             text=text,
             logprobs=sequence.take_logprobs(),
+            is_forced=bool(tokens) and sequence.is_forced,
             finish=sequence.finish,
             prompt_tokens_done=min(sequence.fed_tokens, len(sequence.spec.prompt)),
             prompt_tokens_total=len(sequence.spec.prompt),

@@ -35,6 +35,7 @@ __all__ = [
     "PromptTooLong",
     "SequenceSpec",
     "Step",
+    "ThoughtLimit",
     "Timings",
     "TokenLogprobs",
     "Vectors",
@@ -160,15 +161,33 @@ class ModelInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class ThoughtLimit:
+    """How a thought between two tags is ended early: by the tokens of ``closing``.
+
+    That is after ``budget_tokens`` of it (-1: never), and by ``Engine.end_thought``, which with
+    ``is_over`` was called before. ``is_open``: the prompt ends inside of it.
+    """
+
+    begin: str
+    end: str
+    closing: tuple[int, ...]
+    is_open: bool = False
+    budget_tokens: int = -1
+    is_over: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class SequenceSpec:
     """One session to run.
 
     ``sampled`` are the tokens that an earlier attempt sampled: they are fed again, not sampled
     again, and no step shows their text (the caller replays it with ``text.TextAssembler``).
+    ``forced`` are the indexes of those that were not sampled, but forced to end a thought.
     ``max_tokens`` counts the tokens of all attempts; -1 is until the context is full. ``id`` must
     be unique among the sequences that have not finished.
     The prompt is fed in chunks of ``prefill_chunk_tokens``, 0 for the engine's own, and begins with
-    what a slot's cache holds of it where ``cache_prompt`` allows it.
+    what a slot's cache holds of it where ``cache_prompt`` allows it. The text has the names of
+    ``shown_tokens``, which else show nothing.
     """
 
     id: str
@@ -179,6 +198,9 @@ class SequenceSpec:
     max_tokens: int = -1
     prefill_chunk_tokens: int = 0
     cache_prompt: bool = True
+    forced: frozenset[int] = frozenset()
+    thought: ThoughtLimit | None = None
+    shown_tokens: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,6 +268,7 @@ class Step:
     ``prompt_tokens_done`` begins at ``prompt_tokens_cached``, what a slot's cache held.
     ``timings`` is there whenever ``tokens`` or ``finish`` is. ``logprobs``, where they were asked
     for, are of the tokens that ``text`` begins to show, an earlier attempt's among them.
+    ``is_forced``: the tokens were not sampled.
     """
 
     sequence_id: str
@@ -257,6 +280,7 @@ class Step:
     prompt_tokens_cached: int = 0
     timings: Timings | None = field(default=None, compare=False)
     logprobs: tuple[TokenLogprobs, ...] = ()
+    is_forced: bool = False
 
 
 OnSteps = Callable[[Sequence[Step]], None]
@@ -287,6 +311,12 @@ class Engine(Protocol):
         """Ends a sequence early: in the middle of a prompt chunk, or with at most one more token.
 
         Idempotent; a sequence that is unknown or has finished is left alone.
+        """
+
+    def end_thought(self, sequence_id: str) -> None:
+        """Ends a sequence's thought with its next token, or as soon as it begins.
+
+        Idempotent; a sequence that is unknown or has no ``ThoughtLimit`` is left alone.
         """
 
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:

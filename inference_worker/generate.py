@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
@@ -24,6 +25,7 @@ from inference_worker.engine import (
     FinishReason,
     SequenceSpec,
     Step,
+    ThoughtLimit,
 )
 from inference_worker.outlet import Outlet
 from inference_worker.producer import Producer
@@ -36,7 +38,7 @@ from replay.errors import LogUnavailable
 from replay.identity import SessionRef
 from replay.log import AppendStatus, Claim, ClaimStatus
 from replay.outage import Outage
-from replay.records import Reason, SessionRecord, State, Token
+from replay.records import TOKEN_FORCED, Reason, SessionRecord, State, Token
 from replay.request import GenerationRequest
 
 STOP_S = 0.5
@@ -46,6 +48,9 @@ HAND_OVER_S = 1.0
 """How long it then takes to store what it has and to give up its sessions."""
 
 SETTLE_RETRY_S = 0.1
+
+EARLY_ORDERS_MAX = 64
+"""How many orders to end a thought are kept for sessions that are just being claimed."""
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +78,7 @@ class Sessions:
         self._lease_s = lease_s
         self._running: dict[str, Session] = {}
         self._by_key: dict[str, str] = {}
+        self._early_orders: deque[str] = deque(maxlen=EARLY_ORDERS_MAX)
         self._releases: asyncio.Queue[Session] = asyncio.Queue()
         self._takeovers: asyncio.Queue[Claim] = asyncio.Queue()
         self._suspects = Suspects(log, submit=self._submit, refused=self._refused)
@@ -115,10 +121,12 @@ class Sessions:
                 raise EngineError("the session was prepared for another file of this model")
             request = GenerationRequest.from_json(record.request)
             renderer = renderer_of(record, request)
-            _replay(renderer, engine, tokens, request.stop)
             spec = _sequence(ref, record, request, tokens)
+            _replay(renderer, engine, spec)
             session = Session(claim, engine, renderer, outlet, record, spec)
             self._enter(ref, session)
+            if keys.session(ref) in self._early_orders:
+                session.end_thought()
             if session.is_suspect:
                 self._suspects.add(session)
             else:
@@ -155,6 +163,14 @@ class Sessions:
         path = self._by_key.get(session_key)
         if path is not None:
             self._lose(self._running[path].claim, AppendStatus.ENDED)
+
+    def end_thought(self, session_key: str) -> None:
+        """Somebody wants the session to think no longer; so its record says too."""
+        path = self._by_key.get(session_key)
+        if path is None:
+            self._early_orders.append(session_key)
+        else:
+            self._running[path].end_thought()
 
     async def keep_leases(self) -> None:
         """Renews the leases until it is cancelled; a lost one stops its sequence."""
@@ -257,7 +273,8 @@ class Sessions:
 
     def _render(self, session: Session, step: Step) -> None:
         outlet = session.outlet
-        tokens = [Token(token) for token in step.tokens]
+        flags = TOKEN_FORCED if step.is_forced else 0
+        tokens = [Token(token, flags=flags) for token in step.tokens]
         count = outlet.token_count + len(tokens)
         data = b""
         if tokens or step.text:
@@ -331,14 +348,12 @@ def _call_soon(
         loop.call_soon_threadsafe(take, steps)
 
 
-def _replay(
-    renderer: Renderer, engine: Engine, tokens: Sequence[Token], stop: tuple[str, ...]
-) -> None:
+def _replay(renderer: Renderer, engine: Engine, spec: SequenceSpec) -> None:
     """Brings the renderer to where the log ends; what it renders stands there already."""
-    text = TextAssembler(stop)
-    for count, token in enumerate(tokens, 1):
-        shown = text.feed(engine.piece(token.id))
-        renderer.step(shown, tokens=count, timings=None, ids=(token.id,))
+    text = TextAssembler(spec.stop)
+    for count, token in enumerate(spec.sampled, 1):
+        piece = engine.spelling(token) if token in spec.shown_tokens else engine.piece(token)
+        renderer.step(text.feed(piece), tokens=count, timings=None, ids=(token,))
 
 
 def _sequence(
@@ -353,6 +368,23 @@ def _sequence(
         max_tokens=request.max_tokens,
         prefill_chunk_tokens=record.prefill_chunk_tokens,
         cache_prompt=request.context.cache_prompt,
+        forced=frozenset(i for i, token in enumerate(tokens) if token.flags & TOKEN_FORCED),
+        thought=_thought_limit(record, request),
+        shown_tokens=frozenset(request.format.shown_tokens),
+    )
+
+
+def _thought_limit(record: SessionRecord, request: GenerationRequest) -> ThoughtLimit | None:
+    form, wanted = request.format, request.reasoning
+    if not form.thought_closing or not wanted.is_limited:
+        return None
+    return ThoughtLimit(
+        form.thought_begin,
+        form.thought_end,
+        form.thought_closing,
+        is_open=form.is_thought_open,
+        budget_tokens=wanted.budget_tokens,
+        is_over=bool(record.reasoning_end),
     )
 
 

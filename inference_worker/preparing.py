@@ -14,6 +14,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 
+from inference_worker import thoughts
 from inference_worker.embedding import embedded, reranked
 from inference_worker.engine import Engine, EngineError, PromptInvalid
 from inference_worker.tools import Syntax, syntax_of
@@ -151,7 +152,7 @@ def prepared(engine: Engine, asked: Chat | Completion, chunk_tokens: int) -> Pre
         chunk_tokens,
         engine.model.sha256 or "",
         biases,
-        with_calls(engine, asked, AnswerFormat()),
+        with_calls(engine, asked, with_thoughts(engine, asked)),
         prompts=() if isinstance(asked, Chat) else tuple(_text(engine, one) for one in prompts),
         prompt_lengths=tuple(map(len, prompts)),
     )
@@ -198,6 +199,28 @@ def shown_tokens(engine: Engine, syntax: Syntax) -> set[int]:
     """The special tokens that the syntax is read by, and that show nothing of themselves."""
     spelled = [engine.tokenize(one, add_special=False, parse_special=True) for one in syntax.shown]
     return {tokens[0] for tokens in spelled if len(tokens) == 1 and not engine.piece(tokens[0])}
+
+
+def with_thoughts(engine: Engine, asked: Chat | Completion) -> AnswerFormat:
+    """The format of an answer that may begin with a thought. Raises EngineError."""
+    tags = thoughts.tags_of(engine.model.chat_template)
+    if tags is None or isinstance(asked, Completion):
+        return AnswerFormat()
+    text = engine.prompt_text(asked.messages, asked.options)
+    is_open, is_begun = thoughts.thought_state(text, asked.messages, tags)
+    begin, end = (
+        engine.tokenize(tag, add_special=False, parse_special=True)
+        for tag in (tags.begin, tags.end)
+    )
+    message = engine.tokenize(asked.budget_message, add_special=False, parse_special=False)
+    return AnswerFormat(
+        tags.begin,
+        tags.end,
+        is_thought_open=is_open,
+        is_thought_begun=is_begun,
+        thought_closing=(*message, *end),
+        shown_tokens=tuple(sorted({token for token in begin + end if not engine.piece(token)})),
+    )
 
 
 def _token_biases(engine: Engine, biases: Sequence[LogitBias]) -> Iterator[LogitBias]:

@@ -6,10 +6,10 @@ messages an API accepts is the API's.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from inference_worker import conversation
+from inference_worker import conversation, thoughts
 from inference_worker.engine import NO_OPTIONS, EngineFailed, Message, PromptInvalid
 from inference_worker.template_abilities import probed
 from inference_worker.template_sandbox import SandboxedTemplate, TemplateBroken
@@ -29,6 +29,7 @@ class ChatTemplate:
 
     def __init__(self, source: str, *, bos_text: str = "", eos_text: str = "") -> None:
         """Raises EngineFailed when the template does not compile."""
+        self._tags = thoughts.tags_of(source)
         self._tokens = {"bos_token": bos_text, "eos_token": eos_text}
         try:
             self._template = SandboxedTemplate(source)
@@ -56,7 +57,8 @@ class ChatTemplate:
         except TemplateBroken as error:
             message = f"the chat template refuses these messages: {error}"
             raise PromptInvalid(message) from error
-        return text + conversation.text_of(last.get("content"))
+        thinks = bool(options.template_kwargs.get("enable_thinking", True))
+        return thoughts.begun(text, last, self._tags, thinks=thinks)
 
     def _render(
         self,
@@ -68,7 +70,7 @@ class ChatTemplate:
     ) -> str:
         return self._template.render(
             {
-                **(variables or {}),
+                **_thinking(variables or {}),
                 **self._tokens,
                 "messages": list(messages),
                 # None, not an empty list: templates ask whether there are any in either way.
@@ -76,3 +78,9 @@ class ChatTemplate:
                 "add_generation_prompt": add_generation_prompt,
             }
         )
+
+
+def _thinking(variables: Mapping[str, Any]) -> dict[str, Any]:
+    """With both names that templates have for it; a model thinks unless it is told otherwise."""
+    thinks = variables.get("enable_thinking", True)
+    return {"enable_thinking": thinks, "thinking": thinks, **variables}

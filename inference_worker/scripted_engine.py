@@ -8,6 +8,9 @@ length of the answer in tokens with its end token, tokens per second (0: as fast
 seed, the index at which sampling raises (`die_at`: at which the process dies), prefill's duration;
 `burst_every=30`: each 30th word is one token of 4 KiB; `pause_at=20 pause_s=3`: silence before
 that token. `[[say]]...[[/say]]` is answered with the text between, whatever it is.
+
+It thinks between <think> and </think> where it is told to say so; its template opens a thought
+where `chat_template_kwargs` have `opens_thought`.
 """
 
 from __future__ import annotations
@@ -74,7 +77,8 @@ _DIRECTIVE = re.compile(r"\[\[((?:\s*\w+=[\d.]+)+)\s*\]\]")
 _SAY = re.compile(r"\[\[say\]\](.*?)\[\[/say\]\]", re.DOTALL)
 _TEMPLATE = (
     "<|bos|>{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}"
-    "{% if add_generation_prompt %}assistant:{% endif %}"
+    "{% if add_generation_prompt %}assistant:"
+    "{% if opens_thought and enable_thinking %}<think>{% endif %}{% endif %}"
 )
 
 
@@ -263,14 +267,15 @@ class ScriptedModel:
     def sample(self, slot: int, index: int, *, forced: int | None = None) -> Draw:
         """The slot's next token; RuntimeError, or the end of the process, where the script says.
 
-        It was certain, whatever the sampling parameters.
+        It was certain, whatever the sampling parameters. A forced one takes the script's place.
         """
         running = self._slots[slot]
         if index == running.script.fail_at:
             raise RuntimeError(f"the script fails at token {index}")
         if index == running.script.die_at:
             os._exit(DIED_EXIT_CODE)
-        token = next(running.tokens)
+        scripted = next(running.tokens, END)
+        token = scripted if forced is None else forced
         if not running.spec.sampling.logprobs:
             return Draw(token)
         certain = 1.0 if running.spec.sampling.post_sampling_probs else 0.0

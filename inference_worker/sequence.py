@@ -11,6 +11,7 @@ from enum import StrEnum
 
 from inference_worker.engine import Finish, FinishReason, SequenceSpec, TokenLogprobs
 from inference_worker.text import TextAssembler
+from inference_worker.thought_limit import ThoughtWatch
 
 
 class State(StrEnum):
@@ -51,10 +52,13 @@ class Sequence:
         self.finish: Finish | None = None
         self.first_draw = len(spec.sampled)
         """The index of the first token that is drawn; before it, no logits are needed."""
+        self.is_forced = False
+        """Whether the token that it took last was not sampled."""
         self._context_tokens = context_tokens
         self._chunk_tokens = chunk_tokens
         self._text = TextAssembler(spec.stop)
         self._logprobs = _UnshownLogprobs() if spec.sampling.logprobs else None
+        self._thought = ThoughtWatch(spec.thought) if spec.thought else None
 
     def __repr__(self) -> str:
         return (
@@ -110,16 +114,29 @@ class Sequence:
         else:
             self._enter(State.DECODE)
 
+    @property
+    def next_forced(self) -> int | None:
+        """The token that it must take next, to end its thought; None where it may sample."""
+        return self._thought.next_forced if self._thought else None
+
+    def end_thought(self) -> None:
+        """Lets its thought end."""
+        if self._thought:
+            self._thought.is_ordered = True
+
     def accept(
         self, token: int, piece: bytes, *, ends: bool, logprobs: TokenLogprobs | None = None
     ) -> str:
-        """Takes a sampled token and returns the text that it lets show.
+        """Takes a token, sampled or ``next_forced``, and returns the text that it lets show.
 
         ``ends`` says that it is an end-of-generation token. Afterwards ``finish`` may be set; what
         is still held back then comes from ``flush``.
         """
         if self._logprobs is not None and not ends:
             self._logprobs.add(len(self.sampled), len(piece), logprobs)
+        self.is_forced = self._forces(len(self.sampled))
+        if self._thought:
+            self._thought.accept(piece, is_forced=self.is_forced)
         self.sampled.append(token)
         shown = "" if ends else self._show(self._text.feed(piece))
         finish = self._finish_after(ends=ends)
@@ -166,6 +183,12 @@ class Sequence:
         """Finishes the sequence, from any state but FINISHED."""
         self._enter(State.FINISHED)
         self.finish = finish
+
+    def _forces(self, index: int) -> bool:
+        """Whether the token at this index is not sampled; an earlier attempt's says it itself."""
+        if index < len(self.spec.sampled):
+            return index in self.spec.forced
+        return self.next_forced is not None
 
     def _finish_after(self, *, ends: bool) -> Finish | None:
         spec = self.spec

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from inference_worker.engine import Engine, SequenceSpec
 from inference_worker.outlet import Outlet
@@ -38,6 +38,14 @@ class Session:
         """Raises EngineError."""
         self.is_waiting = False
         self.engine.submit(self.spec)
+
+    def end_thought(self) -> None:
+        """Its thought ends with its next token."""
+        thought = self.spec.thought
+        if self.is_waiting and thought:
+            self.spec = replace(self.spec, thought=replace(thought, is_over=True))
+        else:
+            self.engine.end_thought(self.spec.id)
 
     def stop(self) -> None:
         """Its sequence ends within one token; the engine says when."""

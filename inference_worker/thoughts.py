@@ -5,10 +5,13 @@ Pure. The tags are found in the template's source, since no file of a model name
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 
+from inference_worker import conversation
 from inference_worker.answer import AnswerParser, ContentDelta, Delta, ReasoningDelta
+from inference_worker.engine import Message, PromptInvalid
 from inference_worker.text import held_length
 
 
@@ -49,6 +52,40 @@ def tags_of(template: str) -> Tags | None:
 def is_open(text: str, tags: Tags) -> bool:
     """Whether the text ends inside a thought."""
     return text.rfind(tags.begin) > text.rfind(tags.end)
+
+
+def begun(prompt: str, message: Message, tags: Tags | None, *, thinks: bool) -> str:
+    """The prompt with the beginning of the answer, which an assistant's message has, after it.
+
+    Without content it ends inside the thought. A thought that the template opens is closed again
+    where content follows, or where the model is not to think. Raises PromptInvalid.
+    """
+    thought, content = message.get("reasoning_content"), message.get("content")
+    text = conversation.text_of(content)
+    if tags is None:
+        if thought and content is None:
+            raise PromptInvalid("the model does not think", field="continue_final_message")
+        return prompt + text
+    opens = _opens(prompt, tags)
+    if thought:
+        begin = "" if opens else tags.begin
+        end = "" if content is None else tags.end
+        return f"{prompt}{begin}{thought}{end}{text}"
+    return prompt + (tags.end if opens and (text or not thinks) else "") + text
+
+
+def thought_state(prompt: str, messages: Sequence[Message], tags: Tags) -> tuple[bool, bool]:
+    """Whether the answer begins inside a thought, and whether the prompt has text of that."""
+    *_, last = [{}, *messages]
+    if last.get("role") != "assistant":
+        return _opens(prompt, tags), False
+    content = last.get("content")
+    goes_on = content is None or is_open(conversation.text_of(content), tags)
+    return goes_on, goes_on
+
+
+def _opens(prompt: str, tags: Tags) -> bool:
+    return prompt.rstrip().endswith(tags.begin)
 
 
 class _Part(Enum):

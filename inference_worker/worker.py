@@ -184,6 +184,8 @@ class Worker:
         word, _, session_key = message.decode().partition(" ")
         if word == "stop":
             self._sessions.stop(session_key)
+        elif word == "end-thought":
+            self._sessions.end_thought(session_key)
 
     async def _tell_release(self, ref: SessionRef) -> None:
         async with translated("release"):

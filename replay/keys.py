@@ -86,6 +86,11 @@ def news(conversation: Conversation) -> str:
     return stem(conversation) + "news"
 
 
+def completion(completion_id: str) -> str:
+    """String: the path of the session whose answer has this id."""
+    return f"{PREFIX}:completion:{encode(completion_id)}"
+
+
 def live(conversation: Conversation) -> str:
     """Sorted set: one shard of the watch index, conversation path to next look."""
     return live_shard(zlib.crc32(conversation.path().encode()) % LIVE_SHARDS)
@@ -117,7 +122,7 @@ def nodes() -> str:
 
 
 def control(worker_id: str) -> str:
-    """Channel: what a worker is told at once (``stop``)."""
+    """Channel: what a worker is told at once (``stop``, ``end-thought``)."""
     return f"{PREFIX}:control:{encode(worker_id)}"
 
 

@@ -148,6 +148,18 @@ class AppendStatus(StrEnum):
     GONE = "gone"
 
 
+class ThoughtEnd(StrEnum):
+    """What an order to end a thought came to.
+
+    DISABLED: the session was opened without ``reasoning_control``. GONE: it has ended, or is not
+    there.
+    """
+
+    ORDERED = "ordered"
+    DISABLED = "disabled"
+    GONE = "gone"
+
+
 @dataclass(frozen=True, slots=True)
 class Append:
     """Bytes and tokens that follow each other; with ``state`` they are the last ones.
@@ -387,6 +399,21 @@ class SessionLog(Protocol):
 
         Idempotent; None where there is nothing. Raises EpochMismatch where ``epoch`` is another.
         """
+        ...
+
+    async def end_thought(self, ref: SessionRef) -> ThoughtEnd:
+        """Orders that the session think no longer: its producer is told, and each that follows.
+
+        Idempotent. It ends a thought that has not begun yet as soon as it does.
+        """
+        ...
+
+    async def name_completion(self, completion_id: str, ref: SessionRef, ttl_s: float) -> None:
+        """Lets the session be found by the id of its answer, for so long."""
+        ...
+
+    async def completion(self, completion_id: str) -> SessionRef | None:
+        """The session whose answer has this id, of any tenant; it may have ended."""
         ...
 
     async def erased(self, tenant: str, name: str) -> None:

@@ -40,6 +40,7 @@ from replay.log import (
     Page,
     Pulse,
     Stopped,
+    ThoughtEnd,
 )
 from replay.memory_leases import MemoryLeases
 from replay.memory_state import Intent, Place, Route, Session
@@ -272,6 +273,22 @@ class MemoryLog(MemoryLeases):
                 raise EpochMismatch(epoch or 0, route.current)
             return self._stop(route, session, keep, reason)
         return None
+
+    async def end_thought(self, ref: SessionRef) -> ThoughtEnd:
+        session = self._find(ref)
+        if session is None or session.record.state.is_final:
+            return ThoughtEnd.GONE
+        if not session.record.reasoning_control:
+            return ThoughtEnd.DISABLED
+        session.record = replace(session.record, reasoning_end=1)
+        return ThoughtEnd.ORDERED
+
+    async def name_completion(self, completion_id: str, ref: SessionRef, ttl_s: float) -> None:
+        self._completions[completion_id] = (ref, self._now() + 1000 * ttl_s)
+
+    async def completion(self, completion_id: str) -> SessionRef | None:
+        ref, until_ms = self._completions.get(completion_id, (None, 0.0))
+        return ref if until_ms > self._now() else None
 
     async def erased(self, tenant: str, name: str) -> None:
         """Memory forgets what was evicted with all the rest."""

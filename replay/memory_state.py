@@ -65,6 +65,7 @@ class MemoryState:
         self._now = clock_ms
         self._routes: dict[tuple[str, str], Route] = {}
         self._sessions: dict[SessionRef, Session] = {}
+        self._completions: dict[str, tuple[SessionRef, float]] = {}
         self._stopped: dict[tuple[str, str], int] = {}
         self._watched: dict[Conversation, int] = {}
         self._listeners: set[OnMessage] = set()

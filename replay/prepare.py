@@ -31,12 +31,14 @@ VECTORS_BYTES_MAX = 32 << 20
 class Chat:
     """A prompt to generate from, or to count; ``messages`` are the client's, verbatim.
 
-    ``logit_bias`` may name tokens by their text.
+    ``logit_bias`` may name tokens by their text. ``budget_message`` is said before a thought is
+    ended early.
     """
 
     messages: tuple[dict[str, Any], ...]
     logit_bias: tuple[LogitBias, ...] = ()
     options: ChatOptions = field(default_factory=ChatOptions)
+    budget_message: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -118,6 +118,7 @@ class NewSession:
     ``name`` is the client's header value, verbatim. ``request`` is the generation request's JSON.
     ``owner`` is the node whose end stops the session, "" where none does (a client opted in).
     ``prefill_chunk_tokens`` tells how the prompt is fed, which decides later rounding.
+    ``reasoning_control``: its thought may be ended from outside.
     ``request_sha256`` is what another request under the same ``idempotency_key`` is compared with.
     """
 
@@ -141,6 +142,7 @@ class NewSession:
     message_id: str = ""
     prefix_content_chars: int = 0
     prefix_reasoning_chars: int = 0
+    reasoning_control: bool = False
     extra: Mapping[str, str] = field(default_factory=dict)
 
     def to_fields(self) -> dict[str, str | bytes]:
@@ -168,6 +170,7 @@ class NewSession:
             "message_id": self.message_id,
             "prefix_content_chars": str(self.prefix_content_chars),
             "prefix_reasoning_chars": str(self.prefix_reasoning_chars),
+            "reasoning_control": str(int(self.reasoning_control)),
             **self.extra,
         }
 
@@ -184,6 +187,8 @@ class SessionRecord:
     that Redis has lost.
     ``message_id`` and the lengths of what a page showed before the answer began (it continues an
     earlier one) are the client's words, for its other devices.
+    ``reasoning_control`` 1: whoever knows its completion id may end its thought; ``reasoning_end``
+    1: somebody has.
     ``packed_bytes`` is what the blocks of a compacted log take, 0 where it is not compacted.
     """
 
@@ -235,6 +240,8 @@ class SessionRecord:
     other_run: str = ""
     other_ms: int = 0
     packed_bytes: int = 0
+    reasoning_control: int = 0
+    reasoning_end: int = 0
 
     @property
     def ref(self) -> SessionRef:

@@ -43,6 +43,7 @@ from replay.log import (
     Page,
     Pulse,
     Stopped,
+    ThoughtEnd,
 )
 from replay.records import (
     SUMMARY_FIELDS,
@@ -233,6 +234,19 @@ class RedisLog(RedisLeases):
             if reply[0] != b"none":
                 return _stopped(conversation, reply)
         return None
+
+    async def end_thought(self, ref: SessionRef) -> ThoughtEnd:
+        call = Call(script("end_thought"), (keys.record(ref),), (keys.session(ref),))
+        return ThoughtEnd((await self._plane.call(call)).decode())
+
+    async def name_completion(self, completion_id: str, ref: SessionRef, ttl_s: float) -> None:
+        async with translated("completion"):
+            await self._redis.set(keys.completion(completion_id), ref.path(), px=ms(ttl_s))
+
+    async def completion(self, completion_id: str) -> SessionRef | None:
+        async with translated("completion"):
+            path = await self._redis.get(keys.completion(completion_id))
+        return SessionRef.from_path(path.decode()) if path else None
 
     async def erased(self, tenant: str, name: str) -> None:
         routes = await self._routes(tenant, name)

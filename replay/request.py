@@ -147,15 +147,17 @@ class ChatOptions:
 class RenderOptions:
     """What the client asked to see in the stream beside the text.
 
-    ``prefill`` is the beginning that the client gave the answer, where it is to be shown too. The
-    native route's last event has the ``response_fields`` alone, where any are named; an answer of
-    the Responses API says ``response`` again of its request.
+    ``prefill`` is the beginning that the client gave the answer, ``prefill_reasoning`` that of its
+    thought, where they are to be shown too. The native route's last event has the
+    ``response_fields`` alone, where any are named; an answer of the Responses API says ``response``
+    again of its request.
     """
 
     stream: bool = True
     include_usage: bool = False
     timings_per_token: bool = False
     prefill: str = ""
+    prefill_reasoning: str = ""
     return_tokens: bool = False
     response_fields: tuple[str, ...] = ()
     response: Mapping[str, Any] = field(default_factory=dict)

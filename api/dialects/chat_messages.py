@@ -31,9 +31,12 @@ def _check_message(name: str, message: Mapping[str, Any]) -> None:
     has_calls = message.get("tool_calls") not in (None, [])
     if has_calls:
         _check_calls(f"{name}.tool_calls", role, message["tool_calls"])
+    thought = message.get("reasoning_content")
+    if thought is not None and not isinstance(thought, str):
+        raise mistyped(f"{name}.reasoning_content", "a string", thought)
     content = message.get("content")
     if content is None:
-        _check_may_be_empty(name, role, has_calls=has_calls)
+        _check_may_be_empty(name, role, has_more=has_calls or bool(thought))
     elif isinstance(content, list):
         for index, part in enumerate(content):
             _check_part(f"{name}.content[{index}]", part)
@@ -43,12 +46,12 @@ def _check_message(name: str, message: Mapping[str, Any]) -> None:
         )
 
 
-def _check_may_be_empty(name: str, role: str, *, has_calls: bool) -> None:
+def _check_may_be_empty(name: str, role: str, *, has_more: bool) -> None:
     if role != "assistant":
         raise RequestInvalid(
             f"All non-assistant messages must contain 'content' (Field '{name}.content')"
         )
-    if not has_calls:
+    if not has_more:
         raise RequestInvalid(
             "Assistant message must contain either 'content' or 'tool_calls'! "
             f"(Field '{name}.content')"

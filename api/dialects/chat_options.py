@@ -8,6 +8,7 @@ from typing import Any
 
 from api.fields import Fields, mistyped
 from api.problems import RequestInvalid
+from api.reasoning import effort_variables
 from replay.request import ChatOptions
 
 TEMPLATE_OWN = frozenset(
@@ -24,7 +25,10 @@ def parse_options(fields: Fields) -> ChatOptions:
     options = ChatOptions(
         tools=_tools(fields.get("tools")),
         parallel_tool_calls=_optional_boolean(fields, "parallel_tool_calls"),
-        template_kwargs=_template_kwargs(fields.get("chat_template_kwargs")),
+        template_kwargs={
+            **effort_variables(fields),
+            **_template_kwargs(fields.get("chat_template_kwargs")),
+        },
         add_generation_prompt=fields.boolean("add_generation_prompt", True),
     )
     options = _with_choice(options, fields.get("tool_choice"))

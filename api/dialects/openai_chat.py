@@ -13,6 +13,7 @@ from api.dialects.chat_options import parse_options
 from api.dialects.completing import max_tokens, ping_interval, refuse_not_built, stops
 from api.fields import Fields
 from api.problems import RequestInvalid
+from api.reasoning import parse_reasoning
 from api.sampling import N_PROBS, N_PROBS_MAX, parse_sampling
 from replay.request import GenerationRequest, RenderOptions, SamplingParams
 
@@ -25,6 +26,8 @@ def parse(body: Mapping[str, Any], *, random_seed: int) -> GenerationRequest:
     fields = Fields(body)
     messages = _joined(parse_messages(body.get("messages")))
     chat = parse_options(fields)
+    if fields.get("continue_final_message") == "reasoning_content":
+        messages = _still_thinking(messages)
     refuse_not_built(body)
     stream = fields.boolean("stream")
     is_explicit = _continues_explicitly(fields, messages)
@@ -42,11 +45,13 @@ def parse(body: Mapping[str, Any], *, random_seed: int) -> GenerationRequest:
             # A folded answer always shows its usage.
             include_usage=fields.object("stream_options").boolean("include_usage") or not stream,
             timings_per_token=fields.boolean("timings_per_token"),
-            prefill=_prefill(messages) if is_echoed else "",
+            prefill=_begun(messages, "content") if is_echoed else "",
+            prefill_reasoning=_begun(messages, "reasoning_content") if is_echoed else "",
         ),
         ping_interval_s=ping_interval(fields),
         chat=chat,
         context=parse_context(fields),
+        reasoning=parse_reasoning(fields, stream=stream),
     )
 
 
@@ -65,9 +70,9 @@ def _continues(messages: Sequence[Mapping[str, Any]]) -> bool:
     return bool(messages) and messages[-1]["role"] == "assistant"
 
 
-def _prefill(messages: Sequence[Mapping[str, Any]]) -> str:
-    """The beginning of the answer, where the last message is one."""
-    return str(messages[-1]["content"]) if _continues(messages) else ""
+def _begun(messages: Sequence[Mapping[str, Any]], part: str) -> str:
+    """The beginning of the answer's content or thought, where the last message has one."""
+    return str(messages[-1].get(part) or "") if _continues(messages) else ""
 
 
 def _joined(messages: tuple[dict[str, Any], ...]) -> tuple[dict[str, Any], ...]:
@@ -84,9 +89,19 @@ def _joined(messages: tuple[dict[str, Any], ...]) -> tuple[dict[str, Any], ...]:
         raise RequestInvalid(
             f"Field 'messages[{len(before)}]': two assistant messages stand at the end"
         )
-    if isinstance(parts := last["content"], list):
+    if isinstance(parts := last.get("content"), list):
         last = {**last, "content": "\n\n".join(part["text"] for part in parts)}
     return (*before, last)
+
+
+def _still_thinking(messages: tuple[dict[str, Any], ...]) -> tuple[dict[str, Any], ...]:
+    """A beginning that has no content yet, but a thought that goes on."""
+    if not _begun(messages, "reasoning_content"):
+        raise RequestInvalid(
+            "Field 'continue_final_message': the last message has no 'reasoning_content'"
+        )
+    *before, last = messages
+    return (*before, {**last, "content": None})
 
 
 def _continues_explicitly(fields: Fields, messages: Sequence[Mapping[str, Any]]) -> bool:
@@ -95,9 +110,7 @@ def _continues_explicitly(fields: Fields, messages: Sequence[Mapping[str, Any]])
     llama.cpp wants both fields for it: neither alone, nor both true.
     """
     asked = fields.get("continue_final_message")
-    if asked == "reasoning_content":
-        raise RequestInvalid("Field 'continue_final_message': not supported yet")
-    wanted = asked == "content" or fields.boolean("continue_final_message")
+    wanted = asked in ("content", "reasoning_content") or fields.boolean("continue_final_message")
     opens = fields.boolean("add_generation_prompt", True)
     if wanted and opens:
         raise RequestInvalid(

@@ -90,8 +90,11 @@ class ChatRenderer:
             return b""
         self._has_role = True
         role = self._chunk({"role": "assistant", "content": None})
-        begun = self._options.prefill
-        return role + self._chunk({"content": begun}) if begun else role
+        begun = {
+            "reasoning_content": self._options.prefill_reasoning,
+            "content": self._options.prefill,
+        }
+        return role + self._chunks([{part: text} for part, text in begun.items() if text])
 
     def _chunks(
         self,

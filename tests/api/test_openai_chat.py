@@ -340,7 +340,6 @@ def test_a_ping_without_a_pause_is_one_second() -> None:
         ("n", 2),
         ("n", "1"),
         ("n", True),
-        ("continue_final_message", "reasoning_content"),
     ],
 )
 def test_what_is_not_built_is_refused_by_name(field: str, value: Any) -> None:

@@ -204,6 +204,7 @@ def rendered() -> dict[str, set[str]]:
         "model": ["model"],
         "worker_id": ["id", "worker"],
         "node_id": ["id", "node"],
+        "completion_id": ["id"],
         "shard": [0],
     }
     found = {}

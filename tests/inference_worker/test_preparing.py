@@ -38,7 +38,7 @@ from replay.prepare import (
 )
 from replay.redis_connections import SOCKET_TIMEOUT_S
 from replay.redis_plane import connect
-from replay.request import ChatOptions, LogitBias, Prompt
+from replay.request import AnswerFormat, ChatOptions, LogitBias, Prompt
 
 pytestmark = pytest.mark.anyio
 LIMIT_S = 10.0
@@ -62,9 +62,11 @@ def told(engine: BatchEngine, question: Asked) -> Any:
 
 def test_a_prompt_is_answered_with_its_tokens_and_how_they_are_fed(engine: BatchEngine) -> None:
     found = asked(engine, *HELLO)
-    prompt = tuple(engine.prompt_tokens(HELLO))
+    prompt, sha256 = tuple(engine.prompt_tokens(HELLO)), engine.model.sha256 or ""
+    end = tuple(engine.tokenize("</think>", add_special=False, parse_special=True))
+    form = AnswerFormat("<think>", "</think>", thought_closing=end)
     lengths = (len(prompt),)
-    assert found == Prepared(prompt, 128, engine.model.sha256 or "", prompt_lengths=lengths)
+    assert found == Prepared(prompt, 128, sha256, format=form, prompt_lengths=lengths)
 
 
 def test_prompts_without_a_template_are_tokens_one_after_the_other(engine: BatchEngine) -> None:
@@ -90,6 +92,24 @@ def test_a_prompt_that_cannot_be_gone_on_from_is_refused(
     assert isinstance(found, Refused)
     assert (found.kind, message in found.message) == (kind, True)
     assert found.param == ("prompt" if kind == "invalid" else "")
+
+
+def test_the_answers_format_says_where_a_thought_is_open_and_how_it_is_ended(
+    engine: BatchEngine,
+) -> None:
+    options = ChatOptions(template_kwargs={"opens_thought": True})
+    found = told(engine, Chat(HELLO, (), options, "So:<|end|>"))
+    assert isinstance(found, Prepared)
+    assert (found.format.is_thought_open, found.format.is_thought_begun) == (True, False)
+    # A client's message never becomes a special token.
+    closing = b"".join(map(engine.piece, found.format.thought_closing))
+    assert closing == b"So:<|end|></think>"
+
+
+def test_a_model_that_does_not_think_has_no_tags() -> None:
+    engine = open_scripted_engine(chat_template="{{ messages[0].content }}")
+    found = asked(engine, *HELLO)
+    assert isinstance(found, Prepared) and found.format == AnswerFormat()
 
 
 def test_a_bias_on_a_text_is_one_on_each_of_its_tokens(engine: BatchEngine) -> None:

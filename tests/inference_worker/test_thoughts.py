@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import groupby, pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -16,8 +17,17 @@ from inference_worker.answer import (
     PlainParser,
     ReasoningDelta,
 )
+from inference_worker.engine import PromptInvalid
 from inference_worker.parsers import parser_of
-from inference_worker.thoughts import FAMILIES, Tags, ThoughtParser, is_open, tags_of
+from inference_worker.thoughts import (
+    FAMILIES,
+    Tags,
+    ThoughtParser,
+    begun,
+    is_open,
+    tags_of,
+    thought_state,
+)
 from replay.request import AnswerFormat, GenerationRequest, ReasoningParams, SamplingParams
 
 THINK = Tags("<think>", "</think>")
@@ -147,3 +157,52 @@ def test_a_thought_is_shown_as_the_request_says(shown_as: str, told: list[Delta]
 def test_a_model_that_does_not_think_says_content_only() -> None:
     request = GenerationRequest("openai.chat", "m", (), SamplingParams(seed=0))
     assert parsed(parser_of(request, id_seed=""), ["<think>a"]) == [ContentDelta("<think>a")]
+
+
+def told(prompt: str, tags: Tags | None = THINK, *, thinks: bool = True, **message: str) -> str:
+    return begun(prompt, message, tags, thinks=thinks)
+
+
+@pytest.mark.parametrize("opened", ["P", "P<think>\n"])
+def test_a_beginning_stands_where_its_parts_belong(opened: str) -> None:
+    think = opened if opened != "P" else "P<think>"
+    assert told(opened, reasoning_content="hm") == think + "hm"
+    assert told(opened, reasoning_content="hm", content="Hi") == think + "hm</think>Hi"
+    assert told(opened, reasoning_content="hm", content="") == think + "hm</think>"
+
+
+def test_content_never_lands_in_a_thought_that_the_template_opens() -> None:
+    assert told("P<think>\n", content="Hi") == "P<think>\n</think>Hi"
+    assert told("P", content="Hi") == "PHi"
+
+
+def test_a_model_that_is_not_to_think_does_not() -> None:
+    assert told("P<think>\n", thinks=False) == "P<think>\n</think>"
+    assert told("P<think>\n") == "P<think>\n"
+    assert told("P", thinks=False) == "P"
+
+
+def test_a_thought_goes_on_with_models_that_think_only() -> None:
+    assert told("P", None, content="Hi", reasoning_content="hm") == "PHi"
+    with pytest.raises(PromptInvalid) as refusal:
+        told("P", None, reasoning_content="hm")
+    assert refusal.value.field == "continue_final_message"
+
+
+ASSISTANT = {"role": "assistant"}
+
+
+@pytest.mark.parametrize(
+    ("last", "state"),
+    [
+        ({"role": "user", "content": "<think>"}, (True, False)),
+        ({**ASSISTANT, "reasoning_content": "hm"}, (True, True)),
+        ({**ASSISTANT, "reasoning_content": "hm", "content": "Hi"}, (False, False)),
+        ({**ASSISTANT, "content": "<think>hm"}, (True, True)),
+        ({**ASSISTANT, "content": "<think>hm</think>Hi"}, (False, False)),
+    ],
+)
+def test_where_an_answer_begins_follows_from_prompt_and_beginning(
+    last: dict[str, Any], state: tuple[bool, bool]
+) -> None:
+    assert thought_state("P<think>\n", [last], THINK) == state

@@ -11,6 +11,7 @@ from forgetting_contract import ForgettingContract
 from intent_contract import IntentContract
 from lease_contract import LeaseContract
 from session_contract import SessionContract
+from thought_contract import ThoughtContract
 
 
 class LogContract(
@@ -20,5 +21,6 @@ class LogContract(
     ArchiveContract,
     ForgettingContract,
     DoubtContract,
+    ThoughtContract,
 ):
     """What every session log keeps."""

@@ -66,6 +66,9 @@ class Harness(Protocol):
     async def expire_intent(self, conversation: Conversation, key: str) -> None:
         """Lets the time pass for which an idempotency key is remembered."""
 
+    async def expire_completion(self, completion_id: str) -> None:
+        """Lets the time pass for which a completion id is remembered."""
+
 
 def new_session(name: str = "c", *, model: str = "m", owner: str = "", **more: Any) -> NewSession:
     """A session as a node would open it."""

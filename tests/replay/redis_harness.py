@@ -61,3 +61,7 @@ class RedisHarness:
 
     async def expire_intent(self, conversation: Conversation, key: str) -> None:
         assert await self.redis.delete(keys.intent(conversation, key))
+
+    async def expire_completion(self, completion_id: str) -> None:
+        assert 0 < await self.redis.pttl(keys.completion(completion_id)) <= 60_000
+        assert await self.redis.delete(keys.completion(completion_id))

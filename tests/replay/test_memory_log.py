@@ -69,6 +69,9 @@ class MemoryHarness:
     async def expire_intent(self, conversation: Conversation, key: str) -> None:
         self.now_ms += round(1000 * INTENT_S)
 
+    async def expire_completion(self, completion_id: str) -> None:
+        self.now_ms += 60_000
+
 
 class TestMemoryLog(LogContract):
     """All of the contract."""
