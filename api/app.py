@@ -26,6 +26,7 @@ from api import (
     embeddings,
     feed,
     health,
+    links,
     models,
     native,
     openai,
@@ -46,6 +47,7 @@ from api.dispatch import ArqQueue, JobQueue, position_of
 from api.inbox import Inbox
 from api.keyring import Keyring
 from api.lasting import Application
+from api.links import Signer
 from api.node import Node, Presence
 from api.problems import TABLE, NothingThere, problem_response, route_path
 from api.request_ids import RequestIds
@@ -88,6 +90,7 @@ ROUTED = (
     anthropic,
     responses,
     stream,
+    links,
     feed,
     tokens,
     embeddings,
@@ -103,10 +106,12 @@ OpenNode = Callable[[ApiSettings, Connections, Presence], AbstractAsyncContextMa
 def create_app(settings: ApiSettings, open_node: OpenNode | None = None) -> FastAPI:
     """The ASGI application. ``app.state`` has ``connections`` and ``presence`` for the server.
 
-    Raises KeysInvalid.
+    Raises KeysInvalid, and ValueError for a poor secret.
     """
     keyring = Keyring(settings.keys, settings.api_keys_file)
-    settings = settings.model_copy(update={"api_keys": SecretStr("")})  # from here on hashes alone
+    signer = Signer(settings.signing_secrets)
+    nothing = SecretStr("")  # from here on there are hashes alone
+    settings = settings.model_copy(update={"api_keys": nothing, "link_secrets": nothing})
     connections, presence = Connections(settings.connection_age_s), Presence()
     opening = open_node or _open_node
 
@@ -120,19 +125,20 @@ def create_app(settings: ApiSettings, open_node: OpenNode | None = None) -> Fast
         title="replay-cluster",
         version=build_info(),
         lifespan=lifespan,
-        middleware=middleware(settings, keyring),
+        middleware=middleware(settings, keyring, signer),
         redirect_slashes=False,
     )
     app.state.connections = connections
     app.state.presence = presence
     app.state.keyring = keyring
+    app.state.signer = signer
     for module in ROUTED:
         app.include_router(module.router)
     add_problems(app)
     return app
 
 
-def middleware(settings: ApiSettings, keyring: Keyring) -> list[Middleware]:
+def middleware(settings: ApiSettings, keyring: Keyring, signer: Signer) -> list[Middleware]:
     """From the outside in: CORS, the page, the request's id, the key."""
     assets = webui.load(settings.webui_dir, settings.root_path)
     return [
@@ -146,7 +152,7 @@ def middleware(settings: ApiSettings, keyring: Keyring) -> list[Middleware]:
         ),
         Middleware(webui.Webui, assets=assets),
         Middleware(RequestIds),
-        Middleware(Auth, keyring=keyring),
+        Middleware(Auth, keyring=keyring, signer=signer),
     ]
 
 

@@ -9,16 +9,21 @@ import re
 from collections.abc import Iterable, Mapping
 
 from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Send
+from starlette.types import ASGIApp, Message, Receive, Send
 from starlette.types import Scope as AsgiScope
 
 from api.keyring import OPEN, Access, Keyring, Scope
-from api.problems import KeyInvalid, ScopeMissing, problem_response, route_path
+from api.links import Signer
+from api.problems import KeyInvalid, LinkInvalid, ScopeMissing, problem_response, route_path
 
 PUBLIC_PATHS = frozenset({"/health", "/v1/health", "/ready"})
 
+STREAM_PATH = re.compile(r"/v1/stream(/.*)?", re.DOTALL)
+"""Where a signed link is a credential."""
+
 _ROUTES: tuple[tuple[re.Pattern[str], Scope | None], ...] = (
     (re.compile(r"(GET|HEAD) (/v1)?/models|GET /(props|docs|redoc|openapi\.json)"), None),
+    (re.compile(r"POST /v1/streams/links"), None),
     (re.compile(r"POST /v1/streams/\w+"), Scope.READ),
     (re.compile(r"POST .*/(cancel|control)"), Scope.STOP),
     (re.compile(r"\w+ /(slots|metrics|lora-adapters)(/.*)?"), Scope.ADMIN),
@@ -50,15 +55,32 @@ def credential_of(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     return rest.strip() if scheme.lower() == b"bearer" else authorization
 
 
+def _reads_stream(scope: AsgiScope) -> bool:
+    return bool(STREAM_PATH.fullmatch(route_path(scope)))
+
+
+def _unreferred(send: Send) -> Send:
+    """Keeps a link's URL from being told to whom its page leads."""
+
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = [*message["headers"], (b"referrer-policy", b"no-referrer")]
+            message = {**message, "headers": headers}
+        await send(message)
+
+    return sending
+
+
 class Auth:
-    """Lets a request in as its key's tenant, or answers 401 or 403.
+    """Lets a request in as the tenant of its link or key, or answers 401 or 403.
 
     ``request.state`` then has ``tenant`` and ``scopes``.
     """
 
-    def __init__(self, app: ASGIApp, keyring: Keyring) -> None:
+    def __init__(self, app: ASGIApp, keyring: Keyring, signer: Signer) -> None:
         self._app = app
         self._keyring = keyring
+        self._signer = signer
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         """See ASGI."""
@@ -69,8 +91,12 @@ class Auth:
             await Response(media_type="text/html")(scope, receive, send)
             return
         try:
-            access = self._access(scope)
-        except (KeyInvalid, ScopeMissing) as error:
+            access = self._signer.access(scope) if _reads_stream(scope) else None
+            if access is not None:
+                send = _unreferred(send)
+            else:
+                access = self._access(scope)
+        except (KeyInvalid, LinkInvalid, ScopeMissing) as error:
             await problem_response(error, route_path(scope))(scope, receive, send)
             return
         scope.setdefault("state", {}).update(tenant=access.tenant, scopes=access.scopes)

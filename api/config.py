@@ -53,6 +53,17 @@ class ApiSettings(BaseSettings):
         description="File of further API keys, one a line: `KEY tenant=NAME scopes=read,stop`, the "
         "last two as wanted. Read anew when it changes, and on SIGHUP.",
     )
+    link_secrets: SecretStr = Field(
+        default=SecretStr(""),
+        description="What links to sessions are signed with, comma-separated, 16 characters or "
+        "more each, the same on all nodes: the first signs, all are taken. None: no links.",
+    )
+    link_max_s: int = Field(
+        default=86_400,
+        ge=1,
+        description="How long such a link may be good for.",
+        json_schema_extra=_unit("s"),
+    )
     cors_origins: str = Field(
         default="*",
         description="Origins that may call from a browser, comma-separated; "
@@ -195,5 +206,14 @@ class ApiSettings(BaseSettings):
     @property
     def keys(self) -> tuple[str, ...]:
         """The API keys; none where the API is open."""
-        parts = self.api_keys.get_secret_value().split(",")
-        return tuple(part.strip() for part in parts if part.strip())
+        return _parts(self.api_keys)
+
+    @property
+    def signing_secrets(self) -> tuple[str, ...]:
+        """What links are signed with."""
+        return _parts(self.link_secrets)
+
+
+def _parts(secret: SecretStr) -> tuple[str, ...]:
+    parts = secret.get_secret_value().split(",")
+    return tuple(part.strip() for part in parts if part.strip())

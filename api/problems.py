@@ -44,6 +44,19 @@ class ScopeMissing(ApiError):
         return f"this key lacks the scope '{self.scope}'"
 
 
+class LinkInvalid(ApiError):
+    """The signed link opens nothing; ``reason``: invalid or expired."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(reason)
+
+    def __str__(self) -> str:
+        return (
+            "this link has expired" if self.reason == "expired" else "this link is not valid here"
+        )
+
+
 class TooManySessions(ApiError):
     """The tenant has as many as it may; ``kind``: queued or live."""
 
@@ -205,6 +218,7 @@ TABLE: Mapping[type[Exception], _Row] = {
     RequestInvalid: _Row(400, _INVALID),
     KeyInvalid: _Row(401, "authentication_error"),
     ScopeMissing: _Row(403, "permission_error", lambda error: {"scope": error.scope}),
+    LinkInvalid: _Row(403, "permission_error", lambda error: {"reason": f"link {error.reason}"}),
     NothingThere: _Row(404, "not_found_error"),
     BodyTooLarge: _Row(413, _INVALID),
     TooManySessions: _Row(

@@ -57,7 +57,7 @@ async def read_stream(request: Request, node: NodeDep) -> Response:
     node.presence.check_open()
     query = requests.query_of(request)
     name = requests.stream_name(request, query)
-    record = await _resolve(node, request, name, requests.parse_epoch(query))
+    record = await resolve(node, request, name, requests.parse_epoch(query))
     offset = requests.parse_offset(query)
     await _check(node, record, offset)
     head = SessionHead(record.ref, record.completion_id, record.ping_interval_s)
@@ -78,7 +78,8 @@ async def read_stream(request: Request, node: NodeDep) -> Response:
     )
 
 
-async def _resolve(node: Node, request: Request, name: str, epoch: int | None) -> SessionRecord:
+async def resolve(node: Node, request: Request, name: str, epoch: int | None) -> SessionRecord:
+    """The session that a request means. Raises what ``SessionLog.resolve`` does, Unavailable."""
     if not requests.may_exist(name):
         raise SessionNotFound(name)
     try:
