@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from fastapi import Request, Response
 
@@ -27,7 +29,7 @@ from replay import frames
 from replay.errors import EpochMismatch, LogUnavailable, SessionNotFound
 from replay.identity import SessionRef
 from replay.records import Chunk, End, State
-from replay.request import SEED_MAX
+from replay.request import SEED_MAX, GenerationRequest
 from replay.tail import Tail
 
 ABANDON_PAUSES_S = (0.05, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
@@ -35,15 +37,34 @@ ABANDON_PAUSES_S = (0.05, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
 
 logger = logging.getLogger(__name__)
 
+Parsing = Callable[[Mapping[str, Any], int], Awaitable[GenerationRequest]]
+"""A body and a seed to what they mean."""
+
 
 async def generate(request: Request, node: Node, dialect: Dialect) -> Response:
     """The answer to a POST, streamed or not, as its body wishes. Raises what refuses it."""
+    return answer(node, await opened(request, node, dialect), dialect)
+
+
+def answer(node: Node, session: OpenSession, dialect: Dialect) -> Response:
+    """The answer that waits for the session."""
+    return Lasting(GenerationResponse(node, session, dialect))
+
+
+async def opened(
+    request: Request, node: Node, dialect: Dialect, parse: Parsing | None = None
+) -> OpenSession:
+    """The session that answers a POST. Raises what refuses it.
+
+    ``parse`` takes the dialect's place where more than the body must be looked at.
+    """
     node.presence.check_open()
     caller = Caller.of(request, node.settings.name_bytes_max)
     body = await requests.read_body(request, node.settings.body_bytes_max)
-    asked = dialect.parse(parse_object(body), random_seed=secrets.randbelow(SEED_MAX))
+    said, seed = parse_object(body), secrets.randbelow(SEED_MAX)
+    asked = await parse(said, seed) if parse else dialect.parse(said, random_seed=seed)
     opening = Opening(node, caller, asked, body, request.receive, id_prefix=dialect.id_prefix)
-    return Lasting(GenerationResponse(node, await opening.session(), dialect))
+    return await opening.session()
 
 
 class FirstBytes:

@@ -39,10 +39,13 @@ WATCH_DELAY_S = 2.0
 """When a session is looked at first; by then its job is enqueued."""
 
 COMPLETION_S = 24 * 3600.0
-"""How long a session that may be ordered about is found by its completion id."""
+"""How long a session that is kept, or may be ordered about, is found by its completion id."""
 
 REFUSAL_S = 600.0
 """How long another one is, so that who orders it about is told why that cannot be."""
+
+OWN = "~"
+"""What the conversation of a request without a name begins with; its answer's id follows."""
 
 ID_ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 ID_CHARACTERS = 32
@@ -72,13 +75,13 @@ class Caller:
         place = requests.header_place(request)
         return cls(requests.tenant_of(request), named, key, if_busy, arrived_s, place)
 
-    def conversation(self, asked: str, model: Model) -> Conversation:
-        """The conversation that the name means; a plain request is one of its own.
+    def conversation(self, asked: str, model: Model, own: str) -> Conversation:
+        """The conversation that the name means; a plain request has its ``own``.
 
         ``asked`` is the body's word for the model.
         """
         if not self.name:
-            return Conversation(self.tenant, "~" + secrets.token_hex(16))
+            return Conversation(self.tenant, own)
         verbatim = Conversation(self.tenant, self.name)
         if verbatim.is_keyed:
             return verbatim
@@ -140,11 +143,13 @@ class Opening:
         id_prefix: str,
     ) -> None:
         self._node = node
-        self._caller = caller
         self._asked = asked
+        self._completion_id = id_prefix + _random_id()
+        self._own = OWN + self._completion_id
+        stays = asked.keep == "generation" and not caller.name
+        self._caller = caller = replace(caller, name=self._own) if stays else caller
         self._request_sha256 = caller.request_sha256(asked.dialect, body)
         self._receive = receive
-        self._id_prefix = id_prefix
         self._nonce = secrets.token_hex(8)
         self._arrived_ms = 0.0
 
@@ -204,13 +209,14 @@ class Opening:
 
     async def _announced(self, model: Model, prepared: Prepared) -> NewSession:
         """The session to be, announced before it is opened, so that no crash can lose it."""
-        conversation = self._caller.conversation(self._asked.model, model)
+        conversation = self._caller.conversation(self._asked.model, model, self._own)
         number, _, self._arrived_ms = await asyncio.gather(
             self._node.queue.next_number(),
             self._node.log.watch(conversation, WATCH_DELAY_S),
             self._arrival_ms(conversation),
         )
         plain = not self._caller.name
+        passes = plain and not self._asked.keep
         settings, place = self._node.settings, self._caller.place
         sampling = replace(self._asked.sampling, logit_bias=prepared.logit_bias)
         request = replace(
@@ -231,9 +237,9 @@ class Opening:
             prompt=prepared.prompt,
             prefill_chunk_tokens=prepared.prefill_chunk_tokens,
             model_sha256=prepared.model_sha256,
-            completion_id=self._id_prefix + _random_id(),
+            completion_id=self._completion_id,
             id_seed=secrets.token_hex(16),
-            retention_s=settings.plain_retention_s if plain else settings.retention_s,
+            retention_s=settings.plain_retention_s if passes else settings.retention_s,
             ping_interval_s=request.ping_interval_s,
             queue_number=number,
             owner=self._node.id if plain else "",
@@ -294,7 +300,8 @@ class Opening:
 
     async def _findable(self, new: NewSession, ref: SessionRef) -> None:
         """By the id of its answer. Where that fails it cannot be ordered about, and goes on."""
-        ttl_s = COMPLETION_S if new.reasoning_control else REFUSAL_S
+        is_kept = new.reasoning_control or self._asked.keep
+        ttl_s = COMPLETION_S if is_kept else REFUSAL_S
         with suppress(LogUnavailable):
             await self._node.log.name_completion(new.completion_id, ref, ttl_s)
 

@@ -180,6 +180,16 @@ def parse_epoch(query: dict[str, list[str]]) -> int | None:
     return _number(text)
 
 
+def parse_number(query: dict[str, list[str]], key: str) -> int | None:
+    """A non-negative decimal, None where it is absent. Raises RequestInvalid."""
+    text = single(query, key)
+    if text is None:
+        return None
+    if not _is_decimal(text):
+        raise RequestInvalid(f"'{key}' must be a non-negative decimal number, got {text[:40]!r}")
+    return _number(text)
+
+
 def parse_if_busy(query: dict[str, list[str]]) -> IfBusy:
     """``if_busy``, "replace" where it is absent. Raises RequestInvalid."""
     text = single(query, "if_busy")

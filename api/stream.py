@@ -58,7 +58,11 @@ async def read_stream(request: Request, node: NodeDep) -> Response:
     query = requests.query_of(request)
     name = requests.stream_name(request, query)
     record = await resolve(node, request, name, requests.parse_epoch(query))
-    offset = requests.parse_offset(query)
+    return await replayed(node, request, record, requests.parse_offset(query))
+
+
+async def replayed(node: Node, request: Request, record: SessionRecord, offset: int) -> Response:
+    """The answer that reads a session. Raises what is wrong with the offset."""
     await _check(node, record, offset)
     head = SessionHead(record.ref, record.completion_id, record.ping_interval_s)
     if record.packed_bytes:

@@ -241,7 +241,8 @@ class GenerationRequest:
     ``messages`` are the client's, verbatim; the prompt's tokens are made of them by *prepare*,
     which tells the ``format`` of the answer too. Where no template is asked for, ``prompts`` take
     their place; *prepare* makes each a text, and tells the ``prompt_lengths``, in tokens, of what
-    stands in the record one after the other. To each prompt there are ``n`` answers.
+    stands in the record one after the other. To each prompt there are ``n`` answers. ``keep`` is
+    what outlives a client that gave no name: the retained answer, or its generation too.
     """
 
     dialect: Dialect
@@ -259,6 +260,7 @@ class GenerationRequest:
     prompts: tuple[Prompt, ...] = ()
     prompt_lengths: tuple[int, ...] = ()
     n: int = 1
+    keep: Literal["", "answer", "generation"] = ""
 
     def to_json(self) -> str:
         """Compact JSON, as the session record keeps it."""

@@ -40,7 +40,7 @@ def parse(body: Mapping[str, Any], *, random_seed: int) -> GenerationRequest:
     """See ``api.dialects.Parse``."""
     request = openai_chat.parse(chat_of(body), random_seed=random_seed)
     # An answer goes on from a prefill, and does not repeat it.
-    render = replace(request.render, prefill="")
+    render = replace(request.render, prefill="", prefill_reasoning="")
     return replace(request, dialect="anthropic.messages", render=render)
 
 

@@ -5,7 +5,7 @@ As in ``anthropic_messages``, a chat's words are used for whatever a chat can do
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 from typing import Any
@@ -16,7 +16,7 @@ from api.fields import Fields, mistyped
 from api.problems import RequestInvalid
 from replay.request import GenerationRequest
 
-NOT_BUILT = ("background", "previous_response_id", "conversation", "prompt")
+NOT_BUILT = ("conversation", "prompt")
 ASKERS = ("user", "system", "developer")
 LOGPROBS = "message.output_text.logprobs"
 
@@ -24,24 +24,36 @@ Item = tuple[str, dict[str, Any]]
 """An item of the input beside its name in errors."""
 
 
-def parse(body: Mapping[str, Any], *, random_seed: int) -> GenerationRequest:
-    """See ``api.dialects.Parse``."""
-    chat = chat_of(body)
+def parse(
+    body: Mapping[str, Any], *, random_seed: int, before: Sequence[dict[str, Any]] = ()
+) -> GenerationRequest:
+    """See ``api.dialects.Parse``; ``before`` are the messages of the response that it follows."""
+    chat = chat_of(body, before)
     request = openai_chat.parse(chat, random_seed=random_seed)
     repeated = _repeated(Fields(body), request, chat.get("tools", []))
     # An answer goes on from a prefill, and does not repeat it.
-    render = replace(request.render, prefill="", response=repeated)
-    return replace(request, dialect="openai.responses", render=render)
+    render = replace(request.render, prefill="", prefill_reasoning="", response=repeated)
+    keep: Any = "answer" if repeated["store"] else ""
+    if repeated["background"]:
+        keep = "generation"
+    return replace(request, dialect="openai.responses", render=render, keep=keep)
 
 
-def chat_of(body: Mapping[str, Any]) -> dict[str, Any]:
+def messages_of(request: GenerationRequest, output: list[Any]) -> list[dict[str, Any]]:
+    """What a response goes on from that follows this one: not its instructions."""
+    begin = 0 if request.render.response.get("instructions") is None else 1
+    return [*request.messages[begin:], *_input(output)]
+
+
+def chat_of(body: Mapping[str, Any], before: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
     """The chat request that means the same. Raises RequestInvalid."""
     fields = Fields(body)
     for name in NOT_BUILT:
         if fields.get(name):
             raise RequestInvalid(f"Field '{name}': not supported yet")
     chat = passed_on(body)
-    chat["messages"] = [*_instructions(fields.get("instructions")), *_input(fields.get("input"))]
+    instructions, asked = _instructions(fields.get("instructions")), _input(fields.get("input"))
+    chat["messages"] = [*instructions, *before, *asked]
     if fields.get("max_output_tokens") is not None:
         chat["max_tokens"] = fields.bounded("max_output_tokens", -1, low=1)
     if effort := fields.object("reasoning").text("effort"):
@@ -240,12 +252,12 @@ def _repeated(
     chosen = fields.get("tool_choice")
     reasoning = fields.object("reasoning")
     return {
-        "background": False,
+        "background": fields.boolean("background"),
         "instructions": fields.get("instructions"),
         "max_output_tokens": fields.get("max_output_tokens"),
         "metadata": fields.get("metadata") or {},
         "parallel_tool_calls": fields.boolean("parallel_tool_calls", True),
-        "previous_response_id": None,
+        "previous_response_id": fields.text("previous_response_id") or None,
         "reasoning": {"effort": reasoning.get("effort"), "summary": None},
         "store": fields.boolean("store", True),
         "temperature": sampling.temperature,
@@ -260,19 +272,40 @@ def _repeated(
 
 
 class ResponseFold(Fold):
-    """A stream of Responses as the response of ``stream: false``: its last event has it whole."""
+    """A stream of Responses as the response so far; its last event has it whole."""
 
     def __init__(self, request: GenerationRequest) -> None:
         super().__init__()
         self._response: dict[str, Any] = {}
+        self._items: dict[int, dict[str, Any]] = {}
+        self._texts: dict[int, list[str]] = {}
 
     def take(self, event: dict[str, Any]) -> None:
         """See ``Fold.take``."""
         self._response = event.get("response", self._response)
+        if "item" in event:
+            self._items[event["output_index"]] = event["item"]
+        elif event["type"].endswith(".delta"):
+            self._texts.setdefault(event["output_index"], []).append(event["delta"])
 
     def answer(self) -> dict[str, Any]:
         """See ``Fold.answer``."""
-        return self._response
+        if self._response.get("output"):
+            return self._response
+        return {**self._response, "output": [self._item(at) for at in sorted(self._items)]}
+
+    def _item(self, index: int) -> dict[str, Any]:
+        """An item that is not done yet has the text that came."""
+        item, text = self._items[index], "".join(self._texts.get(index, ()))
+        if item["status"] != "in_progress":
+            return item
+        if item["type"] == "function_call":
+            return {**item, "arguments": text}
+        kind = "reasoning_text" if item["type"] == "reasoning" else "output_text"
+        part: dict[str, Any] = {"type": kind, "text": text}
+        if kind == "output_text":
+            part |= {"annotations": [], "logprobs": []}
+        return {**item, "content": [part]}
 
 
 RESPONSES = Dialect(name="openai.responses", id_prefix="resp_", parse=parse, fold=ResponseFold)

@@ -19,6 +19,7 @@ from inference_worker.rendering.parts import probabilities_of, timings_of
 from replay import frames
 from replay.records import SessionRecord
 from replay.request import GenerationRequest
+from replay.responses import response_of
 
 ID_CHARACTERS = 32
 
@@ -78,19 +79,7 @@ class ResponsesRenderer:
         return created + self._event("response.in_progress", response=response)
 
     def _response(self, status: str, **more: Any) -> dict[str, Any]:
-        return {
-            "id": self._record.completion_id,
-            "object": "response",
-            "created_at": self._record.created_ms // 1000,
-            "status": status,
-            "error": None,
-            "incomplete_details": None,
-            "model": self._record.model,
-            "output": self._output,
-            "usage": None,
-            **more,
-            **self._request.render.response,
-        }
+        return response_of(self._record, self._request, status, output=self._output, **more)
 
     def _usage(self, tokens: int, timings: Timings | None) -> dict[str, Any]:
         prompt = self._record.prompt_token_count

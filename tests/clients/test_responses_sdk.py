@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import httpx
 import openai
 import pytest
+from openai.types.responses import Response
 
 from deploy.local.cluster import Cluster
 from tests.protocol.wire import Node, until
@@ -154,3 +155,36 @@ def test_a_failure_in_the_middle_is_told_as_an_error_event(
     assert last.type == "error" and "token 20" in last.message
     with pytest.raises(openai.InternalServerError, match="token 0"):
         client.responses.create(model=model, input="[[fail_at=0]]")
+
+
+def test_a_background_response_is_polled_to_its_end(
+    client: openai.OpenAI, model: str, nodes: list[str]
+) -> None:
+    begun = client.responses.create(model=model, input=SHORT, background=True)
+    assert begun.background and begun.status in ("queued", "in_progress", "completed")
+    with openai.OpenAI(base_url=f"{nodes[1]}/v1", api_key=KEY, max_retries=0) as elsewhere:
+
+        def ended() -> Response | None:
+            found = elsewhere.responses.retrieve(begun.id)
+            return found if found.status == "completed" else None
+
+        found = until(ended)
+        assert found is not None and found.output_text
+        stream = elsewhere.responses.retrieve(begun.id, stream=True, starting_after=3)
+        events = list(stream)
+        assert events[0].sequence_number == 4 and events[-1].type == "response.completed"
+        following = elsewhere.responses.create(
+            model=model, input="And?", previous_response_id=begun.id, max_output_tokens=2
+        )
+        assert following.previous_response_id == begun.id
+        elsewhere.responses.delete(begun.id)
+    with pytest.raises(openai.NotFoundError):
+        client.responses.retrieve(begun.id)
+    with pytest.raises(openai.NotFoundError):
+        client.responses.create(model=model, input="And?", previous_response_id=begun.id)
+
+
+def test_a_background_response_is_cancelled(client: openai.OpenAI, model: str) -> None:
+    begun = client.responses.create(model=model, input="[[tokens=4000 rate=50]]", background=True)
+    cancelled = client.responses.cancel(begun.id)
+    assert (cancelled.id, cancelled.status) == (begun.id, "cancelled")
