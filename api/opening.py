@@ -218,7 +218,9 @@ class Opening:
         plain = not self._caller.name
         passes = plain and not self._asked.keep
         settings, place = self._node.settings, self._caller.place
-        sampling = replace(self._asked.sampling, logit_bias=prepared.logit_bias)
+        sampling = replace(
+            self._asked.sampling, logit_bias=prepared.logit_bias, grammar=prepared.grammar
+        )
         request = replace(
             self._asked,
             model=model.name,
@@ -227,6 +229,7 @@ class Opening:
             prompts=prepared.prompts,
             prompt_lengths=prepared.prompt_lengths,
             max_tokens=capped(self._asked.max_tokens, settings.tokens_max, model.context_tokens),
+            constraint=None,
         )
         return NewSession(
             conversation=conversation,

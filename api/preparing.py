@@ -38,10 +38,11 @@ async def answered(node: Node, model: Model, asked: Asked, expected: type[Expect
 
 async def prepare(node: Node, model: Model, asked: GenerationRequest) -> Prepared:
     """The prompt's tokens, which leave room for an answer. Raises what ``answered`` does."""
-    biases = asked.sampling.logit_bias
+    biases, constraint = asked.sampling.logit_bias, asked.constraint
     if asked.prompts:
-        return await answered(node, model, Completion(asked.prompts, biases), Prepared)
-    chat = Chat(asked.messages, biases, asked.chat, asked.reasoning.budget_message)
+        completion = Completion(asked.prompts, biases, constraint)
+        return await answered(node, model, completion, Prepared)
+    chat = Chat(asked.messages, biases, asked.chat, asked.reasoning.budget_message, constraint)
     return await answered(node, model, chat, Prepared)
 
 

@@ -101,12 +101,11 @@ class LlamaModel:
             b"" if token in self._end_tokens else _piece(self._vocab, token)
             for token in range(self._info.vocabulary_tokens)
         ]
-        self._vocabulary = Vocabulary(self._vocab, self._pieces, self._end_tokens)
-        self._special_spellings = {
-            token: _piece(self._vocab, token, special=True)
+        self._spellings = [
+            piece or _piece(self._vocab, token, special=True)
             for token, piece in enumerate(self._pieces)
-            if not piece
-        }
+        ]
+        self._vocabulary = Vocabulary(self._vocab, self._pieces, self._spellings, self._end_tokens)
         self._template = ChatTemplate(
             self._info.chat_template, bos_text=self._info.bos_text, eos_text=self._info.eos_text
         )
@@ -146,7 +145,7 @@ class LlamaModel:
 
     def spelling(self, token: int) -> bytes:
         """See ``Engine.spelling``."""
-        return self._pieces[token] or self._special_spellings[token]
+        return self._spellings[token]
 
     def prompt_text(self, messages: Sequence[Message], options: ChatOptions = NO_OPTIONS) -> str:
         """See ``Engine.prompt_text``."""
@@ -185,7 +184,9 @@ class LlamaModel:
         self._samplers[slot] = Sampler(
             spec.sampling,
             self._vocabulary,
-            history=spec.prompt + spec.sampled[:accepted],
+            prompt=spec.prompt,
+            answer=spec.sampled[:accepted],
+            shown_tokens=spec.shown_tokens,
         )
 
     def decode(self, feeds: Sequence[Feed]) -> Sequence[Feed]:

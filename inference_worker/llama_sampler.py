@@ -1,6 +1,7 @@
 """How llama.cpp draws a sequence's tokens.
 
-With llama_engine and llama_embedder the only module that imports llama_cpp, by its low-level API.
+With llama_engine, llama_embedder and llama_grammar the only module that imports llama_cpp, by its
+low-level API.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from typing import Any
 import llama_cpp
 import numpy as np
 
-from inference_worker.engine import Candidate, TokenLogprobs
+from inference_worker.engine import Candidate, EngineFailed, TokenLogprobs
+from inference_worker.llama_grammar import TokenGrammar, candidates_of
 from inference_worker.model import Draw
 from replay.request import SamplingParams
 
@@ -43,17 +45,28 @@ def position_seed(seed: int, index: int) -> int:
 
 
 class Vocabulary:
-    """llama.cpp's vocabulary, what each token shows, and which tokens end an answer.
+    """llama.cpp's vocabulary, what each token shows and is called, and which ones end an answer.
 
     It keeps DRY samplers to clone: a new one looks for its breakers in every token, which of 49,000
     tokens takes 3 ms for a breaker of one character and up to 0.6 s for a longer one. Owned by the
     batch loop's thread; close it before the model.
     """
 
-    def __init__(self, pointer: Any, pieces: Sequence[bytes], end_tokens: frozenset[int]) -> None:
+    def __init__(
+        self,
+        pointer: Any,
+        pieces: Sequence[bytes],
+        spellings: Sequence[bytes],
+        end_tokens: frozenset[int],
+    ) -> None:
         self.pointer = pointer
         self.pieces = pieces
+        self.spellings = spellings
         self.end_tokens = end_tokens
+        self.hidden_tokens = frozenset(
+            token for token, piece in enumerate(pieces) if not piece and token not in end_tokens
+        )
+        """Those that show nothing, but where an answer shows their names."""
         self._dry: dict[tuple[Any, ...], Any] = {}
 
     def dry(self, sampling: SamplingParams) -> Any:
@@ -88,8 +101,15 @@ class Sampler:
     """One sequence's sampler chain; it lives in C and must be closed."""
 
     def __init__(
-        self, sampling: SamplingParams, vocabulary: Vocabulary, *, history: tuple[int, ...]
+        self,
+        sampling: SamplingParams,
+        vocabulary: Vocabulary,
+        *,
+        prompt: tuple[int, ...],
+        answer: tuple[int, ...] = (),
+        shown_tokens: frozenset[int] = frozenset(),
     ) -> None:
+        """``answer`` is what was drawn before. Raises EngineFailed where the grammar refuses it."""
         self._sampling = sampling
         self._vocabulary = vocabulary
         self._chain = llama_cpp.llama_sampler_chain_init(
@@ -102,41 +122,73 @@ class Sampler:
         for name in self._names:
             self._add(self._made(name, index=0))
         back = _looks_back(sampling)
-        for token in history[-back:] if back else ():
+        for token in (prompt + answer)[-back:] if back else ():
             llama_cpp.llama_sampler_accept(self._chain, token)
+        self._grammar: TokenGrammar | None = None
+        if sampling.grammar:
+            self._grammar = TokenGrammar(
+                sampling, vocabulary, answer=answer, shown_tokens=shown_tokens
+            )
 
     def sample(self, context: Any, *, row: int, index: int, forced: int | None = None) -> Draw:
         """Draws from a row of the last decode's logits, and remembers what it drew.
 
         With ``forced`` it draws too, since that may change its state, but remembers that one.
         """
-        self._reseed(index)
         post = self._sampling.logprobs and self._sampling.post_sampling_probs
-        if forced is None and not post:
+        if forced is None and not post and self._grammar is None:
+            self._reseed(index)
             token = int(llama_cpp.llama_sampler_sample(self._chain, context, row))
             return Draw(token, self._logprobs(token, _logits(context, row, self._size)))
-        drawn, tokens, logits = self._apply(_logits(context, row, self._size))
+        drawn, tokens, logits = self._drawn(_logits(context, row, self._size), index)
         token = drawn if forced is None else forced
         llama_cpp.llama_sampler_accept(self._chain, token)
+        if self._grammar is not None:
+            self._grammar.accept(token)
         if post:
             return Draw(token, self._probabilities(token, tokens, logits))
         return Draw(token, self._logprobs(token, _logits(context, row, self._size)))
 
     def close(self) -> None:
-        """Frees the chain with all that is in it."""
+        """Frees the chain with all that is in it, and the grammar."""
         llama_cpp.llama_sampler_free(self._chain)
+        if self._grammar is not None:
+            self._grammar.close()
 
     @property
     def _size(self) -> int:
         return len(self._vocabulary.pieces)
 
-    def _apply(self, logits: Any) -> tuple[int, Any, Any]:
-        """The token that the chain chooses, and the tokens and logits that it left."""
-        data = np.zeros(len(logits), dtype=_TOKEN_DATA)
-        data["id"] = np.arange(len(logits))
-        data["logit"] = logits
-        pointer = data.ctypes.data_as(llama_cpp.llama_token_data_p)
-        array = llama_cpp.llama_token_data_array(pointer, len(logits), -1, False)
+    def _drawn(self, logits: Any, index: int) -> tuple[int, Any, Any]:
+        """The token that is chosen, and the tokens and logits that the samplers left.
+
+        The grammar is asked about the token alone, and only where it refuses about all of them:
+        that takes milliseconds.
+        """
+        self._reseed(index)
+        drawn = self._applied(candidates_of(np.arange(len(logits)), logits))
+        if self._grammar is None or self._grammar.allows(drawn[0]):
+            return drawn
+        self._reseed(index)
+        return self._applied(self._possible(self._grammar.allowed(logits)))
+
+    def _possible(self, allowed: Any) -> Any:
+        """Of what the grammar allows, what the request does not ban. Raises EngineFailed."""
+        banned = {token for token, bias in self._sampling.logit_bias if bias is None}
+        if self._sampling.ignore_eos:
+            banned |= self._vocabulary.end_tokens
+        possible = allowed[~np.isin(allowed["id"], list(banned))]
+        if len(possible):
+            return possible
+        ends = allowed[np.isin(allowed["id"], list(self._vocabulary.end_tokens))]
+        if self._sampling.ignore_eos and len(ends):
+            return ends  # there is nothing else left to say
+        raise EngineFailed("no token is left that the grammar allows")
+
+    def _applied(self, candidates: Any) -> tuple[int, Any, Any]:
+        """The token that the chain chooses among these, and the tokens and logits it left."""
+        pointer = candidates.ctypes.data_as(llama_cpp.llama_token_data_p)
+        array = llama_cpp.llama_token_data_array(pointer, len(candidates), -1, False)
         llama_cpp.llama_sampler_apply(self._chain, ctypes.byref(array))
         # A sampler may have put its own array in the place of ours.
         left = np.ctypeslib.as_array(array.data, shape=(array.size,))
@@ -285,8 +337,6 @@ _MAKERS: Mapping[str, Callable[[SamplingParams, Vocabulary, int], Any]] = {
         s.adaptive_target, s.adaptive_decay, seed
     ),
 }
-
-_TOKEN_DATA = np.dtype(llama_cpp.llama_token_data)
 
 
 def _logits(context: Any, row: int, size: int) -> Any:

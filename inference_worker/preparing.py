@@ -17,6 +17,7 @@ from redis.asyncio import Redis
 from inference_worker import thoughts
 from inference_worker.embedding import embedded, reranked
 from inference_worker.engine import Engine, EngineError, PromptInvalid
+from inference_worker.grammar import GrammarInvalid, compiled
 from inference_worker.tools import Syntax, syntax_of
 from replay import keys
 from replay.errors import LogUnavailable
@@ -147,14 +148,22 @@ def prepared(engine: Engine, asked: Chat | Completion, chunk_tokens: int) -> Pre
         biases = tuple(_token_biases(engine, asked.logit_bias))
     except ValueError as error:
         return Refused("invalid", str(error), param="logit_bias")
+    form = with_calls(engine, asked, with_thoughts(engine, asked))
+    grammar = ""
+    if asked.constraint:
+        try:
+            grammar = compiled(asked.constraint)
+        except GrammarInvalid as error:
+            return Refused("invalid", str(error), param=asked.constraint.field)
     return Prepared(
         tuple(chain.from_iterable(prompts)),
         chunk_tokens,
         engine.model.sha256 or "",
         biases,
-        with_calls(engine, asked, with_thoughts(engine, asked)),
+        form,
         prompts=() if isinstance(asked, Chat) else tuple(_text(engine, one) for one in prompts),
         prompt_lengths=tuple(map(len, prompts)),
+        grammar=grammar,
     )
 
 

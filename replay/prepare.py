@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 from replay.records import known_fields, pack_prompt, unpack_prompt
-from replay.request import AnswerFormat, ChatOptions, LogitBias, Prompt
+from replay.request import AnswerFormat, ChatOptions, Constraint, LogitBias, Prompt
 
 QUESTION_TTL_S = 30
 """Nobody answers a question older than this; the list expires with it."""
@@ -39,6 +39,7 @@ class Chat:
     logit_bias: tuple[LogitBias, ...] = ()
     options: ChatOptions = field(default_factory=ChatOptions)
     budget_message: str = ""
+    constraint: Constraint | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,7 @@ class Completion:
 
     prompts: tuple[Prompt, ...]
     logit_bias: tuple[LogitBias, ...] = ()
+    constraint: Constraint | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +126,9 @@ Asked = Chat | Completion | Render | Tokenize | Detokenize | Computed | Unknown
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """The answer to ``Chat`` and ``Completion``: the prompt's tokens, how the worker will feed
-    them, the biases by token ids, and how the answer's text is to be parsed. ``prompts`` are the
-    texts of a completion's; with several, ``prompt`` has their tokens one after the other."""
+    them, the biases by token ids, how the answer's text is to be parsed, and the grammar that it
+    must satisfy. ``prompts`` are the texts of a completion's; with several, ``prompt`` has their
+    tokens one after the other."""
 
     prompt: tuple[int, ...]
     prefill_chunk_tokens: int
@@ -134,6 +137,7 @@ class Prepared:
     format: AnswerFormat = field(default_factory=AnswerFormat)
     prompts: tuple[str, ...] = ()
     prompt_lengths: tuple[int, ...] = ()
+    grammar: str = ""
 
 
 Piece = str | list[int]
@@ -204,7 +208,11 @@ _RESULTS: dict[str, Any] = {
 }
 _ARRAYS = frozenset({"inputs", "logit_bias", "prompts"})
 """Fields whose elements may be arrays."""
-_NESTED = {"format": AnswerFormat.from_raw, "options": ChatOptions.from_raw}
+_NESTED: dict[str, Any] = {
+    "constraint": lambda raw: raw and Constraint(**known_fields(Constraint, raw)),
+    "format": AnswerFormat.from_raw,
+    "options": ChatOptions.from_raw,
+}
 _PACKED = frozenset({"prompt", "tokens"})
 """Fields that are token ids: as bytes they are a third of what their digits would be."""
 
@@ -260,7 +268,8 @@ def _name_of(value: Any, names: dict[str, Any]) -> str:
 def _written(value: Any) -> dict[str, Any]:
     named = {one.name: getattr(value, one.name) for one in fields(value)}
     packed = {name: b64encode(pack_prompt(named[name])).decode() for name in _PACKED & named.keys()}
-    nested = {name: asdict(named[name]) for name in _NESTED.keys() & named.keys()}
+    present = (name for name in _NESTED.keys() & named.keys() if named[name])
+    nested = {name: asdict(named[name]) for name in present}
     return {**named, **packed, **nested}
 
 

@@ -58,6 +58,9 @@ class SamplingParams:
     (1 or 2) they are not, but temperature and mirostat. With ``logprobs`` each token is told with
     its logarithmic probability and that of the ``n_probs`` most likely ones: as the model gave
     them, or with ``post_sampling_probs`` the probabilities that the samplers left of them.
+
+    ``grammar`` is GBNF that *prepare* has made or checked; the answer satisfies it. With triggers,
+    words of the text or tokens, it does from where one comes up, and must begin with that.
     """
 
     seed: int
@@ -92,6 +95,8 @@ class SamplingParams:
     logprobs: bool = False
     n_probs: int = 0
     post_sampling_probs: bool = False
+    grammar: str = ""
+    grammar_triggers: tuple[str | int, ...] = ()
 
     @property
     def chooser(self) -> Literal["dist", "greedy", "mirostat", "adaptive_p"]:
@@ -112,7 +117,7 @@ class SamplingParams:
     def from_raw(cls, raw: Mapping[str, Any]) -> SamplingParams:
         """Of what JSON kept of it; fields that a newer version wrote are left out."""
         known = known_fields(cls, raw)
-        for name in ("dry_sequence_breakers", "samplers"):
+        for name in ("dry_sequence_breakers", "samplers", "grammar_triggers"):
             if name in known:
                 known[name] = tuple(known[name])
         known["logit_bias"] = tuple((token, bias) for token, bias in known.get("logit_bias", ()))
@@ -141,6 +146,18 @@ class ChatOptions:
         known = known_fields(cls, raw)
         known["tools"] = tuple(known.get("tools", ()))
         return cls(**known)
+
+
+@dataclass(frozen=True, slots=True)
+class Constraint:
+    """What the answer must satisfy: a grammar in GBNF, or a JSON Schema, as ``text``.
+
+    *Prepare* makes ``SamplingParams.grammar`` of it, or refuses it, naming the client's ``field``.
+    """
+
+    field: str
+    kind: Literal["grammar", "json_schema"]
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +256,8 @@ class GenerationRequest:
 
     ``max_tokens`` is -1 for "until the context is full". ``ping_interval_s`` is -1 for never.
     ``messages`` are the client's, verbatim; the prompt's tokens are made of them by *prepare*,
-    which tells the ``format`` of the answer too. Where no template is asked for, ``prompts`` take
+    which tells the ``format`` of the answer too, and makes the sampling parameters' grammar of a
+    ``constraint``: the record has that one alone. Where no template is asked for, ``prompts`` take
     their place; *prepare* makes each a text, and tells the ``prompt_lengths``, in tokens, of what
     stands in the record one after the other. To each prompt there are ``n`` answers. ``keep`` is
     what outlives a client that gave no name: the retained answer, or its generation too.
@@ -261,6 +279,7 @@ class GenerationRequest:
     prompt_lengths: tuple[int, ...] = ()
     n: int = 1
     keep: Literal["", "answer", "generation"] = ""
+    constraint: Constraint | None = None
 
     def to_json(self) -> str:
         """Compact JSON, as the session record keeps it."""
@@ -280,6 +299,8 @@ class GenerationRequest:
         raw["reasoning"] = ReasoningParams.from_raw(raw.get("reasoning", {}))
         raw["format"] = AnswerFormat.from_raw(raw.get("format", {}))
         raw["context"] = ContextOptions(**known_fields(ContextOptions, raw.get("context", {})))
+        if raw.get("constraint"):
+            raw["constraint"] = Constraint(**known_fields(Constraint, raw["constraint"]))
         return cls(**raw)
 
 

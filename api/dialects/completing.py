@@ -34,9 +34,6 @@ def _equals(number: float) -> Callable[[Any], bool]:
 NOT_BUILT: Mapping[str, Callable[[Any], bool]] = {
     "functions": _is([]),
     "function_call": _is("none"),
-    "response_format": _is({"type": "text"}),
-    "grammar": _is(""),
-    "json_schema": _is(),
     "n": _equals(1),
     "n_cmpl": _equals(1),
     "modalities": _is(["text"]),

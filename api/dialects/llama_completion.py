@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from api.constraints import parse_constraint
 from api.context import parse_context
 from api.dialects import Dialect, Fold
 from api.dialects.completing import max_tokens, ping_interval, refuse_not_built, stops
@@ -38,6 +39,7 @@ def parse(body: Mapping[str, Any], *, random_seed: int) -> GenerationRequest:
         ),
         ping_interval_s=ping_interval(fields),
         context=parse_context(fields),
+        constraint=parse_constraint(fields, grammar_wins=True),
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from api.constraints import parse_constraint
 from api.context import parse_context
 from api.dialects import Dialect, Fold
 from api.dialects.chat_messages import parse_messages
@@ -52,6 +53,7 @@ def parse(body: Mapping[str, Any], *, random_seed: int) -> GenerationRequest:
         chat=chat,
         context=parse_context(fields),
         reasoning=parse_reasoning(fields, stream=stream),
+        constraint=parse_constraint(fields),
     )
 
 

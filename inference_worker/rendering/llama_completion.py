@@ -91,9 +91,9 @@ class NativeRenderer:
             "dry_sequence_breakers": list(sampling.dry_sequence_breakers),
             "stop": list(request.stop),
             "logit_bias": biases,
-            "grammar": "",
-            "grammar_lazy": False,
-            "grammar_triggers": [],
+            "grammar": sampling.grammar,
+            "grammar_lazy": bool(sampling.grammar_triggers),
+            "grammar_triggers": list(sampling.grammar_triggers),
             "preserved_tokens": [],
         }
 

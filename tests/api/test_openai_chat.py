@@ -334,9 +334,6 @@ def test_a_ping_without_a_pause_is_one_second() -> None:
     ("field", "value"),
     [
         ("functions", [{}]),
-        ("response_format", {"type": "json_object"}),
-        ("grammar", "root ::= x"),
-        ("json_schema", {}),
         ("n", 2),
         ("n", "1"),
         ("n", True),

@@ -183,6 +183,6 @@ def test_what_was_looked_for_in_the_vocabulary_is_kept_for_the_next(recorder: Re
     limit = llama_sampler.DRY_PROTOTYPES_MAX
     for number in (*range(limit + 2), 2, limit + 1):
         sampling = replace(DRAWN, dry_multiplier=1.0 + number, dry_sequence_breakers=("*",))
-        llama_sampler.Sampler(sampling, vocabulary, history=()).close()
+        llama_sampler.Sampler(sampling, vocabulary, prompt=()).close()
     kept = [key[0] - 1 for key in vocabulary._dry]
     assert kept == [*range(3, limit + 1), 2, limit + 1]

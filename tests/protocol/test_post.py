@@ -66,8 +66,6 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
 ]
 NOT_BUILT: list[tuple[dict[str, Any], str]] = [
     ({"tools": [{"type": "function"}]}, "tools"),
-    ({"response_format": {"type": "json_object"}}, "response_format"),
-    ({"grammar": 'root ::= "a"'}, "grammar"),
     ({"n": 2}, "n"),
     ({"t_max_predict_ms": 5}, "t_max_predict_ms"),
 ]
