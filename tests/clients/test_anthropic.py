@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import anthropic
 import httpx
 import pytest
-from anthropic.types import MessageParam
+from anthropic.types import MessageParam, ToolParam, ToolResultBlockParam
 
 from deploy.local.cluster import Cluster
 from tests.protocol.wire import Node, until
@@ -254,3 +254,64 @@ async def test_the_asynchronous_sdk_reads_a_stream(nodes: list[str], model: str)
         text = "".join([part async for part in stream.text_stream])
         final = await stream.get_final_message()
     assert text and final.stop_reason == "end_turn"
+
+
+ADD: ToolParam = {
+    "name": "add",
+    "description": "Adds.",
+    "input_schema": {"type": "object", "properties": {"a": {"type": "integer"}}},
+}
+CALL = said('[[say]]{"tool_calls": [{"name": "add", "arguments": {"a": 2}}]}[[/say]]')
+THOUGHT = said("[[say]]<think>Hm.</think>Four.[[/say]]")
+
+
+def test_a_tool_is_used_and_its_result_is_taken(client: anthropic.Anthropic, model: str) -> None:
+    with client.messages.stream(
+        model=model, messages=CALL, tools=[ADD], max_tokens=99, tool_choice={"type": "auto"}
+    ) as stream:
+        pieces = [event.partial_json for event in stream if event.type == "input_json"]
+        message = stream.get_final_message()
+    [block] = message.content
+    assert block.type == "tool_use" and message.stop_reason == "tool_use"
+    assert (block.name, block.input) == ("add", {"a": 2}) and "".join(pieces) == '{"a": 2}'
+    result: ToolResultBlockParam = {
+        "type": "tool_result",
+        "tool_use_id": block.id,
+        "content": [{"type": "text", "text": "4"}],
+    }
+    answer = client.messages.create(
+        model=model,
+        messages=[*CALL, message.to_param(), {"role": "user", "content": [result]}],
+        tools=[ADD],
+        max_tokens=8,
+    )
+    assert answer.stop_reason == "max_tokens"
+
+
+def test_a_thought_is_a_block_of_its_own(client: anthropic.Anthropic, model: str) -> None:
+    with client.messages.stream(
+        model=model,
+        messages=THOUGHT,
+        max_tokens=4000,
+        thinking={"type": "enabled", "budget_tokens": 1024},
+    ) as stream:
+        thoughts = [event.thinking for event in stream if event.type == "thinking"]
+        message = stream.get_final_message()
+    first, second = message.content
+    assert first.type == "thinking" and second.type == "text"
+    assert (first.thinking, second.text) == ("Hm.", "Four.") and "".join(thoughts) == "Hm."
+    answer = client.messages.create(
+        model=model, messages=[*THOUGHT, message.to_param(), *SHORT], max_tokens=8
+    )
+    assert answer.stop_reason == "max_tokens"
+
+
+def test_a_budget_ends_a_thought(client: anthropic.Anthropic, model: str) -> None:
+    long = said("[[say]]<think>" + 200 * "so " + "</think>Four.[[/say]]")
+    message = client.messages.create(
+        model=model,
+        messages=long,
+        max_tokens=100,
+        thinking={"type": "enabled", "budget_tokens": 20},
+    )
+    assert [block.type for block in message.content] == ["thinking", "text"]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import httpx
 import openai
 import pytest
-from openai.types.responses import Response
+from openai.types.responses import FunctionToolParam, Response
 
 from deploy.local.cluster import Cluster
 from tests.protocol.wire import Node, until
@@ -188,3 +188,47 @@ def test_a_background_response_is_cancelled(client: openai.OpenAI, model: str) -
     begun = client.responses.create(model=model, input="[[tokens=4000 rate=50]]", background=True)
     cancelled = client.responses.cancel(begun.id)
     assert (cancelled.id, cancelled.status) == (begun.id, "cancelled")
+
+
+ADD: FunctionToolParam = {
+    "type": "function",
+    "name": "add",
+    "parameters": {"type": "object", "properties": {"a": {"type": "integer"}}},
+    "strict": False,
+}
+CALL = '[[say]]{"tool_calls": [{"name": "add", "arguments": {"a": 2}}]}[[/say]]'
+
+
+def test_a_function_is_called_and_its_output_is_taken(client: openai.OpenAI, model: str) -> None:
+    with client.responses.stream(model=model, input=CALL, tools=[ADD]) as stream:
+        kinds = [event.type for event in stream]
+        response = stream.get_final_response()
+    assert "response.function_call_arguments.delta" in kinds
+    assert "response.function_call_arguments.done" in kinds
+    [call] = response.output
+    assert call.type == "function_call" and call.call_id.startswith("call_")
+    assert (call.name, call.arguments) == ("add", '{"a": 2}')
+    following = client.responses.create(
+        model=model,
+        previous_response_id=response.id,
+        input=[{"type": "function_call_output", "call_id": call.call_id, "output": "4"}],
+        tools=[ADD],
+        max_output_tokens=4,
+    )
+    assert following.status == "incomplete"
+
+
+def test_a_thought_is_an_item_that_can_be_given_back(client: openai.OpenAI, model: str) -> None:
+    words = "[[say]]<think>Hm.</think>Four.[[/say]]"
+    with client.responses.stream(model=model, input=words) as stream:
+        deltas = [e.delta for e in stream if e.type == "response.reasoning_text.delta"]
+        response = stream.get_final_response()
+    first, _ = response.output
+    assert first.type == "reasoning" and first.content is not None
+    assert first.content[0].text == "".join(deltas) == "Hm."
+    assert response.output_text == "Four."
+    assert response.usage is not None
+    assert response.usage.output_tokens_details.reasoning_tokens > 0
+    items = [item.model_dump(exclude_none=True) for item in response.output]
+    again = client.responses.create(model=model, input=[*items, {"role": "user", "content": SHORT}])
+    assert again.status == "completed"
