@@ -8,4 +8,8 @@ from replay.request import ContextOptions
 
 def parse_context(fields: Fields) -> ContextOptions:
     """llama.cpp's fields of that name. Raises RequestInvalid."""
-    return ContextOptions(cache_prompt=fields.boolean("cache_prompt", default=True))
+    return ContextOptions(
+        cache_prompt=fields.boolean("cache_prompt", default=True),
+        n_keep=fields.bounded("n_keep", 0, low=-1),
+        n_discard=fields.bounded("n_discard", 0, low=0),
+    )

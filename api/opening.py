@@ -230,6 +230,7 @@ class Opening:
             prompt_lengths=prepared.prompt_lengths,
             max_tokens=capped(self._asked.max_tokens, settings.tokens_max, model.context_tokens),
             constraint=None,
+            context=replace(self._asked.context, shift_at=prepared.shift_at),
         )
         return NewSession(
             conversation=conversation,

@@ -9,21 +9,19 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Seq
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 
+from inference_worker.clock import Clock
+from inference_worker.commands import Close, Command, EndThought, Stop, Submit
 from inference_worker.embed_turns import EmbedBatch, EmbedTurns
 from inference_worker.engine import (
-    NO_OPTIONS,
     EngineFailed,
     Finish,
     FinishReason,
-    Message,
-    ModelInfo,
     NoFreeSlot,
     OnSteps,
     PromptInvalid,
@@ -36,8 +34,8 @@ from inference_worker.engine import (
 from inference_worker.model import Feed, Model, SlotsExhausted
 from inference_worker.scheduler import Scheduler
 from inference_worker.sequence import Sequence, State
-from inference_worker.slots import Place, Slots
-from replay.request import ChatOptions
+from inference_worker.slots import Slots
+from inference_worker.wording import Wording
 
 CLOSE_TIMEOUT_S = 5.0
 PREFILL_CHUNK_TOKENS = 128
@@ -49,40 +47,7 @@ _CLOSED = "the engine is closed"
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class _Submit:
-    spec: SequenceSpec
-    place: Place
-
-
-@dataclass(frozen=True, slots=True)
-class _Stop:
-    sequence_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class _EndThought:
-    sequence_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Close:
-    pass
-
-
-_Command = _Submit | _Stop | _EndThought | EmbedBatch | _Close
-
-
-@dataclass(slots=True)
-class _Clock:
-    """When a sequence was first fed, and when it first and last sampled (monotonic seconds)."""
-
-    fed_at: float = 0.0
-    first_at: float = 0.0
-    last_at: float = 0.0
-
-
-class BatchEngine:
+class BatchEngine(Wording):
     """An ``Engine`` over any ``Model``.
 
     The lock guards what other threads see: free slots, live ids, who is decoded alone, whether it
@@ -90,9 +55,9 @@ class BatchEngine:
     """
 
     def __init__(self, model: Model, *, prefill_chunk_tokens: int = PREFILL_CHUNK_TOKENS) -> None:
-        self._model = model
+        super().__init__(model)
         self._chunk_tokens = prefill_chunk_tokens
-        self._commands: queue.SimpleQueue[_Command] = queue.SimpleQueue()
+        self._commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._on_steps: OnSteps = lambda steps: None
         self._lock = threading.Lock()
@@ -102,8 +67,9 @@ class BatchEngine:
         self._closed = ""
         self._closing = False
         self._scheduler = Scheduler()
+        self._apart: deque[Sequence] = deque()
         self._running: dict[str, Sequence] = {}
-        self._clocks: dict[str, _Clock] = {}
+        self._clocks: dict[str, Clock] = {}
         self._steps: list[Step] = []
         self._embeds = EmbedTurns(model.embed)
 
@@ -111,11 +77,6 @@ class BatchEngine:
         return (
             f"<BatchEngine {self.model.name}, {self.free_slots} of {self.model.slots} slots free>"
         )
-
-    @property
-    def model(self) -> ModelInfo:
-        """What is loaded."""
-        return self._model.info
 
     @property
     def free_slots(self) -> int:
@@ -137,6 +98,9 @@ class BatchEngine:
             raise PromptInvalid("the prompt is empty")
         if len(spec.prompt) >= self.model.context_tokens:
             raise PromptTooLong(len(spec.prompt), self.model.context_tokens)
+        if spec.shift and spec.shift.context_tokens > self.model.context_tokens:
+            # In a smaller one other tokens would be gone: not what the first worker would say.
+            raise EngineFailed(f"the session needs a context of {spec.shift.context_tokens} tokens")
         with self._lock:
             if self._closed:
                 raise EngineFailed(self._closed)
@@ -145,44 +109,18 @@ class BatchEngine:
             if not self._slots:
                 raise NoFreeSlot(self.model.slots)
             self._live_ids.add(spec.id)
-            is_ours = self._chunk_of(spec) == self._chunk_tokens
-            place = self._slots.take(spec.prompt, from_cache=spec.cache_prompt and is_ours)
-            self._commands.put(_Submit(spec, place))
+            self._commands.put(Submit(spec, self._slots.take(spec)))
 
     def stop(self, sequence_id: str) -> None:
         """Ends a sequence early; see ``Engine.stop``."""
-        self._commands.put(_Stop(sequence_id))
+        self._commands.put(Stop(sequence_id))
         with self._lock:
             if sequence_id == self._alone:
                 self._model.interrupt()
 
     def end_thought(self, sequence_id: str) -> None:
         """See ``Engine.end_thought``."""
-        self._commands.put(_EndThought(sequence_id))
-
-    def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
-        """See ``Engine.tokenize``."""
-        return self._model.tokenize(text, add_special=add_special, parse_special=parse_special)
-
-    def piece(self, token: int) -> bytes:
-        """See ``Engine.piece``."""
-        return self._model.piece(token)
-
-    def spelling(self, token: int) -> bytes:
-        """See ``Engine.spelling``."""
-        return self._model.spelling(token)
-
-    def prompt_text(self, messages: Seq[Message], options: ChatOptions = NO_OPTIONS) -> str:
-        """See ``Engine.prompt_text``."""
-        return self._model.prompt_text(messages, options)
-
-    def prompt_tokens(self, messages: Seq[Message], options: ChatOptions = NO_OPTIONS) -> list[int]:
-        """See ``Engine.prompt_tokens``."""
-        return self._model.prompt_tokens(messages, options)
-
-    def rerank_inputs(self, query: str, documents: Seq[str]) -> list[list[int]]:
-        """See ``Engine.rerank_inputs``."""
-        return self._model.rerank_inputs(query, documents)
+        self._commands.put(EndThought(sequence_id))
 
     def embed(self, inputs: Seq[Seq[int]]) -> list[Vectors]:
         """See ``Engine.embed``."""
@@ -199,7 +137,7 @@ class BatchEngine:
             already, self._closed = self._closed == _CLOSED, _CLOSED
         if already:
             return
-        self._commands.put(_Close())
+        self._commands.put(Close())
         if self._thread:
             self._thread.join(CLOSE_TIMEOUT_S)
             if self._thread.is_alive():
@@ -226,13 +164,22 @@ class BatchEngine:
 
     def _step(self) -> None:
         """One decode call and what comes of it."""
-        fed = self._decode(self._scheduler.next_step())
+        fed = self._decode(self._next_step())
         # Here, between decode and sample: a stop that came meanwhile allows no further token.
         self._take_commands(wait=False)
         for sequence in fed:
             if sequence.finish is None:
                 self._guarded(self._advance, sequence)
         self._flush()
+
+    def _next_step(self) -> Seq[Sequence]:
+        """Whose turn it is; after a decode that broke, those that were in it one at a time, so that
+        whoever broke it fails alone."""
+        while self._apart:
+            sequence = self._apart.popleft()
+            if sequence.finish is None:
+                return (sequence,)
+        return self._scheduler.next_step()
 
     def _take_commands(self, *, wait: bool) -> None:
         """Takes all that is queued; waits for something if nothing runs."""
@@ -241,34 +188,30 @@ class BatchEngine:
             while True:
                 self._take(self._commands.get_nowait())
 
-    def _take(self, command: _Command) -> None:
-        if isinstance(command, _Submit):
+    def _take(self, command: Command) -> None:
+        if isinstance(command, Submit):
             self._admit(command)
-        elif isinstance(command, _Close):
+        elif isinstance(command, Close):
             self._closing = True
         elif isinstance(command, EmbedBatch):
             self._embeds.add(command)
         elif sequence := self._running.get(command.sequence_id):
-            if isinstance(command, _EndThought):
+            if isinstance(command, EndThought):
                 sequence.end_thought()
             else:
                 self._end(sequence, Finish(FinishReason.STOPPED))
 
-    def _admit(self, submit: _Submit) -> None:
+    def _admit(self, submit: Submit) -> None:
         sequence = Sequence(
             submit.spec,
             slot=submit.place.slot,
             context_tokens=self.model.context_tokens,
-            chunk_tokens=self._chunk_of(submit.spec),
+            chunk_tokens=submit.place.chunk_tokens,
         )
         self._running[submit.spec.id] = sequence
-        self._clocks[submit.spec.id] = _Clock()
+        self._clocks[submit.spec.id] = Clock()
         self._scheduler.add(sequence)
         self._guarded(partial(self._open, cached_tokens=submit.place.cached_tokens), sequence)
-
-    def _chunk_of(self, spec: SequenceSpec) -> int:
-        """The size of its prompt's chunks; larger ones than this engine's do not fit its batch."""
-        return min(spec.prefill_chunk_tokens or self._chunk_tokens, self._chunk_tokens)
 
     def _open(self, sequence: Sequence, *, cached_tokens: int) -> None:
         """Replays what an earlier attempt sampled; it may turn out to be all there was to do."""
@@ -280,6 +223,9 @@ class BatchEngine:
 
     def _decode(self, sequences: Seq[Sequence]) -> list[Sequence]:
         """Feeds these sequences; returns those that were fed, and fails those that cannot be."""
+        for sequence in sequences:
+            self._guarded(self._shift, sequence)
+        sequences = [sequence for sequence in sequences if sequence.finish is None]
         if not sequences:
             return []
         feeds = {sequence.slot: self._next_feed(sequence) for sequence in sequences}
@@ -287,17 +233,48 @@ class BatchEngine:
             with self._interruptible(sequences):
                 done = {feed.slot for feed in self._model.decode(tuple(feeds.values()))}
         except SlotsExhausted as error:
-            # One makes room for all: the longest frees most.
-            self._fail(max(sequences, key=lambda sequence: sequence.fed_tokens), error)
+            if not self._evict():
+                # One makes room for all: the longest frees most.
+                self._fail(max(sequences, key=lambda sequence: sequence.fed_tokens), error)
             return []
         except Exception as error:  # the root of these sequences
-            for sequence in sequences:
-                self._fail(sequence, error)
+            self._part(sequences, error)
             return []
         fed = [sequence for sequence in sequences if sequence.slot in done]
         for sequence in fed:
             sequence.fed(len(feeds[sequence.slot].tokens))
         return fed
+
+    def _shift(self, sequence: Sequence) -> None:
+        """Makes room in a context that is full, where its session wants that."""
+        gap = sequence.next_gap()
+        if gap:
+            self._model.shift(sequence.slot, gap)
+            sequence.shifted(gap)
+
+    def _evict(self) -> bool:
+        """Empties a free slot's cache to make room for what runs; False where all are empty."""
+        with self._lock:
+            slot = self._slots.evict()
+        if slot is None:
+            return False
+        self._model.trim(slot, 0)
+        return True
+
+    def _part(self, sequences: Seq[Sequence], error: Exception) -> None:
+        """After a decode that broke: fails the one that was in it, or has each of them come again
+        alone, as it was before."""
+        if len(sequences) == 1:
+            self._fail(sequences[0], error)
+            return
+        log.warning("a decode of %d sequences failed: %s", len(sequences), error)
+        for sequence in sequences:
+            self._guarded(self._restore, sequence)
+        self._apart.extend(sequences)
+
+    def _restore(self, sequence: Sequence) -> None:
+        if self._model.trim(sequence.slot, sequence.position) != sequence.position:
+            raise EngineFailed("a decode failed, and what it left cannot be removed")
 
     @contextmanager
     def _interruptible(self, sequences: Seq[Sequence]) -> Iterator[None]:
@@ -312,11 +289,11 @@ class BatchEngine:
                 self._alone = ""
 
     def _next_feed(self, sequence: Sequence) -> Feed:
-        clock = self._clocks[sequence.spec.id]
-        clock.fed_at = clock.fed_at or time.monotonic()
-        tokens, position = sequence.next_feed(), sequence.fed_tokens
-        samples = position + len(tokens) >= len(sequence.spec.prompt) + sequence.first_draw
-        return Feed(sequence.slot, tokens, position, samples)
+        self._clocks[sequence.spec.id].feeds()
+        tokens = sequence.next_feed()
+        fed = sequence.fed_tokens + len(tokens)
+        samples = fed >= len(sequence.spec.prompt) + sequence.first_draw
+        return Feed(sequence.slot, tokens, sequence.position, samples)
 
     def _advance(self, sequence: Sequence) -> None:
         """After a decode: samples if the sequence answers, else tells the prompt's progress."""
@@ -328,9 +305,7 @@ class BatchEngine:
         index, forced = len(sequence.sampled), sequence.next_forced
         draw = self._model.sample(sequence.slot, index, forced=forced)
         token = draw.token
-        clock = self._clocks[sequence.spec.id]
-        clock.last_at = time.monotonic()
-        clock.first_at = clock.first_at or clock.last_at
+        self._clocks[sequence.spec.id].sampled()
         text = sequence.accept(
             token,
             self._piece(sequence, token),
@@ -375,7 +350,7 @@ class BatchEngine:
         with suppress(queue.Empty):
             while True:
                 command = self._commands.get_nowait()
-                if isinstance(command, _Submit):
+                if isinstance(command, Submit):
                     self._steps.append(Step(command.spec.id, finish=finish, timings=NO_TIMINGS))
                 elif isinstance(command, EmbedBatch):
                     self._embeds.add(command)
@@ -388,16 +363,21 @@ class BatchEngine:
         self._scheduler.settle(sequence)
         self._model.close_slot(sequence.slot)
         del self._running[sequence.spec.id], self._clocks[sequence.spec.id]
+        held = self._left_behind(sequence)
         with self._lock:
             self._live_ids.remove(sequence.spec.id)
-            self._slots.give(sequence.slot, self._held(sequence))
+            self._slots.give(sequence.slot, held)
 
-    def _held(self, sequence: Sequence) -> tuple[int, ...]:
+    def _left_behind(self, sequence: Sequence) -> tuple[int, ...]:
         """What the next sequence in its slot may begin with; nothing where something broke."""
         assert sequence.finish is not None
-        is_ours = self._chunk_of(sequence.spec) == self._chunk_tokens
         is_sound = sequence.finish.reason is not FinishReason.FAILED
-        return sequence.whole_chunks if is_ours and is_sound else ()
+        held = sequence.whole_chunks(self._chunk_tokens) if is_sound else ()
+        try:
+            return held[: self._model.trim(sequence.slot, len(held))]
+        except Exception:  # its own failure, and it is over: the next one in its slot finds out
+            log.exception("slot %d cannot be trimmed", sequence.slot)
+            return ()
 
     def _told(self, sequence: Sequence, *, tokens: tuple[int, ...] = (), text: str = "") -> Step:
         told = bool(tokens or sequence.finish)
@@ -411,20 +391,10 @@ class BatchEngine:
             prompt_tokens_done=min(sequence.fed_tokens, len(sequence.spec.prompt)),
             prompt_tokens_total=len(sequence.spec.prompt),
             prompt_tokens_cached=sequence.cached_tokens,
-            timings=_timings(sequence, self._clocks[sequence.spec.id]) if told else None,
+            timings=self._clocks[sequence.spec.id].timings(sequence) if told else None,
         )
 
     def _flush(self) -> None:
         steps, self._steps = self._steps, []
         if steps:
             self._on_steps(steps)
-
-
-def _timings(sequence: Sequence, clock: _Clock) -> Timings:
-    return Timings(
-        prompt_n=min(sequence.fed_tokens, sequence.prefill_tokens) - sequence.cached_tokens,
-        prompt_ms=max(0.0, clock.first_at - clock.fed_at) * 1000,
-        predicted_n=sequence.new_tokens,
-        predicted_ms=(clock.last_at - clock.first_at) * 1000,
-        cache_n=sequence.cached_tokens,
-    )

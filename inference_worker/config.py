@@ -50,6 +50,16 @@ class WorkerSettings(BaseSettings):
     )
     slots: int = _setting(8, "Sessions generated at once by each model.", "slots", ge=1, le=256)
     context_tokens: int = _setting(8192, "Context of one slot.", "tokens", ge=64)
+    kv_pool_tokens: int = _setting(
+        0,
+        "Size of one KV cache for all slots; answers then depend on what else runs, and takeovers "
+        "are not exact. 0: one for each slot.",
+        "tokens",
+        ge=0,
+    )
+    context_shift: bool = _setting(
+        False, "Whether an answer goes on when its context is full, without what came first."
+    )
     threads: int = _setting(0, "Threads of the engine. 0: one a core.", "threads", ge=0)
     prefill_threads: int = _setting(
         0, "Threads that feed prompts. 0: as many as else.", "threads", ge=0

@@ -14,6 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
+from inference_worker.context_shift import Shift
 from replay.request import ChatOptions, SamplingParams
 
 __all__ = [
@@ -140,6 +141,7 @@ class ModelInfo:
     ``context_tokens`` is per slot. ``sha256`` is of the GGUF, or None until someone hashed it (see
     ``file_sha256``). ``build`` begins with "b", like llama.cpp's.
     ``embedding`` is None where embeddings are switched off.
+    With ``shifts_context`` an answer goes on when its context is full.
     """
 
     name: str
@@ -158,6 +160,7 @@ class ModelInfo:
     build: str
     sha256: str | None = None
     embedding: EmbeddingInfo | None = None
+    shifts_context: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +191,7 @@ class SequenceSpec:
     The prompt is fed in chunks of ``prefill_chunk_tokens``, 0 for the engine's own, and begins with
     what a slot's cache holds of it where ``cache_prompt`` allows it. The text has the names of
     ``shown_tokens``, which else show nothing.
+    Without a ``shift`` a full context ends the answer.
     """
 
     id: str
@@ -201,6 +205,7 @@ class SequenceSpec:
     forced: frozenset[int] = frozenset()
     thought: ThoughtLimit | None = None
     shown_tokens: frozenset[int] = frozenset()
+    shift: Shift | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +247,12 @@ class Finish:
     stopping_word: str = ""
     context_full: bool = False
     error: str = ""
+    shifted: bool = False
+
+    @property
+    def is_truncated(self) -> bool:
+        """Whether the context was too small for all of prompt and answer."""
+        return self.context_full or self.shifted
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
 from inference_worker.claims import ClaimableLog, Claims
+from inference_worker.context_shift import Shift
 from inference_worker.engine import (
     Engine,
     EngineError,
@@ -368,6 +369,7 @@ def _sequence(
         max_tokens=request.max_tokens,
         prefill_chunk_tokens=record.prefill_chunk_tokens,
         cache_prompt=request.context.cache_prompt,
+        shift=Shift.of(request.context),
         forced=frozenset(i for i, token in enumerate(tokens) if token.flags & TOKEN_FORCED),
         thought=_thought_limit(record, request),
         shown_tokens=frozenset(request.format.shown_tokens),

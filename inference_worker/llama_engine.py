@@ -11,13 +11,14 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import llama_cpp
 
 from inference_worker.batch_loop import PREFILL_CHUNK_TOKENS, BatchEngine
+from inference_worker.context_shift import Gap
 from inference_worker.engine import (
     NO_OPTIONS,
     EmbeddingSettings,
@@ -29,6 +30,7 @@ from inference_worker.engine import (
 )
 from inference_worker.hardware import DEFAULT_HARDWARE, Hardware
 from inference_worker.llama_embedder import Embedder, embedding_info, rerank_input
+from inference_worker.llama_interrupt import ON_LOG, Interrupt
 from inference_worker.llama_params import context_params, model_params
 from inference_worker.llama_sampler import Sampler, Vocabulary
 from inference_worker.model import Draw, Feed, SlotsExhausted
@@ -53,7 +55,8 @@ class LlamaSettings:
     """How to load one GGUF.
 
     ``context_tokens`` is per slot and capped at what the model was trained on. ``threads`` 0 is
-    one per core.
+    one per core. With a KV cache that all slots share, of ``kv_pool_tokens``, greedy answers depend
+    on what else runs, and a takeover does not continue exactly; 0 is one for each slot.
     """
 
     path: Path
@@ -63,6 +66,8 @@ class LlamaSettings:
     threads: int = 0
     prefill_chunk_tokens: int = PREFILL_CHUNK_TOKENS
     hardware: Hardware = DEFAULT_HARDWARE
+    kv_pool_tokens: int = 0
+    context_shift: bool = False
     sha256: str | None = None
     chat_template: str = ""
     """In place of the file's own; "" for that one."""
@@ -86,7 +91,7 @@ class LlamaModel:
     def __init__(self, settings: LlamaSettings, *, on_progress: OnProgress | None = None) -> None:
         # Numbers in what C code writes or reads keep their point, whatever the host's locale.
         locale.setlocale(locale.LC_NUMERIC, "C")
-        llama_cpp.llama_log_set(_on_log, ctypes.c_void_p(0))
+        llama_cpp.llama_log_set(ON_LOG, ctypes.c_void_p(0))
         llama_cpp.llama_backend_init()
         self._model = _load(settings, on_progress)
         self._vocab = llama_cpp.llama_model_get_vocab(self._model)
@@ -111,8 +116,10 @@ class LlamaModel:
         )
         self._context = _open_context(self._model, self._info, settings)
         self._memory = llama_cpp.llama_get_memory(self._context)
+        if settings.context_shift:
+            self._info = replace(self._info, shifts_context=self._can_shift())
         self._batch = llama_cpp.llama_batch_init(_batch_tokens(settings), 0, 1)
-        self._interrupt = _Interrupt(self._context)
+        self._interrupt = Interrupt(self._context)
         self._embedder: Embedder | None = None
         self._threads = _threads(settings)
         self._samplers: dict[int, Sampler] = {}
@@ -179,6 +186,13 @@ class LlamaModel:
             raise EngineFailed(f"the KV cache refused to empty slot {slot}")
         return 0
 
+    def shift(self, slot: int, gap: Gap) -> None:
+        """See ``Model.shift``; the next decode turns the keys that moved."""
+        behind = gap.first + gap.tokens
+        if not llama_cpp.llama_memory_seq_rm(self._memory, slot, gap.first, behind):
+            raise EngineFailed(f"the KV cache of slot {slot} cannot be shifted")
+        llama_cpp.llama_memory_seq_add(self._memory, slot, behind, -1, -gap.tokens)
+
     def open_slot(self, slot: int, spec: SequenceSpec, *, accepted: int) -> None:
         """Builds the slot's sampler chain."""
         self._samplers[slot] = Sampler(
@@ -240,6 +254,12 @@ class LlamaModel:
             llama_cpp.llama_model_free(self._model)
             self._model = None
 
+    def _can_shift(self) -> bool:
+        can_shift = bool(llama_cpp.llama_memory_can_shift(self._memory))
+        if not can_shift:
+            log.warning("the context of %s cannot be shifted", self._info.name)
+        return can_shift
+
     def _holds(self, slot: int, tokens: int) -> bool:
         """Whether the slot's KV cache has all of its first tokens."""
         first = llama_cpp.llama_memory_seq_pos_min(self._memory, slot)
@@ -263,41 +283,6 @@ class LlamaModel:
             batch.logits[row - 1] = feed.samples
             self._rows[feed.slot] = row - 1
         batch.n_tokens = row
-
-
-class _Interrupt:
-    """A byte that llama.cpp looks at after each operation of a decode; a block is one decode.
-
-    It looks through libc's strlen, which tells 0 or 1. A function in Python would wait for the
-    interpreter's lock at each of some 600 operations: beside a busy event loop that made 4 s of
-    0.75 s for a prompt chunk.
-    """
-
-    def __init__(self, context: Any) -> None:
-        self._byte = ctypes.create_string_buffer(2)
-        look = ctypes.cast(ctypes.CDLL(None).strlen, llama_cpp.ggml_abort_callback)
-        where = ctypes.cast(self._byte, ctypes.c_void_p)
-        llama_cpp.llama_set_abort_callback(context, look, where)
-
-    @property
-    def is_set(self) -> bool:
-        """Whether the decode is to end early."""
-        return bool(self._byte.value)
-
-    def set(self) -> None:
-        """Lets the decode end early; from any thread."""
-        self._byte.value = b"1"
-
-    def __enter__(self) -> None:
-        self._byte.value = b""
-        _decoding.interrupt = self
-
-    def __exit__(self, *_: object) -> None:
-        _decoding.interrupt = None
-
-
-_decoding = threading.local()
-"""Its ``interrupt`` is the one of the decode that this thread runs."""
 
 
 def _load(settings: LlamaSettings, on_progress: OnProgress | None) -> Any:
@@ -328,11 +313,11 @@ def _batch_tokens(settings: LlamaSettings) -> int:
 def _open_context(model: Any, info: ModelInfo, settings: LlamaSettings) -> Any:
     params = context_params(settings.hardware, _threads(settings))
     slot_tokens = -(-info.context_tokens // CONTEXT_TOKENS_STEP) * CONTEXT_TOKENS_STEP
-    params.n_ctx = info.slots * slot_tokens
+    params.n_ctx = settings.kv_pool_tokens or info.slots * slot_tokens
     params.n_seq_max = info.slots
     # One micro-batch a step: llama.cpp never cuts a chunk by what the machine happens to be.
     params.n_batch = params.n_ubatch = _batch_tokens(settings)
-    params.kv_unified = False
+    params.kv_unified = settings.kv_pool_tokens > 0
     params.no_perf = True
     context = llama_cpp.llama_init_from_model(model, params)
     if not context:
@@ -379,19 +364,3 @@ def _piece(vocab: Any, token: int, *, special: bool = False) -> bytes:
         buffer = ctypes.create_string_buffer(-length)
         length = llama_cpp.llama_token_to_piece(vocab, token, buffer, len(buffer), 0, special)
     return buffer.raw[:length]
-
-
-_LOG_LEVELS = {3: logging.WARNING, 4: logging.ERROR}
-"""ggml's levels; what is below a warning is not passed on."""
-
-
-def _log_line(level: int, text: bytes, _: Any) -> None:
-    interrupt: _Interrupt | None = getattr(_decoding, "interrupt", None)
-    if interrupt is not None and interrupt.is_set:
-        return  # llama.cpp calls it an error, in four lines
-    if level in _LOG_LEVELS:
-        log.log(_LOG_LEVELS[level], "%s", text.decode("utf-8", "replace").rstrip())
-
-
-_on_log = llama_cpp.llama_log_callback(_log_line)
-"""llama.cpp holds a pointer to it for as long as the program runs."""

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from inference_worker.context_shift import Gap
 from inference_worker.engine import (
     NO_OPTIONS,
     Message,
@@ -77,6 +78,9 @@ class Model(Protocol):
     def trim(self, slot: int, tokens: int) -> int:
         """Empties a slot's KV cache but for its first ``tokens``; returns how many it still holds,
         which is 0 where it cannot be cut there."""
+
+    def shift(self, slot: int, gap: Gap) -> None:
+        """Forgets these tokens of a slot; those behind them move up to their place."""
 
     def open_slot(self, slot: int, spec: SequenceSpec, *, accepted: int) -> None:
         """Makes a slot's sampler ready, as if it had sampled the first ``accepted`` of

@@ -45,6 +45,8 @@ def open_engine(settings: WorkerSettings, name: str, path: Path, on_progress: On
             threads=settings.threads,
             prefill_chunk_tokens=settings.prefill_chunk_tokens,
             hardware=settings.hardware(),
+            kv_pool_tokens=settings.kv_pool_tokens,
+            context_shift=settings.context_shift,
             sha256=sha256,
             chat_template=template,
             embedding=EmbeddingSettings(

@@ -164,6 +164,7 @@ def prepared(engine: Engine, asked: Chat | Completion, chunk_tokens: int) -> Pre
         prompts=() if isinstance(asked, Chat) else tuple(_text(engine, one) for one in prompts),
         prompt_lengths=tuple(map(len, prompts)),
         grammar=grammar,
+        shift_at=engine.model.context_tokens if engine.model.shifts_context else 0,
     )
 
 

@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from inference_worker.batch_loop import BatchEngine
+from inference_worker.context_shift import Gap
 from inference_worker.engine import (
     NO_OPTIONS,
     Candidate,
@@ -238,6 +239,9 @@ class ScriptedModel:
     def trim(self, slot: int, tokens: int) -> int:
         """It holds whatever it is asked to."""
         return tokens
+
+    def shift(self, slot: int, gap: Gap) -> None:
+        """It has nothing to forget."""
 
     def open_slot(self, slot: int, spec: SequenceSpec, *, accepted: int) -> None:
         """Writes the slot's answer; its prefill begins now."""

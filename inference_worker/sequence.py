@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import StrEnum
 
+from inference_worker.context_shift import ANSWER_CONTEXTS_MAX, Gap
 from inference_worker.engine import Finish, FinishReason, SequenceSpec, TokenLogprobs
 from inference_worker.text import TextAssembler
 from inference_worker.thought_limit import ThoughtWatch
@@ -45,9 +46,11 @@ class Sequence:
         self.sampled: list[int] = []
         """Of all attempts."""
         self.fed_tokens = 0
-        """How many of prompt + sampled the KV cache holds."""
+        """How many of prompt + sampled were put into the KV cache."""
+        self.forgotten_tokens = 0
+        """How many of them it has forgotten since, to make room."""
         self.cached_tokens = 0
-        """How many of them it held before anything was fed."""
+        """How many of the prompt it held before anything was fed."""
         self.state = State.WAITING
         self.finish: Finish | None = None
         self.first_draw = len(spec.sampled)
@@ -76,11 +79,18 @@ class Sequence:
         """Tokens that this attempt sampled."""
         return max(0, len(self.sampled) - len(self.spec.sampled))
 
+    def whole_chunks(self, size: int) -> tuple[int, ...]:
+        """The prompt's chunks of that size which the KV cache holds: what another prompt may begin
+        with; none where it was fed in others."""
+        if self.forgotten_tokens or size != self._chunk_tokens:
+            return ()
+        held = min(self.fed_tokens, len(self.spec.prompt))
+        return self.spec.prompt[: held // size * size]
+
     @property
-    def whole_chunks(self) -> tuple[int, ...]:
-        """The prompt's chunks that the KV cache holds and another prompt may begin with."""
-        size = self._chunk_tokens
-        return self.spec.prompt[: min(self.fed_tokens, len(self.spec.prompt)) // size * size]
+    def position(self) -> int:
+        """Where the next token is fed."""
+        return self.fed_tokens - self.forgotten_tokens
 
     @property
     def draws(self) -> bool:
@@ -91,8 +101,18 @@ class Sequence:
         """Notes how much of the prompt, in whole chunks, is in the slot's KV cache already."""
         self.cached_tokens = self.fed_tokens = cached_tokens
 
+    def next_gap(self) -> Gap | None:
+        """What the KV cache must forget before the next feed."""
+        if self.spec.shift is None:
+            return None
+        return self.spec.shift.gap(prompt_tokens=len(self.spec.prompt), held=self.position)
+
+    def shifted(self, gap: Gap) -> None:
+        """Notes that the KV cache has forgotten it."""
+        self.forgotten_tokens += gap.tokens
+
     def next_feed(self) -> tuple[int, ...]:
-        """The tokens to feed next, at position ``fed_tokens``.
+        """The tokens to feed next, at ``position``.
 
         What is fed with what must depend on prompt and answer alone, never on neighbours or on
         attempts: other shapes meet other kernels, which round differently, and a greedy answer
@@ -192,14 +212,19 @@ class Sequence:
 
     def _finish_after(self, *, ends: bool) -> Finish | None:
         spec = self.spec
+        used = len(spec.prompt) + len(self.sampled)
+        shifted = spec.shift is not None and used > spec.shift.context_tokens
         if ends:
-            return Finish(FinishReason.STOP)
+            return Finish(FinishReason.STOP, shifted=shifted)
         if self._text.stopping_word:
-            return Finish(FinishReason.STOP, stopping_word=self._text.stopping_word)
+            word = self._text.stopping_word
+            return Finish(FinishReason.STOP, stopping_word=word, shifted=shifted)
         if 0 <= spec.max_tokens <= len(self.sampled):
-            return Finish(FinishReason.LENGTH)
-        if len(spec.prompt) + len(self.sampled) >= self._context_tokens:
+            return Finish(FinishReason.LENGTH, shifted=shifted)
+        if spec.shift is None and used >= self._context_tokens:
             return Finish(FinishReason.LENGTH, context_full=True)
+        if spec.shift and len(self.sampled) >= ANSWER_CONTEXTS_MAX * spec.shift.context_tokens:
+            return Finish(FinishReason.LENGTH, context_full=True, shifted=True)
         return None
 
     def _enter(self, state: State) -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from inference_worker.engine import SequenceSpec
+
 SIMILARITY_MIN = 0.1
 """Where less of a prompt is held, another conversation's cache is not given up for it."""
 
@@ -17,10 +19,12 @@ Tokens = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A slot, and how many of the prompt's first tokens its cache holds."""
+    """A slot, how many of the prompt's first tokens its cache holds, and the size of the chunks in
+    which the others are fed."""
 
     slot: int
     cached_tokens: int
+    chunk_tokens: int
 
 
 @dataclass(slots=True)
@@ -41,18 +45,22 @@ class Slots:
     def __len__(self) -> int:
         return len(self._free)
 
-    def take(self, prompt: Tokens, *, from_cache: bool) -> Place:
+    def take(self, spec: SequenceSpec) -> Place:
         """The slot that holds most of a prompt; else one that holds nothing, the lowest, since
         llama.cpp computes neighbouring slots in one micro-batch; else the least recently used.
 
         A prompt's last token is never taken from the cache: it must be computed to be followed.
+        Larger chunks than the engine's do not fit its batch.
         """
+        chunk = min(spec.prefill_chunk_tokens or self._chunk_tokens, self._chunk_tokens)
+        from_cache = spec.cache_prompt and chunk == self._chunk_tokens
+        prompt = spec.prompt
         shared = {slot: self._shared(free.held, prompt) for slot, free in self._free.items()}
         if not from_cache or max(shared.values()) < SIMILARITY_MIN * len(prompt):
             shared = dict.fromkeys(shared, 0)
         slot = min(shared, key=lambda slot: (-shared[slot], self._free[slot].turn, slot))
         del self._free[slot]
-        return Place(slot, shared[slot])
+        return Place(slot, shared[slot], chunk)
 
     def give(self, slot: int, held: Tokens) -> None:
         """Takes a slot back, whose cache holds these tokens, whole chunks of a prompt."""

@@ -128,7 +128,7 @@ class Prepared:
     """The answer to ``Chat`` and ``Completion``: the prompt's tokens, how the worker will feed
     them, the biases by token ids, how the answer's text is to be parsed, and the grammar that it
     must satisfy. ``prompts`` are the texts of a completion's; with several, ``prompt`` has their
-    tokens one after the other."""
+    tokens one after the other. The context shifts at ``shift_at`` tokens, 0 is never."""
 
     prompt: tuple[int, ...]
     prefill_chunk_tokens: int
@@ -138,6 +138,7 @@ class Prepared:
     prompts: tuple[str, ...] = ()
     prompt_lengths: tuple[int, ...] = ()
     grammar: str = ""
+    shift_at: int = 0
 
 
 Piece = str | list[int]

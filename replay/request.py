@@ -245,9 +245,14 @@ class ContextOptions:
     """How a slot's context is used.
 
     Without ``cache_prompt`` the prompt is computed whole, whatever a slot's cache holds of it.
+    When it is full, ``shift_at`` tokens, it forgets ``n_discard`` of them (0 for half) behind the
+    first ``n_keep`` (-1 for the prompt). *Prepare* tells that size; with 0 the answer ends there.
     """
 
     cache_prompt: bool = True
+    n_keep: int = 0
+    n_discard: int = 0
+    shift_at: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,6 @@ NOT_BUILT: Mapping[str, Callable[[Any], bool]] = {
     "lora": _is([]),
     "id_slot": _equals(-1),
     "n_indent": _equals(0),
-    "n_discard": _equals(0),
     "t_max_predict_ms": _at_most(0),
 }
 """Fields that ask for what is not built, and the values with which they ask for nothing."""

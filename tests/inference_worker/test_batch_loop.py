@@ -8,6 +8,7 @@ import pytest
 from engine_recorder import Recorder, recording
 
 from inference_worker.batch_loop import BatchEngine
+from inference_worker.context_shift import Shift
 from inference_worker.engine import (
     EngineFailed,
     FinishReason,
@@ -220,6 +221,55 @@ def test_no_room_in_the_cache_fails_the_longest_and_spares_the_others(
         "Context size has been exceeded.",
     )
     assert reason(recorder, "a") is reason(recorder, "b") is FinishReason.STOP
+
+
+def test_an_idle_cache_makes_room_before_anybody_fails(
+    model: GatedModel, recorder: Recorder
+) -> None:
+    idle = replace(spec("idle"), prompt=(65,) * 300)
+    recorder.run(idle)
+    trimmed: list[tuple[int, int]] = []
+    trim = model.trim
+
+    def watched(slot: int, tokens: int) -> int:
+        trimmed.append((slot, tokens))
+        return trim(slot, tokens)
+
+    model.trim = watched  # type: ignore[method-assign]
+
+    def refuse_until_there_is_room(feeds: Sequence[Feed]) -> None:
+        if (0, 0) not in trimmed:
+            raise SlotsExhausted("Context size has been exceeded.")
+
+    model.before_decode = refuse_until_there_is_room
+    recorder.run(spec("a"), spec("b"))
+    assert reason(recorder, "a") is reason(recorder, "b") is FinishReason.STOP
+    recorder.run(idle)
+    assert cached(recorder, "idle") == (0, 300)
+
+
+def test_who_breaks_a_shared_decode_fails_alone(model: GatedModel, recorder: Recorder) -> None:
+    alone = recorder.run(spec("a"), spec("b"))
+    broken: list[int] = []
+
+    def break_down(feeds: Sequence[Feed]) -> None:
+        if any(feed.slot == 1 and feed.position > 40 for feed in feeds):
+            broken.append(len(feeds))
+            raise RuntimeError("the decode broke")
+
+    model.before_decode = break_down
+    one, _, other = recorder.run(spec("a"), spec("bad"), spec("b"))
+    bad = recorder.finish("bad")
+    assert broken == [3, 1]
+    assert bad is not None
+    assert (bad.reason, bad.error) == (FinishReason.FAILED, "the decode broke")
+    assert [one, other] == alone
+
+
+def test_a_session_that_shifts_needs_the_context_that_it_began_in(recorder: Recorder) -> None:
+    with pytest.raises(EngineFailed, match="needs a context of 5000 tokens"):
+        recorder.engine.submit(replace(spec("a"), shift=Shift(CONTEXT_TOKENS + 904)))
+    assert recorder.engine.free_slots == SLOTS
 
 
 def test_a_sequence_whose_slot_does_not_open_fails_alone(

@@ -14,6 +14,7 @@ import pytest
 from engine_recorder import WAIT_S, Recorder, recording
 
 from inference_worker.batch_loop import BatchEngine
+from inference_worker.context_shift import Shift
 from inference_worker.engine import EngineFailed, FinishReason, SequenceSpec, file_sha256
 from inference_worker.model import Feed
 from replay.request import SamplingParams
@@ -303,6 +304,45 @@ def test_a_long_prompt_stalls_a_running_answer_for_one_chunk_at_most(recorder: R
     while_answering = order[: len(order) - order[::-1].index("answer")]
     assert while_answering.count("long") >= 7
     assert ("long", "long") not in pairwise(while_answering)
+
+
+SHIFTING = SamplingParams(seed=1, temperature=0, ignore_eos=True)
+
+
+@pytest.mark.parametrize("shift", [Shift(64), Shift(64, keep=30, discard=5)], ids=["half", "few"])
+def test_an_answer_that_outgrew_its_context_goes_on_at_another_worker_too(
+    recorder: Recorder, shift: Shift
+) -> None:
+    prompt = prompt_of(recorder, "Tell me about Paris.")
+    one = spec("one", prompt, sampling=SHIFTING, max_tokens=60, shift=shift)
+    neighbour = spec("neighbour", prompt)
+    (alone,) = recorder.run(neighbour)
+    whole, among = recorder.run(one, neighbour)
+    finish = recorder.finish("one")
+    assert finish is not None
+    assert (len(whole), finish.reason, finish.is_truncated) == (60, FinishReason.LENGTH, True)
+    assert among == alone
+    cuts = [10, 40, 59]  # before it shifts, after, and at its end
+    rests = recorder.run(*(replace(one, id=str(cut), sampled=whole[:cut]) for cut in cuts))
+    assert [whole[:cut] + rest for cut, rest in zip(cuts, rests, strict=True)] == [whole] * 3
+
+
+def test_a_pool_that_is_exhausted_fails_one_and_lets_the_others_finish(settings: Any) -> None:
+    pooled = replace(settings, slots=3, kv_pool_tokens=256)
+    with recording(llama_engine.open_llama_engine(pooled)) as recorder:
+        long = tuple(recorder.engine.tokenize("so " * 180, add_special=True, parse_special=True))
+        recorder.run(
+            spec("long", long[:150], max_tokens=120, sampling=SHIFTING),
+            spec("one", prompt_of(recorder, "one"), max_tokens=40, sampling=SHIFTING),
+            spec("two", prompt_of(recorder, "two"), max_tokens=40, sampling=SHIFTING),
+        )
+        finish = recorder.finish("long")
+        assert finish is not None
+        assert (finish.reason, finish.error) == (
+            FinishReason.FAILED,
+            "Context size has been exceeded.",
+        )
+        assert reason(recorder, "one") is reason(recorder, "two") is FinishReason.LENGTH
 
 
 def test_token_pieces_join_to_the_text_that_was_tokenized(recorder: Recorder) -> None:

@@ -61,6 +61,8 @@ def test_a_model_is_opened_with_the_workers_settings(
         threads=3,
         gpu_layers=4,
         context_tokens=512,
+        kv_pool_tokens=768,
+        context_shift=True,
         prefill_chunk_tokens=64,
     )
     engine: Any = open_engine(settings, "m", file, lambda name, part: told.append((name, part)))
@@ -74,6 +76,8 @@ def test_a_model_is_opened_with_the_workers_settings(
         "threads": 3,
         "prefill_chunk_tokens": 64,
         "hardware": Hardware(gpu_layers=4),
+        "kv_pool_tokens": 768,
+        "context_shift": True,
         "sha256": file_sha256(file),
         "chat_template": "",
         "embedding": EmbeddingSettings(None, batch_tokens=128, ubatch_tokens=512),

@@ -17,7 +17,7 @@ from inference_worker import preparing
 from inference_worker.batch_loop import BatchEngine
 from inference_worker.engine import EngineFailed
 from inference_worker.preparing import Preparing, result_of
-from inference_worker.scripted_engine import BOS, END, SILENT, open_scripted_engine
+from inference_worker.scripted_engine import BOS, END, SILENT, ScriptedModel, open_scripted_engine
 from inference_worker.tools import SYNTAXES
 from replay import keys
 from replay.prepare import (
@@ -110,6 +110,14 @@ def test_a_model_that_does_not_think_has_no_tags() -> None:
     engine = open_scripted_engine(chat_template="{{ messages[0].content }}")
     found = asked(engine, *HELLO)
     assert isinstance(found, Prepared) and found.format == AnswerFormat()
+
+
+@pytest.mark.parametrize("shifts", [True, False])
+def test_where_the_context_shifts_is_told_where_it_does(shifts: bool) -> None:
+    model = ScriptedModel(replace(open_scripted_engine().model, shifts_context=shifts))
+    found = asked(BatchEngine(model), *HELLO)
+    assert isinstance(found, Prepared)
+    assert found.shift_at == (model.info.context_tokens if shifts else 0)
 
 
 def test_a_bias_on_a_text_is_one_on_each_of_its_tokens(engine: BatchEngine) -> None:
