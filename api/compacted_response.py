@@ -7,12 +7,18 @@ read, since they are packed, and many blocks leave in one send.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Iterator
-from typing import Protocol
 
 from api.connection import Comeback, Connection
 from api.gzip_coding import GzipMember
 from api.node import Node
-from api.stream_response import STREAM_HEADERS, VARIES, ConnectedResponse, SessionHead, raw
+from api.stream_response import (
+    STREAM_HEADERS,
+    VARIES,
+    Coding,
+    ConnectedResponse,
+    SessionHead,
+    raw,
+)
 from replay.blocks import Block
 from replay.errors import LogUnavailable
 from replay.identity import SessionRef
@@ -28,52 +34,28 @@ SEND_BYTES = 64 * 1024
 GZIPPED = (b"content-encoding", b"gzip")
 
 
-class Coding(Protocol):
-    """How a log's bytes are sent."""
-
-    def feed(self, stored: Chunk | Block) -> bytes:
-        """The next bytes."""
-        ...
-
-    def finish(self) -> bytes:
-        """What stands after the last ones."""
-        ...
-
-
-class Identity:
-    """As they are."""
-
-    def feed(self, stored: Chunk | Block) -> bytes:
-        """See ``Coding``."""
-        return stored.data
-
-    def finish(self) -> bytes:
-        """See ``Coding``."""
-        return b""
-
-
 class CompactedResponse(ConnectedResponse):
     """The session's bytes from ``offset`` on."""
 
-    __slots__ = ("_gzipped", "_head", "_log", "_offset", "_state")
+    __slots__ = ("_coding", "_head", "_log", "_offset", "_state")
 
     def __init__(
-        self, node: Node, head: SessionHead, *, offset: int, state: str, gzipped: bool
+        self, node: Node, head: SessionHead, *, offset: int, state: str, coding: Coding
     ) -> None:
         super().__init__(node.connections, Comeback.REPEAT)
         self._log = node.log
         self._head = head
         self._offset = offset
         self._state = state
-        self._gzipped = gzipped
+        self._coding = coding
 
     async def serve(self, connection: Connection) -> None:
         """See ``ConnectedResponse``."""
-        coding: Coding = GzipMember() if self._gzipped else Identity()
+        coding = self._coding
         pages = _pages(self._log, self._head.ref, self._offset)
         page = await anext(pages)
         named = raw(self._head.headers(self._state, offset=self._offset))
-        codings = [GZIPPED] if self._gzipped else []
+        codings = [GZIPPED] if isinstance(coding, GzipMember) else []
         await connection.start(200, [*STREAM_HEADERS, VARIES, *codings, *named])
         for data in _sends(page, coding):
             await connection.body(data)

@@ -12,7 +12,8 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 
 from starlette.requests import Request
 
-from api import gzip_coding
+from api import event_ids, gzip_coding
+from api.event_ids import EventId
 from api.problems import BodyTooLarge, RequestInvalid
 from replay.errors import OffsetInvalid
 from replay.identity import KEYED, NAME_BYTES_MAX
@@ -188,6 +189,28 @@ def parse_number(query: dict[str, list[str]], key: str) -> int | None:
     if not _is_decimal(text):
         raise RequestInvalid(f"'{key}' must be a non-negative decimal number, got {text[:40]!r}")
     return _number(text)
+
+
+def parse_last_event(request: Request, query: dict[str, list[str]]) -> EventId | None:
+    """Where an EventSource comes back to; None at its first coming. Raises RequestInvalid."""
+    value = _header(request, event_ids.HEADER)
+    if not value:
+        return None
+    try:
+        found = EventId.parse(value.decode("ascii"))
+    except ValueError:
+        raise RequestInvalid(f"header '{event_ids.HEADER}' is none of this server's ids") from None
+    if parse_epoch(query) not in (None, found.epoch):
+        raise RequestInvalid(f"'epoch' is another than that of header '{event_ids.HEADER}'")
+    return found
+
+
+def parse_view(query: dict[str, list[str]]) -> bool:
+    """Whether ``view`` is "merged"; without it the log is meant. Raises RequestInvalid."""
+    text = single(query, "view")
+    if text not in (None, "merged"):
+        raise RequestInvalid(f"'view' must be merged, got {text[:40]!r}")
+    return text is not None
 
 
 def parse_if_busy(query: dict[str, list[str]]) -> IfBusy:

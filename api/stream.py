@@ -12,11 +12,14 @@ from starlette.convertors import Convertor, register_url_convertor
 
 from api import requests
 from api.compacted_response import CompactedResponse
+from api.event_ids import EventIds
+from api.gzip_coding import GzipMember
 from api.json_body import parse_json
 from api.lasting import Lasting
+from api.merged import merged_response
 from api.node import Node, NodeDep
 from api.problems import RequestInvalid, Unavailable
-from api.stream_response import SessionHead, StreamResponse
+from api.stream_response import IDENTITY, Coding, SessionHead, StreamResponse
 from replay.errors import (
     EpochMismatch,
     LogUnavailable,
@@ -53,22 +56,40 @@ register_url_convertor("rest", _Rest())
 @router.get("/v1/stream")
 @router.get("/v1/stream/{conv_id:rest}", include_in_schema=False)
 async def read_stream(request: Request, node: NodeDep) -> Response:
-    """The session's bytes from ``from`` on, then live until it ends."""
+    """The session's bytes from ``from`` on, then live until it ends; with ``ids`` for EventSource,
+    with ``view=merged`` as one message."""
     node.presence.check_open()
     query = requests.query_of(request)
     name = requests.stream_name(request, query)
-    record = await resolve(node, request, name, requests.parse_epoch(query))
-    return await replayed(node, request, record, requests.parse_offset(query))
+    with_ids, is_merged = requests.parse_flag(query, "ids"), requests.parse_view(query)
+    resumed = requests.parse_last_event(request, query) if with_ids else None
+    epoch = resumed.epoch if resumed else requests.parse_epoch(query)
+    record = await resolve(node, request, name, epoch)
+    if is_merged:
+        return await merged_response(node, _head(record), record.state)
+    offset = resumed.offset if resumed else requests.parse_offset(query)
+    return await replayed(node, request, record, offset, with_ids=with_ids)
 
 
-async def replayed(node: Node, request: Request, record: SessionRecord, offset: int) -> Response:
+def _head(record: SessionRecord) -> SessionHead:
+    return SessionHead(record.ref, record.completion_id, record.ping_interval_s)
+
+
+async def replayed(
+    node: Node, request: Request, record: SessionRecord, offset: int, *, with_ids: bool = False
+) -> Response:
     """The answer that reads a session. Raises what is wrong with the offset."""
     await _check(node, record, offset)
-    head = SessionHead(record.ref, record.completion_id, record.ping_interval_s)
+    head = _head(record)
+    if with_ids and record.state.is_final and offset == record.end:
+        # The only status by which an EventSource learns that it need not come back.
+        return Response(status_code=204, headers=head.headers(record.state, offset=offset))
+    coding: Coding = EventIds(record.ref) if with_ids else IDENTITY
     if record.packed_bytes:
-        gzipped = requests.accepts_gzip(request)
+        if not with_ids and requests.accepts_gzip(request):
+            coding = GzipMember()
         return Lasting(
-            CompactedResponse(node, head, offset=offset, state=record.state, gzipped=gzipped)
+            CompactedResponse(node, head, offset=offset, state=record.state, coding=coding)
         )
     return Lasting(
         StreamResponse(
@@ -78,6 +99,7 @@ async def replayed(node: Node, request: Request, record: SessionRecord, offset: 
             offset=offset,
             state=record.state,
             is_stored=offset < record.end or record.state.is_final,
+            coding=coding,
         )
     )
 

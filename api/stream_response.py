@@ -10,11 +10,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from starlette.types import Receive, Scope, Send
 
 from api.connection import Comeback, Connection, Connections, ResponseCut
 from api.problems import TABLE, problem_response, route_path
+from replay.blocks import Block
 from replay.identity import SessionRef
 from replay.records import Chunk, End
 from replay.tail import Tail
@@ -55,12 +57,43 @@ def raw(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
     return [(key.lower().encode(), value.encode()) for key, value in headers.items()]
 
 
-async def pump(connection: Connection, tail: Tail, item: Chunk | End | None) -> None:
+class Coding(Protocol):
+    """How a log's bytes are sent."""
+
+    def feed(self, stored: Chunk | Block) -> bytes:
+        """The next bytes."""
+        ...
+
+    def finish(self) -> bytes:
+        """What stands after the last ones."""
+        ...
+
+
+class Identity:
+    """As they are."""
+
+    def feed(self, stored: Chunk | Block) -> bytes:
+        """See ``Coding``."""
+        return stored.data
+
+    def finish(self) -> bytes:
+        """See ``Coding``."""
+        return b""
+
+
+IDENTITY = Identity()
+
+
+async def pump(
+    connection: Connection, tail: Tail, item: Chunk | End | None, coding: Coding = IDENTITY
+) -> None:
     """Sends ``item`` and what follows it, then the final chunk."""
     while not isinstance(item, End):
-        if item is not None:
-            await connection.body(item.data)
+        if item is not None and (data := coding.feed(item)):
+            await connection.body(data)
         item = await tail.next()
+    if last := coding.finish():
+        await connection.body(last)
     await connection.finish()
 
 
@@ -115,7 +148,7 @@ class StreamResponse(ConnectedResponse):
     status line goes out, which may turn out to be 410; else the reader need not wait for it.
     """
 
-    __slots__ = ("_head", "_is_stored", "_offset", "_state", "_tailer")
+    __slots__ = ("_coding", "_head", "_is_stored", "_offset", "_state", "_tailer")
 
     def __init__(
         self,
@@ -126,6 +159,7 @@ class StreamResponse(ConnectedResponse):
         offset: int,
         state: str,
         is_stored: bool,
+        coding: Coding,
     ) -> None:
         super().__init__(connections, Comeback.REPEAT)
         self._tailer = tailer
@@ -133,6 +167,7 @@ class StreamResponse(ConnectedResponse):
         self._offset = offset
         self._state = state
         self._is_stored = is_stored
+        self._coding = coding
 
     async def serve(self, connection: Connection) -> None:
         """See ``ConnectedResponse``."""
@@ -143,4 +178,4 @@ class StreamResponse(ConnectedResponse):
             first = await tail.next() if self._is_stored else None
             headers = head.headers(self._state, offset=self._offset)
             await connection.start(200, [*STREAM_HEADERS, VARIES, *raw(headers)])
-            await pump(connection, tail, first)
+            await pump(connection, tail, first, self._coding)

@@ -44,6 +44,10 @@ class Fold:
         """The whole answer, as JSON has it."""
         raise NotImplementedError
 
+    def so_far(self) -> Any:
+        """The same of a log that has not ended: what has been said."""
+        return self.answer()
+
 
 class Parse(Protocol):
     """A body to the generation request that it means.

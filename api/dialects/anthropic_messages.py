@@ -286,16 +286,24 @@ class MessageFold(Fold):
             self._pieces.append(piece)
 
     def _close(self) -> None:
-        block, said = self._blocks[-1], "".join(self._pieces)
+        self._blocks[-1] = self._block_so_far()
         self._pieces = []
+
+    def _block_so_far(self) -> dict[str, Any]:
+        block, said = self._blocks[-1], "".join(self._pieces)
         if block["type"] == "tool_use":
-            block["input"] = _input(said)
-        else:
-            block[block["type"]] = said
+            return {**block, "input": _input(said)}
+        return {**block, block["type"]: said}
 
     def answer(self) -> dict[str, Any]:
         """See ``Fold.answer``."""
         return {**self._message, "content": self._blocks}
+
+    def so_far(self) -> dict[str, Any]:
+        """See ``Fold.so_far``; the block that is open has what it has."""
+        if not self._pieces:
+            return self.answer()
+        return {**self._message, "content": [*self._blocks[:-1], self._block_so_far()]}
 
 
 def _input(arguments: str) -> dict[str, Any]:

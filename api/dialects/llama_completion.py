@@ -95,5 +95,11 @@ class NativeFold(Fold):
             answer["completion_probabilities"] = self._probabilities
         return answer
 
+    def so_far(self) -> dict[str, Any]:
+        """See ``Fold.so_far``."""
+        if self._last:
+            return self.answer()
+        return {"content": "".join(self._content), "tokens": self._tokens, "stop": False}
+
 
 NATIVE = Dialect(name="llama.completion", id_prefix="cmpl-", parse=parse, fold=NativeFold)
