@@ -16,30 +16,26 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 
+from inference_worker.choices import Choice, Stage, choices_of, last_flags
 from inference_worker.claims import ClaimableLog, Claims
-from inference_worker.context_shift import Shift
 from inference_worker.engine import (
     Engine,
     EngineError,
-    Finish,
     FinishReason,
-    SequenceSpec,
     Step,
-    ThoughtLimit,
 )
 from inference_worker.outlet import Outlet
 from inference_worker.producer import Producer
-from inference_worker.rendering import Renderer, renderer_of
 from inference_worker.session import Session
 from inference_worker.suspects import Suspects
-from inference_worker.text import TextAssembler
 from replay import keys
 from replay.errors import LogUnavailable
 from replay.identity import SessionRef
 from replay.log import AppendStatus, Claim, ClaimStatus
 from replay.outage import Outage
-from replay.records import TOKEN_FORCED, Reason, SessionRecord, State, Token
+from replay.records import TOKEN_FORCED, State, Token
 from replay.request import GenerationRequest
 
 STOP_S = 0.5
@@ -78,6 +74,7 @@ class Sessions:
         self._claims = Claims(log, worker=worker, lease_s=lease_s)
         self._lease_s = lease_s
         self._running: dict[str, Session] = {}
+        self._by_sequence: dict[str, tuple[Session, Choice]] = {}
         self._by_key: dict[str, str] = {}
         self._early_orders: deque[str] = deque(maxlen=EARLY_ORDERS_MAX)
         self._releases: asyncio.Queue[Session] = asyncio.Queue()
@@ -97,7 +94,12 @@ class Sessions:
         return lambda steps: _call_soon(loop, self._take, steps)
 
     def room(self, engine: Engine) -> int:
-        """How many more sessions may be started."""
+        """How many more sessions may be started: slots that nobody has, nor waits for."""
+        running = (one for one in self._running.values() if one.engine is engine)
+        return self._vacant(engine) - sum(session.wanted_slots for session in running)
+
+    def _vacant(self, engine: Engine) -> int:
+        """Free slots, less those that suspects will enter."""
         return engine.free_slots - self._suspects.waiting_for(engine)
 
     async def start(self, engine: Engine, ref: SessionRef) -> None:
@@ -121,17 +123,15 @@ class Sessions:
             if record.model_sha256 and record.model_sha256 != engine.model.sha256:
                 raise EngineError("the session was prepared for another file of this model")
             request = GenerationRequest.from_json(record.request)
-            renderer = renderer_of(record, request)
-            spec = _sequence(ref, record, request, tokens)
-            _replay(renderer, engine, spec)
-            session = Session(claim, engine, renderer, outlet, record, spec)
+            choices = choices_of(engine, record, request, tokens)
+            session = Session(claim, engine, choices, outlet, record)
             self._enter(ref, session)
             if keys.session(ref) in self._early_orders:
                 session.end_thought()
             if session.is_suspect:
                 self._suspects.add(session)
             else:
-                session.submit()
+                session.submit(self._vacant(engine))
         except Exception as error:  # whatever it is, the session must end and the worker live
             self._fail(outlet, error)
         if not outlet.is_settled:
@@ -144,7 +144,7 @@ class Sessions:
 
     def _submit(self, session: Session) -> None:
         try:
-            session.submit()
+            session.submit(self._vacant(session.engine))
         except Exception as error:
             self._fail(session.outlet, error)
 
@@ -156,7 +156,8 @@ class Sessions:
         path = outlet.claim.ref.path()
         logger.error("cannot generate %s", path, exc_info=error)
         outlet.fail("engine", str(error))
-        self._leave(path)
+        if (session := self._running.get(path)) is not None:
+            self._halt(session)
         self._producer.wake()
 
     def stop(self, session_key: str) -> None:
@@ -267,45 +268,68 @@ class Sessions:
 
     def _take(self, steps: Sequence[Step]) -> None:
         for step in steps:
-            session = self._running.get(step.sequence_id)
-            if session is not None:
-                self._render(session, step)
+            if (found := self._by_sequence.get(step.sequence_id)) is not None:
+                self._render(*found, step)
         self._producer.wake()
 
-    def _render(self, session: Session, step: Step) -> None:
-        outlet = session.outlet
+    def _render(self, session: Session, choice: Choice, step: Step) -> None:
         flags = TOKEN_FORCED if step.is_forced else 0
-        tokens = [Token(token, flags=flags) for token in step.tokens]
-        count = outlet.token_count + len(tokens)
+        tokens = [Token(token, choice.index, flags) for token in step.tokens]
+        choice.tokens += len(tokens)
         data = b""
         if tokens or step.text:
-            data = session.renderer.step(
+            data = choice.renderer.step(
                 step.text,
-                tokens=count,
+                tokens=choice.tokens,
                 timings=step.timings,
                 logprobs=step.logprobs,
                 ids=step.tokens,
             )
         if step.finish is None:
-            outlet.put(data, tokens)
+            session.outlet.put(data, tokens)
             return
+        choice.stage = Stage.OVER
         if session.lost is None:
-            self._finish(session, step, data, tokens)
-        self._leave(step.sequence_id)
+            self._finish(session, choice, step, data, tokens)
+        self._over(session, choice)
 
-    def _finish(self, session: Session, step: Step, data: bytes, tokens: list[Token]) -> None:
+    def _finish(
+        self, session: Session, choice: Choice, step: Step, data: bytes, tokens: list[Token]
+    ) -> None:
         outlet, finish = session.outlet, step.finish
         assert finish is not None
         if finish.reason is FinishReason.FAILED:
             logger.error("engine failed: %s: %s", step.sequence_id, finish.error)
             outlet.put(data, tokens)
             outlet.fail("engine", finish.error)
+            session.stop()
             return
         if finish.reason is FinishReason.STOPPED:
             return
-        count = outlet.token_count + len(tokens)
-        data += session.renderer.finish(finish, tokens=count, timings=step.timings)
-        outlet.close(data, tokens, State.COMPLETED, _reason(finish))
+        flags = last_flags(finish)
+        choice.ended(flags)
+        data += choice.renderer.finish(finish, tokens=choice.tokens, timings=step.timings)
+        if session.is_over:
+            outlet.close(session.held + data, tokens, State.COMPLETED, session.reason)
+        elif tokens:
+            last = replace(tokens[-1], flags=tokens[-1].flags | flags)
+            outlet.put(data, [*tokens[:-1], last])
+        else:
+            session.held += data
+
+    def _over(self, session: Session, choice: Choice) -> None:
+        self._by_sequence.pop(choice.spec.id, None)
+        self._seat(session.engine)
+        if session.is_over:
+            self._leave(session.claim.ref.path())
+        else:
+            self.on_slot_free()
+
+    def _seat(self, engine: Engine) -> None:
+        """Gives the free slots to the choices that wait for one, session by session."""
+        for session in list(self._running.values()):
+            if session.engine is engine and session.wanted_slots and self._vacant(engine) > 0:
+                self._submit(session)
 
     def _lose(self, claim: Claim, status: AppendStatus) -> None:
         path = claim.ref.path()
@@ -316,13 +340,13 @@ class Sessions:
             self._halt(session)
 
     def _halt(self, session: Session) -> None:
-        if session.is_waiting:
+        session.stop()
+        if session.is_over:
             self._leave(session.claim.ref.path())
-        else:
-            session.stop()
 
     def _enter(self, ref: SessionRef, session: Session) -> None:
         self._running[ref.path()] = session
+        self._by_sequence |= {one.spec.id: (session, one) for one in session.choices}
         self._by_key[keys.session(ref)] = ref.path()
         self._idle.clear()
 
@@ -331,6 +355,8 @@ class Sessions:
         if session is None:
             return
         del self._by_key[keys.session(session.claim.ref)]
+        for choice in session.choices:
+            self._by_sequence.pop(choice.spec.id, None)
         session.left.set()
         if session.lost is not None and not session.outlet.has_own_end:
             self._producer.drop(session.outlet)
@@ -349,50 +375,5 @@ def _call_soon(
         loop.call_soon_threadsafe(take, steps)
 
 
-def _replay(renderer: Renderer, engine: Engine, spec: SequenceSpec) -> None:
-    """Brings the renderer to where the log ends; what it renders stands there already."""
-    text = TextAssembler(spec.stop)
-    for count, token in enumerate(spec.sampled, 1):
-        piece = engine.spelling(token) if token in spec.shown_tokens else engine.piece(token)
-        renderer.step(text.feed(piece), tokens=count, timings=None, ids=(token,))
-
-
-def _sequence(
-    ref: SessionRef, record: SessionRecord, request: GenerationRequest, tokens: Sequence[Token]
-) -> SequenceSpec:
-    return SequenceSpec(
-        id=ref.path(),
-        prompt=record.prompt,
-        sampling=request.sampling,
-        sampled=tuple(token.id for token in tokens),
-        stop=request.stop,
-        max_tokens=request.max_tokens,
-        prefill_chunk_tokens=record.prefill_chunk_tokens,
-        cache_prompt=request.context.cache_prompt,
-        shift=Shift.of(request.context),
-        forced=frozenset(i for i, token in enumerate(tokens) if token.flags & TOKEN_FORCED),
-        thought=_thought_limit(record, request),
-        shown_tokens=frozenset(request.format.shown_tokens),
-    )
-
-
-def _thought_limit(record: SessionRecord, request: GenerationRequest) -> ThoughtLimit | None:
-    form, wanted = request.format, request.reasoning
-    if not form.thought_closing or not wanted.is_limited:
-        return None
-    return ThoughtLimit(
-        form.thought_begin,
-        form.thought_end,
-        form.thought_closing,
-        is_open=form.is_thought_open,
-        budget_tokens=wanted.budget_tokens,
-        is_over=bool(record.reasoning_end),
-    )
-
-
 async def _nowhere(ref: SessionRef, queue_number: int, dispatch: int) -> None:
     """Nobody enqueues: a sweeper finds the session without a job."""
-
-
-def _reason(finish: Finish) -> str:
-    return Reason.LENGTH if finish.reason is FinishReason.LENGTH else Reason.STOP

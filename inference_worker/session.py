@@ -1,32 +1,34 @@
-"""One session that a worker produces: its claim, its way into the log, its sequence."""
+"""One session that a worker produces: its claim, its way into the log, its choices."""
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
-from inference_worker.engine import Engine, SequenceSpec
+from inference_worker.choices import Choice, Stage
+from inference_worker.engine import Engine
 from inference_worker.outlet import Outlet
-from inference_worker.rendering import Renderer
 from replay.log import AppendStatus, Claim
-from replay.records import SessionRecord
+from replay.records import Reason, SessionRecord
 
 
 @dataclass(slots=True, eq=False)
 class Session:
     """Owned by the event loop. ``lost`` says why it is no longer ours, ``left`` that it was let go.
 
-    ``is_waiting``: it has not been submitted to its engine yet.
+    ``is_waiting``: it has not been submitted to its engine yet. ``held`` is what choices ended with
+    that had no token left to say so: it is told with the last of them.
     """
 
     claim: Claim
     engine: Engine
-    renderer: Renderer
+    choices: Sequence[Choice]
     outlet: Outlet
     record: SessionRecord
-    spec: SequenceSpec
     lost: AppendStatus | None = None
     is_waiting: bool = True
+    held: bytes = b""
     left: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -34,19 +36,42 @@ class Session:
         """Whether a worker died with it."""
         return self.record.deaths > 0
 
-    def submit(self) -> None:
-        """Raises EngineError."""
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing of it runs, or will."""
+        return all(choice.stage is Stage.OVER for choice in self.choices)
+
+    @property
+    def reason(self) -> Reason:
+        """Why it is complete: "length" where any choice was cut by it."""
+        is_cut = any(choice.is_cut for choice in self.choices)
+        return Reason.LENGTH if is_cut else Reason.STOP
+
+    @property
+    def wanted_slots(self) -> int:
+        """How many of its choices wait for a slot, once it has entered its engine."""
+        return 0 if self.is_waiting else len(self._of(Stage.WAITING))
+
+    def submit(self, room: int) -> None:
+        """Submits as many of its choices as there is room for, one at least. Raises EngineError."""
         self.is_waiting = False
-        self.engine.submit(self.spec)
+        for choice in self._of(Stage.WAITING)[: max(1, room)]:
+            self.engine.submit(choice.spec)
+            choice.stage = Stage.RUNNING
 
     def end_thought(self) -> None:
-        """Its thought ends with its next token."""
-        thought = self.spec.thought
-        if self.is_waiting and thought:
-            self.spec = replace(self.spec, thought=replace(thought, is_over=True))
-        else:
-            self.engine.end_thought(self.spec.id)
+        """Its thoughts end with their next tokens."""
+        for choice in self._of(Stage.RUNNING):
+            self.engine.end_thought(choice.spec.id)
+        for choice in self._of(Stage.WAITING):
+            choice.think_no_more()
 
     def stop(self) -> None:
-        """Its sequence ends within one token; the engine says when."""
-        self.engine.stop(self.spec.id)
+        """Its sequences end within one token; the engine says when. What waits does not begin."""
+        for choice in self._of(Stage.RUNNING):
+            self.engine.stop(choice.spec.id)
+        for choice in self._of(Stage.WAITING):
+            choice.stage = Stage.OVER
+
+    def _of(self, stage: Stage) -> list[Choice]:
+        return [choice for choice in self.choices if choice.stage is stage]

@@ -23,6 +23,12 @@ TOKEN = struct.Struct("<IHH")
 TOKEN_FORCED = 1
 """Flag: the token was forced (a template's or a command's), not sampled."""
 
+TOKEN_LAST = 2
+"""Flag: with this token its choice ended, while others of the session went on."""
+
+TOKEN_CUT = 4
+"""Flag beside TOKEN_LAST: the choice's length was used up."""
+
 PROMPT_TOKEN = struct.Struct("<I")
 
 

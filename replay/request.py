@@ -286,6 +286,18 @@ class GenerationRequest:
     keep: Literal["", "answer", "generation"] = ""
     constraint: Constraint | None = None
 
+    @property
+    def choices(self) -> int:
+        """How many answers there are; those to the first prompt come first."""
+        return self.n * max(1, len(self.prompt_lengths))
+
+    def prompt_of(self, tokens: tuple[int, ...], index: int) -> tuple[int, ...]:
+        """The tokens of one prompt, out of those of all."""
+        if len(self.prompt_lengths) <= 1:
+            return tokens
+        start = sum(self.prompt_lengths[:index])
+        return tokens[start : start + self.prompt_lengths[index]]
+
     def to_json(self) -> str:
         """Compact JSON, as the session record keeps it."""
         return json.dumps(asdict(self), ensure_ascii=False, separators=(",", ":"))
@@ -297,7 +309,7 @@ class GenerationRequest:
         raw["messages"] = tuple(raw["messages"])
         raw["stop"] = tuple(raw.get("stop", ()))
         raw["prompt_lengths"] = tuple(raw.get("prompt_lengths", ()))
-        raw["prompts"] = tuple(map(prompt_of, raw.get("prompts", ())))
+        raw["prompts"] = tuple(map(_prompt, raw.get("prompts", ())))
         raw["sampling"] = SamplingParams.from_raw(raw["sampling"])
         raw["chat"] = ChatOptions.from_raw(raw.get("chat", {}))
         raw["render"] = RenderOptions.from_raw(raw.get("render", {}))
@@ -309,6 +321,6 @@ class GenerationRequest:
         return cls(**raw)
 
 
-def prompt_of(raw: Any) -> Prompt:
+def _prompt(raw: Any) -> Prompt:
     """A prompt as JSON kept it."""
     return raw if isinstance(raw, str) else tuple(raw)

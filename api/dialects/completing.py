@@ -19,6 +19,10 @@ MAX_TOKENS = ("n_predict", "max_completion_tokens", "max_tokens")
 """Aliases, in the order in which they are looked up."""
 
 
+CHOICES_MAX = 32
+"""Answers of one session, each a sequence of its own; those without a slot wait for one."""
+
+
 def _is(*neutral: Any) -> Callable[[Any], bool]:
     return lambda value: any(value == n and type(value) is type(n) for n in neutral)
 
@@ -34,8 +38,6 @@ def _equals(number: float) -> Callable[[Any], bool]:
 NOT_BUILT: Mapping[str, Callable[[Any], bool]] = {
     "functions": _is([]),
     "function_call": _is("none"),
-    "n": _equals(1),
-    "n_cmpl": _equals(1),
     "modalities": _is(["text"]),
     "audio": _is(),
     "prediction": _is(),
@@ -51,6 +53,15 @@ NOT_BUILT: Mapping[str, Callable[[Any], bool]] = {
 def max_tokens(fields: Fields) -> int:
     """How many tokens the answer may have; -1 is until the context is full."""
     return fields.bounded(fields.first_of(MAX_TOKENS), -1, low=-1)
+
+
+def choices(fields: Fields, *, prompts: int = 1) -> int:
+    """How many answers to each prompt there are to be. Raises RequestInvalid for too many."""
+    name = fields.first_of(("n_cmpl", "n"))
+    n = fields.bounded(name, 1, low=1, high=CHOICES_MAX)
+    if n * prompts > CHOICES_MAX:
+        raise RequestInvalid(f"Field '{name}': more than {CHOICES_MAX} answers in all")
+    return n
 
 
 def ping_interval(fields: Fields) -> int:

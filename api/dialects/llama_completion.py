@@ -9,11 +9,12 @@ from typing import Any
 from api.constraints import parse_constraint
 from api.context import parse_context
 from api.dialects import Dialect, Fold
-from api.dialects.completing import max_tokens, ping_interval, refuse_not_built, stops
+from api.dialects.completing import choices, max_tokens, ping_interval, refuse_not_built, stops
 from api.dialects.prompts import parse_prompts
 from api.fields import Fields, mistyped
 from api.problems import RequestInvalid
 from api.sampling import N_PROBS_MAX, parse_sampling
+from replay.native_events import picked
 from replay.request import GenerationRequest, RenderOptions, SamplingParams
 
 RESPONSE_FIELDS_MAX = 256
@@ -23,11 +24,13 @@ def parse(body: Mapping[str, Any], *, random_seed: int) -> GenerationRequest:
     """See ``api.dialects.Parse``."""
     fields = Fields(body)
     refuse_not_built(body)
+    prompts = parse_prompts(fields)
     return GenerationRequest(
         dialect="llama.completion",
         model=fields.text("model"),
         messages=(),
-        prompts=parse_prompts(fields),
+        prompts=prompts,
+        n=choices(fields, prompts=len(prompts)),
         sampling=_sampling(fields, random_seed),
         stop=stops(fields),
         max_tokens=max_tokens(fields),
@@ -65,35 +68,33 @@ def _response_fields(value: Any) -> tuple[str, ...]:
 
 
 class NativeFold(Fold):
-    """A stream of native events as one object, or as an array of them for several prompts."""
+    """A stream of native events as one object, or as an array of one for each choice."""
 
     def __init__(self, request: GenerationRequest) -> None:
         super().__init__()
         self._render = request.render
-        self._content: list[str] = []
-        self._tokens: list[int] = []
-        self._probabilities: list[dict[str, Any]] = []
-        self._last: dict[str, Any] = {}
+        self._events: dict[int, list[dict[str, Any]]] = {}
 
     def take(self, event: dict[str, Any]) -> None:
         """See ``Fold``."""
-        if event.get("stop") is not False:
-            self._last = event
-            return
-        self._content.append(event["content"])
-        self._tokens += event["tokens"]
-        self._probabilities += event.get("completion_probabilities", ())
+        self._events.setdefault(event["index"], []).append(event)
 
-    def answer(self) -> dict[str, Any]:
-        """The last event, and in it all that came before, where that is asked for."""
-        whole: dict[str, Any] = {"content": "".join(self._content)}
+    def answer(self) -> Any:
+        """Of each choice the last event, and in it all that came before, where asked for."""
+        answers = [self._one(self._events[index]) for index in sorted(self._events)]
+        return answers[0] if len(answers) == 1 else answers
+
+    def _one(self, events: list[dict[str, Any]]) -> dict[str, Any]:
+        """What one choice's events come to."""
+        *partials, last = events
+        told = [one for event in partials for one in event.get("completion_probabilities", ())]
+        answer = {**last, "content": "".join(event["content"] for event in partials)}
         if self._render.return_tokens:
-            whole["tokens"] = self._tokens
-        answer = {**self._last, **{name: whole[name] for name in whole.keys() & self._last.keys()}}
+            answer["tokens"] = [token for event in partials for token in event["tokens"]]
+        if told:
+            answer["completion_probabilities"] = told
         wanted = self._render.response_fields
-        if self._probabilities and (not wanted or "completion_probabilities" in wanted):
-            answer["completion_probabilities"] = self._probabilities
-        return answer
+        return picked(answer, wanted) if wanted else answer
 
     def so_far(self) -> dict[str, Any]:
         """See ``Fold.so_far``."""

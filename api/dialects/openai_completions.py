@@ -9,7 +9,7 @@ from typing import Any
 from api.constraints import parse_constraint
 from api.context import parse_context
 from api.dialects import Dialect, Fold
-from api.dialects.completing import max_tokens, ping_interval, refuse_not_built, stops
+from api.dialects.completing import choices, max_tokens, ping_interval, refuse_not_built, stops
 from api.dialects.prompts import parse_prompts
 from api.fields import Fields
 from api.problems import RequestInvalid
@@ -24,11 +24,13 @@ def parse(body: Mapping[str, Any], *, random_seed: int) -> GenerationRequest:
     refuse_not_built(body)
     stream = fields.boolean("stream")
     wants_usage = fields.object("stream_options").boolean("include_usage")
+    prompts = parse_prompts(fields)
     return GenerationRequest(
         dialect="openai.completions",
         model=fields.text("model"),
         messages=(),
-        prompts=parse_prompts(fields),
+        prompts=prompts,
+        n=choices(fields, prompts=len(prompts)),
         sampling=_sampling(fields, random_seed),
         stop=stops(fields),
         max_tokens=max_tokens(fields),

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from api.dialects.completing import CHOICES_MAX
 from api.fields import INT_MAX, Fields, mistyped, out_of_range
 from api.problems import RequestInvalid
 from replay.request import Prompt
 
-PROMPTS_MAX = 1
 EXPECTED = "a string, an array of tokens and strings, or an array of prompts"
 
 
@@ -21,8 +21,8 @@ def parse_prompts(fields: Fields) -> tuple[Prompt, ...]:
         raise RequestInvalid("Field 'prompt': it must not be empty")
     if not isinstance(value, list) or _is_one(value):
         return (_prompt("prompt", value),)
-    if len(value) > PROMPTS_MAX:
-        raise RequestInvalid(f"Field 'prompt': more than {PROMPTS_MAX} prompts")
+    if len(value) > CHOICES_MAX:
+        raise RequestInvalid(f"Field 'prompt': more than {CHOICES_MAX} prompts")
     return tuple(_prompt(f"prompt[{index}]", one) for index, one in enumerate(value))
 
 

@@ -17,14 +17,15 @@ from inference_worker.rendering.llama_completion import NativeRenderer
 from inference_worker.rendering.openai_chat import ChatRenderer
 from inference_worker.rendering.openai_completions import CompletionRenderer
 from inference_worker.rendering.openai_responses import ResponsesRenderer
+from inference_worker.rendering.parts import Part, Together
 from replay.records import SessionRecord
 from replay.request import GenerationRequest
 
-__all__ = ["RENDERERS", "Renderer", "renderer_of"]
+__all__ = ["RENDERERS", "Renderer", "renderers_of"]
 
 
 class Renderer(Protocol):
-    """Renders one session."""
+    """Renders one choice of a session."""
 
     def step(
         self,
@@ -42,19 +43,41 @@ class Renderer(Protocol):
         ...
 
     def finish(self, finish: Finish, *, tokens: int, timings: Timings | None) -> bytes:
-        """The last frames of an answer that is complete; ``tokens`` were sampled in all."""
+        """The last frames of a choice that is complete; ``tokens`` were sampled for it in all."""
         ...
 
 
-def renderer_of(record: SessionRecord, request: GenerationRequest) -> Renderer:
-    """The renderer of the session's dialect. Raises KeyError for one that is unknown."""
-    return RENDERERS[record.dialect](record, request, parser_of(request, id_seed=record.id_seed))
+def renderers_of(record: SessionRecord, request: GenerationRequest) -> list[Renderer]:
+    """A renderer for each choice of the session, as its dialect has it.
+
+    Raises KeyError for a dialect that is unknown, or that has one choice only.
+    """
+    together = Together(request.choices)
+    return [_renderer(record, request, Part(index, together)) for index in range(request.choices)]
 
 
-RENDERERS: Mapping[str, Callable[[SessionRecord, GenerationRequest, AnswerParser], Renderer]] = {
+def _renderer(record: SessionRecord, request: GenerationRequest, part: Part) -> Renderer:
+    seed = f"{record.id_seed}-{part.index}" if part.index else record.id_seed
+    parser = parser_of(request, id_seed=seed)
+    if request.choices > 1:
+        return PLURAL[record.dialect](record, request, parser, part)
+    return RENDERERS[record.dialect](record, request, parser)
+
+
+Plural = Callable[[SessionRecord, GenerationRequest, AnswerParser, Part], Renderer]
+Singular = Callable[[SessionRecord, GenerationRequest, AnswerParser], Renderer]
+
+PLURAL: Mapping[str, Plural] = {
     "openai.chat": ChatRenderer,
-    "anthropic.messages": MessagesRenderer,
+    "openai.completions": CompletionRenderer,
+    "llama.completion": NativeRenderer,
+}
+"""The dialects in which a session may have several choices."""
+
+RENDERERS: Mapping[str, Singular] = {
+    "openai.chat": ChatRenderer,
     "openai.completions": CompletionRenderer,
     "llama.completion": NativeRenderer,
     "openai.responses": ResponsesRenderer,
+    "anthropic.messages": MessagesRenderer,
 }

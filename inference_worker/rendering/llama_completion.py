@@ -7,9 +7,9 @@ from typing import Any
 
 from inference_worker.answer import AnswerParser
 from inference_worker.engine import Finish, FinishReason, Timings, TokenLogprobs
-from inference_worker.rendering.parts import probabilities_of, timings_of
+from inference_worker.rendering.parts import Part, probabilities_of, timings_of
 from replay import frames
-from replay.generation_settings import generation_settings
+from replay.native_events import generation_settings, picked
 from replay.records import SessionRecord
 from replay.request import GenerationRequest
 
@@ -18,13 +18,20 @@ ANY_SLOT = -1
 
 
 class NativeRenderer:
-    """One session's events; the last one has ``stop: true``, and nothing follows it."""
+    """One choice's events; the last one has ``stop: true``, and nothing follows it."""
 
     def __init__(
-        self, record: SessionRecord, request: GenerationRequest, parser: AnswerParser
+        self,
+        record: SessionRecord,
+        request: GenerationRequest,
+        parser: AnswerParser,
+        part: Part | None = None,
     ) -> None:
         self._record = record
         self._request = request
+        self._index = part.index if part else 0
+        self._prompt = self._index // request.n
+        self._prompt_tokens = (request.prompt_lengths or (record.prompt_token_count,))[self._prompt]
         self._has_new_line = False
 
     def step(
@@ -39,13 +46,13 @@ class NativeRenderer:
         """An event for every token, whether it shows text or not."""
         self._has_new_line = self._has_new_line or "\n" in text
         event = {
-            "index": 0,
+            "index": self._index,
             "content": text,
             "tokens": list(ids),
             "stop": False,
             "id_slot": ANY_SLOT,
             "tokens_predicted": tokens,
-            "tokens_evaluated": self._record.prompt_token_count,
+            "tokens_evaluated": self._prompt_tokens,
         }
         if self._request.render.timings_per_token:
             event |= timings_of(timings)
@@ -55,30 +62,30 @@ class NativeRenderer:
         return frames.data(event)
 
     def finish(self, finish: Finish, *, tokens: int, timings: Timings | None) -> bytes:
-        """What the generation was and how it ended, or of that what was asked for."""
-        fields = self._request.render.response_fields
-        event = self._final(finish, tokens, timings)
-        return frames.data(_chosen(event, fields) if fields else event)
+        """What the generation was and how it ended; of that a stream shows what was asked for."""
+        options, event = self._request.render, self._final(finish, tokens, timings)
+        if options.stream and options.response_fields:
+            event = picked(event, options.response_fields)
+        return frames.data(event)
 
     def _final(self, finish: Finish, tokens: int, timings: Timings | None) -> dict[str, Any]:
-        prompt_tokens = self._record.prompt_token_count
         return {
-            "index": 0,
+            "index": self._index,
             "content": "",
             "tokens": [],
             "id_slot": ANY_SLOT,
             "stop": True,
             "model": self._record.model,
             "tokens_predicted": tokens,
-            "tokens_evaluated": prompt_tokens,
+            "tokens_evaluated": self._prompt_tokens,
             "generation_settings": self._settings(),
-            "prompt": self._request.prompts[0],
+            "prompt": self._request.prompts[self._prompt],
             "has_new_line": self._has_new_line,
             "truncated": finish.context_full,
             "stop_type": _stop_type(finish),
             "stopping_word": finish.stopping_word,
             # The last token was sampled, but never fed.
-            "tokens_cached": prompt_tokens + max(0, tokens - 1),
+            "tokens_cached": self._prompt_tokens + max(0, tokens - 1),
             **timings_of(timings),
         }
 
@@ -102,18 +109,3 @@ def _stop_type(finish: Finish) -> str:
     if finish.reason is FinishReason.LENGTH:
         return "limit"
     return "word" if finish.stopping_word else "eos"
-
-
-def _chosen(event: dict[str, Any], fields: Sequence[str]) -> dict[str, Any]:
-    """The fields alone; what is said of a path of them stands under its name."""
-    chosen = {}
-    for path in fields:
-        value: Any = event
-        for name in path.split("/"):
-            value = value[name] if isinstance(value, dict) and name in value else _ABSENT
-        if value is not _ABSENT:
-            chosen[path] = value
-    return chosen
-
-
-_ABSENT = object()

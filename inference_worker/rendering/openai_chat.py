@@ -14,22 +14,27 @@ from inference_worker.answer import (
     ToolCallBegun,
 )
 from inference_worker.engine import Finish, FinishReason, Timings, TokenLogprobs
-from inference_worker.rendering.parts import head_of, probabilities_of, timings_of, usage_of
+from inference_worker.rendering.parts import Part, head_of, probabilities_of, timings_of, usage_of
 from replay import frames
 from replay.records import SessionRecord
 from replay.request import GenerationRequest
 
 
 class ChatRenderer:
-    """One session's chunks: the role, the deltas, the finish, the usage, ``[DONE]``."""
+    """One choice's chunks: the role, the deltas, the finish, the usage, ``[DONE]``."""
 
     def __init__(
-        self, record: SessionRecord, request: GenerationRequest, parser: AnswerParser
+        self,
+        record: SessionRecord,
+        request: GenerationRequest,
+        parser: AnswerParser,
+        part: Part | None = None,
     ) -> None:
         self._record = record
         self._options = request.render
         self._sampling = request.sampling
         self._parser = parser
+        self._part = part or Part()
         self._has_role = False
         self._has_calls = False
 
@@ -53,19 +58,21 @@ class ChatRenderer:
         return self._role() + self._chunks(deltas, timings=told, logprobs=logprobs)
 
     def finish(self, finish: Finish, *, tokens: int, timings: Timings | None) -> bytes:
-        """What was held back, the finish chunk, the usage chunk where asked for, and ``[DONE]``.
+        """What was held back and the finish chunk; after the last choice's the usage chunk, where
+        asked for, and ``[DONE]``.
 
         The timings ride on the last JSON chunk, as llama.cpp's do.
         """
         held = self._chunks([self._delta(delta) for delta in self._parser.finish()])
-        with_usage = self._options.include_usage
+        is_last = self._part.together.ended(tokens)
+        with_usage = is_last and self._options.include_usage
         frame = self._role() + held
         frame += self._chunk(
             {}, finish_reason=self._reason(finish), timings=None if with_usage else timings
         )
         if with_usage:
-            frame += frames.data(self._usage(tokens, timings))
-        return frame + frames.DONE
+            frame += frames.data(self._usage(timings))
+        return frame + (frames.DONE if is_last else b"")
 
     def _reason(self, finish: Finish) -> str:
         if finish.reason is FinishReason.LENGTH:
@@ -118,12 +125,17 @@ class ChatRenderer:
         timings: Timings | None = None,
         logprobs: Sequence[TokenLogprobs] = (),
     ) -> bytes:
-        choice: dict[str, Any] = {"finish_reason": finish_reason, "index": 0, "delta": delta}
+        choice: dict[str, Any] = {
+            "finish_reason": finish_reason,
+            "index": self._part.index,
+            "delta": delta,
+        }
         if logprobs:
             choice["logprobs"] = {"content": probabilities_of(logprobs, self._sampling)}
         return frames.data({"choices": [choice], **self._base(), **timings_of(timings)})
 
-    def _usage(self, tokens: int, timings: Timings | None) -> dict[str, Any]:
+    def _usage(self, timings: Timings | None) -> dict[str, Any]:
+        tokens = self._part.together.tokens
         usage = usage_of(self._record.prompt_token_count, tokens, timings)
         return {"choices": [], **self._base(), "usage": usage, **timings_of(timings)}
 

@@ -7,21 +7,26 @@ from typing import Any
 
 from inference_worker.answer import AnswerParser
 from inference_worker.engine import Finish, FinishReason, Timings, TokenLogprobs
-from inference_worker.rendering.parts import head_of, probabilities_of, timings_of, usage_of
+from inference_worker.rendering.parts import Part, head_of, probabilities_of, timings_of, usage_of
 from replay import frames
 from replay.records import SessionRecord
 from replay.request import GenerationRequest
 
 
 class CompletionRenderer:
-    """One session's chunks: the text, the finish with its usage, ``[DONE]``."""
+    """One choice's chunks: the text, the finish with its usage, ``[DONE]``."""
 
     def __init__(
-        self, record: SessionRecord, request: GenerationRequest, parser: AnswerParser
+        self,
+        record: SessionRecord,
+        request: GenerationRequest,
+        parser: AnswerParser,
+        part: Part | None = None,
     ) -> None:
         self._record = record
         self._options = request.render
         self._sampling = request.sampling
+        self._part = part or Part()
         self._shown_characters = 0
 
     def step(
@@ -42,11 +47,17 @@ class CompletionRenderer:
         return frames.data({**self._chunk(text, told), **timings_of(spent)})
 
     def finish(self, finish: Finish, *, tokens: int, timings: Timings | None) -> bytes:
-        """The finish with usage and timings, the usage alone where asked for, and ``[DONE]``."""
+        """The finish with timings, and after the last choice's usage and ``[DONE]``.
+
+        The usage rides on the last finish, and comes alone too where that is asked for.
+        """
         reason = "length" if finish.reason is FinishReason.LENGTH else "stop"
-        usage = {"usage": usage_of(self._record.prompt_token_count, tokens, timings)}
-        last = {**self._chunk("", None, finish_reason=reason), **usage, **timings_of(timings)}
-        frame = frames.data(last)
+        chunk = self._chunk("", None, finish_reason=reason)
+        if not self._part.together.ended(tokens):
+            return frames.data({**chunk, **timings_of(timings)})
+        total, prompt = self._part.together.tokens, self._record.prompt_token_count
+        usage = {"usage": usage_of(prompt, total, timings)}
+        frame = frames.data({**chunk, **usage, **timings_of(timings)})
         if self._options.include_usage:
             frame += frames.data({"choices": [], **self._base(), **usage})
         return frame + frames.DONE
@@ -54,7 +65,12 @@ class CompletionRenderer:
     def _chunk(
         self, text: str, logprobs: dict[str, Any] | None, *, finish_reason: str | None = None
     ) -> dict[str, Any]:
-        choice = {"text": text, "index": 0, "logprobs": logprobs, "finish_reason": finish_reason}
+        choice = {
+            "text": text,
+            "index": self._part.index,
+            "logprobs": logprobs,
+            "finish_reason": finish_reason,
+        }
         return {"choices": [choice], **self._base()}
 
     def _probabilities(self, logprobs: Sequence[TokenLogprobs]) -> dict[str, Any]:

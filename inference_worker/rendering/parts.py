@@ -1,9 +1,10 @@
-"""What renderers share: ids, usage, timings and probabilities, as llama.cpp writes them. Pure."""
+"""What renderers share: choices, ids, usage, timings, probabilities, in llama.cpp's words. Pure."""
 
 from __future__ import annotations
 
 import codecs
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import Any
 
 from inference_worker.engine import Candidate, Timings, TokenLogprobs
@@ -11,6 +12,28 @@ from replay.records import SessionRecord
 from replay.request import SamplingParams
 
 _Decoder = codecs.getincrementaldecoder("utf-8")
+
+
+class Together:
+    """What the choices of one answer share: how many have not ended, and the tokens of all."""
+
+    def __init__(self, choices: int = 1) -> None:
+        self.left = choices
+        self.tokens = 0
+
+    def ended(self, tokens: int) -> bool:
+        """One choice has ended with so many tokens; whether it was the last to."""
+        self.left -= 1
+        self.tokens += tokens
+        return self.left == 0
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Which choice it is, and what it shares with the others."""
+
+    index: int = 0
+    together: Together = field(default_factory=Together)
 
 
 def head_of(record: SessionRecord) -> dict[str, Any]:

@@ -64,6 +64,20 @@ def test_probabilities_are_gathered() -> None:
 
 
 def test_only_the_fields_that_were_asked_for_are_told() -> None:
-    events = (partial("Hello", 1), {"content": "", "timings/predicted_n": 1})
-    assert folded(*events) == {"content": "Hello", "timings/predicted_n": 1}
-    assert folded(partial("Hello", 1), {"stop_type": "eos"}) == {"stop_type": "eos"}
+    events = (partial("Hello", 1), {**LAST, "timings": {"predicted_n": 1}})
+    wanted = ["content", "timings/predicted_n", "no/such"]
+    assert folded(*events, response_fields=wanted) == {
+        "content": "Hello",
+        "timings/predicted_n": 1,
+    }
+
+
+def test_several_choices_are_an_array() -> None:
+    events = (
+        {**partial("b", 2), "index": 1},
+        partial("a", 1),
+        {**LAST, "index": 1},
+        partial("a", 1),
+        LAST,
+    )
+    assert folded(*events) == [{**LAST, "content": "aa"}, {**LAST, "index": 1, "content": "b"}]

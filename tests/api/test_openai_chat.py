@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from api.dialects import Fold
-from api.dialects.completing import NOT_BUILT
+from api.dialects.completing import CHOICES_MAX, NOT_BUILT
 from api.dialects.openai_chat import CHAT, parse
 from api.fields import FLOAT_MAX, INT_MAX
 from api.problems import RequestInvalid
@@ -330,13 +330,19 @@ def test_a_ping_without_a_pause_is_one_second() -> None:
     assert parsed(sse_ping_interval=-1).ping_interval_s == -1
 
 
+def test_n_is_how_many_answers_there_are_to_be() -> None:
+    assert (parsed().n, parsed(n=3).n, parsed(n=3, n_cmpl=2).n, parsed(n=3).choices) == (1, 3, 2, 3)
+
+
+@pytest.mark.parametrize("n", [0, -1, CHOICES_MAX + 1, "1", True, 1.5])
+def test_so_many_answers_there_cannot_be(n: Any) -> None:
+    assert mistake(n=n).startswith("Field 'n': ")
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [
         ("functions", [{}]),
-        ("n", 2),
-        ("n", "1"),
-        ("n", True),
     ],
 )
 def test_what_is_not_built_is_refused_by_name(field: str, value: Any) -> None:

@@ -182,6 +182,23 @@ def test_text_completions_are_parsed_whole_and_in_pieces(client: openai.OpenAI, 
         client.completions.create(model=model, prompt=prompt, echo=True)
 
 
+def test_several_answers_are_parsed_whole_and_in_pieces(client: openai.OpenAI, model: str) -> None:
+    whole = client.chat.completions.create(
+        model=model, messages=MESSAGES, max_tokens=8, seed=1, n=3
+    )
+    assert [choice.index for choice in whole.choices] == [0, 1, 2]
+    assert whole.usage is not None and whole.usage.completion_tokens == 24
+    shown = ["", "", ""]
+    for piece in client.chat.completions.create(
+        model=model, messages=MESSAGES, max_tokens=8, seed=1, n=3, stream=True
+    ):
+        for choice in piece.choices:
+            shown[choice.index] += choice.delta.content or ""
+    assert shown == [choice.message.content for choice in whole.choices]
+    texts = client.completions.create(model=model, prompt=["one", "two"], max_tokens=4, n=2)
+    assert [choice.index for choice in texts.choices] == [0, 1, 2, 3]
+
+
 def test_a_stream_that_the_sdk_read_can_be_replayed_elsewhere(
     client: openai.OpenAI, model: str, nodes: list[str]
 ) -> None:

@@ -13,7 +13,7 @@ from uuid import uuid4
 
 from inference_worker.config import WorkerSettings
 from inference_worker.dispatch import Dispatch, Pool, open_pool
-from inference_worker.rendering import renderer_of
+from inference_worker.rendering import renderers_of
 from inference_worker.scripted_engine import open_scripted_engine, scripted_tokens
 from inference_worker.text import TextAssembler
 from inference_worker.worker import Worker
@@ -119,7 +119,7 @@ class Cluster:
         assert record is not None
         request = GenerationRequest.from_json(record.request)
         engine = open_scripted_engine()
-        renderer, text = renderer_of(record, request), TextAssembler(request.stop)
+        [renderer], text = renderers_of(record, request), TextAssembler(request.stop)
         body = b""
         ids = list(islice(scripted_tokens(record.prompt, request.sampling), count))
         for index, token in enumerate(ids):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -31,7 +32,15 @@ from replay.errors import LogUnavailable
 from replay.identity import SessionRef
 from replay.log import PROGRESS_TOKENS, AppendResult, Claim, ClaimResult, ClaimStatus
 from replay.memory_log import MemoryLog
-from replay.records import End, SessionRecord, State
+from replay.records import (
+    TOKEN_CUT,
+    TOKEN_LAST,
+    End,
+    SessionRecord,
+    State,
+    Token,
+    unpack_tokens,
+)
 from replay.request import GenerationRequest, RenderOptions, SamplingParams
 
 pytestmark = pytest.mark.anyio
@@ -90,8 +99,17 @@ class Script:
             raise self.error
         self.submitted.append(spec)
 
+    def piece(self, token: int) -> bytes:
+        return f"<{token}>".encode()
+
     def stop(self, sequence_id: str) -> None:
         self.stopped.append(sequence_id)
+
+    def say(
+        self, sequence: str, text: str = "", *tokens: int, finish: FinishReason | None = None
+    ) -> None:
+        told = Finish(finish) if finish else None
+        self.on_steps([Step(sequence, tokens, text, told, timings=TIMINGS)])
 
     def step(self, ref: SessionRef, text: str, *tokens: int) -> None:
         self.on_steps([Step(ref.path(), tokens, text, timings=TIMINGS)])
@@ -231,6 +249,90 @@ async def test_a_session_goes_from_the_record_to_the_engine_and_from_there_to_th
     assert (record.state, record.worker, record.token_count) == (State.COMPLETED, "w", 4)
     await desk.until(lambda: desk.released == [ref])
     assert (len(desk.sessions), desk.slots_freed) == (0, 1)
+
+
+def several(n: int) -> dict[str, str]:
+    request = GenerationRequest(
+        "openai.chat",
+        "m",
+        (),
+        SamplingParams(seed=7),
+        render=RenderOptions(include_usage=True),
+        n=n,
+    )
+    return {"request": request.to_json()}
+
+
+async def test_the_answers_of_one_session_are_told_in_one_log_as_they_come(desk: Desk) -> None:
+    desk.engine.free_slots = 2
+    ref = await desk.start(**several(3))
+    first, second = (spec.id for spec in desk.engine.submitted)
+    assert desk.sessions.room(desk.engine) == 1
+    desk.engine.say(first, "a", 5)
+    desk.engine.say(second, "b", 6, finish=FinishReason.LENGTH)
+    desk.engine.say(first, "A", 7)
+    await desk.until(lambda: len(desk.engine.submitted) == 3)
+    third = desk.engine.submitted[2].id
+    assert desk.sessions.room(desk.engine) == 2
+    desk.engine.say(first, "!", 8, finish=FinishReason.STOP)
+    desk.engine.say(third, "c", 9, finish=FinishReason.STOP)
+    assert (await desk.end(ref)).reason == "length"
+    whole = await body(desk.log, ref)
+    told = [json.loads(frame[6:]) for frame in whole.split(b"\n\n")[:-2]]
+    texts = dict.fromkeys(range(3), "")
+    for choice in (choice for one in told for choice in one["choices"]):
+        texts[choice["index"]] += choice["delta"].get("content") or ""
+    assert texts == {0: "aA!", 1: "b", 2: "c"}
+    assert told[-1]["usage"]["completion_tokens"] == 5
+    assert whole.count(b"[DONE]") == 1
+    assert unpack_tokens(await desk.log.tokens(ref)) == [
+        Token(5, 0),
+        Token(6, 1, TOKEN_LAST | TOKEN_CUT),
+        Token(7, 0),
+        Token(8, 0, TOKEN_LAST),
+        Token(9, 2),
+    ]
+    await desk.until(lambda: desk.released == [ref])
+    assert len(desk.sessions) == 0
+
+
+async def test_an_answer_that_fails_ends_all_of_its_session(desk: Desk) -> None:
+    desk.engine.free_slots = 2
+    ref = await desk.start(**several(3))
+    first, second = (spec.id for spec in desk.engine.submitted)
+    desk.engine.say(second, finish=FinishReason.FAILED)
+    assert (await desk.end(ref)).reason == "engine"
+    assert desk.engine.stopped == [first]
+    desk.engine.say(first, finish=FinishReason.STOPPED)
+    await desk.until(lambda: desk.released == [ref])
+    assert len(desk.engine.submitted) == 2
+
+
+async def test_a_stop_ends_all_answers_of_a_session(desk: Desk) -> None:
+    desk.engine.free_slots = 2
+    ref = await desk.start(**several(3))
+    desk.sessions.stop(keys.session(ref))
+    ids = [spec.id for spec in desk.engine.submitted]
+    assert desk.engine.stopped == ids
+    for one in ids:
+        assert not desk.released
+        desk.engine.say(one, finish=FinishReason.STOPPED)
+        await asyncio.sleep(0)
+    await desk.until(lambda: desk.released == [ref])
+    assert len(desk.engine.submitted) == 2
+
+
+async def test_an_answer_without_a_token_ends_with_the_others(desk: Desk) -> None:
+    """No token could say that it has ended, so a takeover would tell it twice."""
+    ref = await desk.start(**several(2))
+    first, second = (spec.id for spec in desk.engine.submitted)
+    desk.engine.say(first, finish=FinishReason.LENGTH)
+    desk.engine.say(second, "b", 6)
+    await desk.stored(ref)
+    assert b'"finish_reason":"length"' not in await body(desk.log, ref)
+    desk.engine.say(second, finish=FinishReason.STOP)
+    await desk.end(ref)
+    assert b'"finish_reason":"length"' in await body(desk.log, ref)
 
 
 async def test_an_answer_that_is_cut_short_says_length(desk: Desk) -> None:

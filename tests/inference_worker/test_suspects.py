@@ -51,7 +51,7 @@ class Desk:
     def add(self, name: str, engine: Any = None) -> Session:
         outlet: Any = SimpleNamespace(trusted=asyncio.Event(), closed=asyncio.Event())
         unused: Any = None
-        session = Session(name, engine, unused, outlet, unused, unused)  # type: ignore[arg-type]
+        session = Session(name, engine, unused, outlet, unused)  # type: ignore[arg-type]
         self.suspects.add(session)
         return session
 

@@ -66,7 +66,7 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
 ]
 NOT_BUILT: list[tuple[dict[str, Any], str]] = [
     ({"tools": [{"type": "function"}]}, "tools"),
-    ({"n": 2}, "n"),
+    ({"n": 99}, "n"),
     ({"t_max_predict_ms": 5}, "t_max_predict_ms"),
 ]
 
@@ -216,7 +216,7 @@ def test_a_refused_request_touches_nothing(node: Node, other: Node, name: str) -
         before = other.found(name)["epoch"]
         for refused in (
             {"max_tokens": -5},
-            {"n": 2},
+            {"n": 99},
             {"model": "nowhere"},
             {"messages": [{"role": "user", "content": "x" * 9000}]},
         ):

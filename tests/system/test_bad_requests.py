@@ -27,7 +27,7 @@ BAD: dict[str, tuple[dict[str, Any] | bytes, str]] = {
     "a negative length": ({"messages": HELLO, "max_tokens": -2}, "max_tokens"),
     "a length of the wrong type": ({"messages": HELLO, "max_tokens": "many"}, "max_tokens"),
     "a temperature of the wrong type": ({"messages": HELLO, "temperature": "hot"}, "temperature"),
-    "two choices": ({"messages": HELLO, "n": 2}, "'n'"),
+    "too many choices": ({"messages": HELLO, "n": 33}, "'n'"),
     "tools": ({"messages": HELLO, "tools": [{}]}, "tools"),
     "another model": ({"messages": HELLO, "model": "other"}, "other"),
     "a stream of the wrong type": ({"messages": HELLO, "stream": "yes"}, "stream"),

@@ -106,9 +106,11 @@ def test_how_it_ended_is_told(finish: Finish, kind: str, word: str, truncated: b
 
 def test_some_fields_may_be_asked_for_by_path() -> None:
     paths = ("stop_type", "generation_settings/seed", "timings/predicted_n", "no", "stop_type/x")
-    event = last(renderer(response_fields=paths), Finish(FinishReason.STOP))
+    event = last(renderer(stream=True, response_fields=paths), Finish(FinishReason.STOP))
     assert event == {
         "stop_type": "eos",
         "generation_settings/seed": 7,
         "timings/predicted_n": 2,
     }
+    whole = last(renderer(stream=False, response_fields=paths), Finish(FinishReason.STOP))
+    assert list(whole) == FINAL

@@ -20,7 +20,7 @@ from inference_worker.answer import (
     ToolCallBegun,
 )
 from inference_worker.engine import Candidate, Finish, FinishReason, Timings, TokenLogprobs
-from inference_worker.rendering import Renderer, renderer_of
+from inference_worker.rendering import Renderer, renderers_of
 from inference_worker.rendering.openai_chat import ChatRenderer
 from replay.frames import LONE_SURROGATE
 from replay.records import SessionRecord
@@ -241,9 +241,9 @@ def test_the_same_steps_make_the_same_bytes_and_say_the_same_text(
 
 def test_the_dialect_of_the_record_chooses_the_renderer() -> None:
     request = GenerationRequest("openai.chat", "m", (), SamplingParams(seed=1))
-    assert isinstance(renderer_of(RECORD, request), ChatRenderer)
+    assert isinstance(renderers_of(RECORD, request)[0], ChatRenderer)
     with pytest.raises(KeyError):
-        renderer_of(replace(RECORD, dialect="unknown"), request)
+        renderers_of(replace(RECORD, dialect="unknown"), request)
 
 
 @pytest.mark.parametrize("tokens", [0, 2])
@@ -342,7 +342,7 @@ def test_a_call_goes_on_where_another_worker_left_it(cut: int, size: int) -> Non
     def rendered(renderer: Renderer, pieces: list[str]) -> bytes:
         return b"".join(renderer.step(one, tokens=1, timings=None) for one in pieces)
 
-    whole, first, second = (renderer_of(RECORD, request) for _ in range(3))
+    whole, first, second = (renderers_of(RECORD, request)[0] for _ in range(3))
     log = rendered(first, pieces[:cut])
     rendered(second, pieces[:cut])  # what the log has already
     log += rendered(second, pieces[cut:]) + second.finish(STOP, tokens=1, timings=None)

@@ -1,19 +1,21 @@
-"""How a generation is set up, in the names of llama.cpp's ``/props`` and ``/completion``. Pure."""
+"""llama.cpp's own events, as far as nodes know them too: settings, and picking fields. Pure."""
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from replay.request import RenderOptions, SamplingParams
 
+_ABSENT = object()
 _FLOAT = struct.Struct("<f")
 
 
 def generation_settings(
     sampling: SamplingParams, *, max_tokens: int = -1, render: RenderOptions | None = None
 ) -> dict[str, Any]:
-    """The settings in llama.cpp's order; numbers are rounded to 32 bits, as its are."""
+    """How a generation is set up, in llama.cpp's order; numbers are rounded to 32 bits."""
     options = render or RenderOptions(stream=False)
     return {
         "seed": sampling.seed,
@@ -65,3 +67,15 @@ def _float32(number: float) -> float:
     """The number as a 32-bit float has it; 0.8 becomes 0.800000011920929."""
     rounded: float = _FLOAT.unpack(_FLOAT.pack(number))[0]
     return rounded
+
+
+def picked(event: Mapping[str, Any], paths: Iterable[str]) -> dict[str, Any]:
+    """What the paths (``a/b``) lead to in an event, each under its whole name."""
+    found = {path: _at(event, path) for path in paths}
+    return {path: value for path, value in found.items() if value is not _ABSENT}
+
+
+def _at(value: Any, path: str) -> Any:
+    for name in path.split("/"):
+        value = value.get(name, _ABSENT) if isinstance(value, Mapping) else _ABSENT
+    return value

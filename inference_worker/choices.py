@@ -1,0 +1,119 @@
+"""The answers of one session: for each a sequence that makes it and a renderer that tells it.
+
+They share the session's log, where each token says whose it is. A takeover brings all of them to
+where the log ends, in the order in which it was written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from inference_worker.context_shift import Shift
+from inference_worker.engine import Engine, Finish, FinishReason, SequenceSpec, ThoughtLimit
+from inference_worker.rendering import Renderer, renderers_of
+from inference_worker.text import TextAssembler
+from replay.records import TOKEN_CUT, TOKEN_FORCED, TOKEN_LAST, SessionRecord, Token
+from replay.request import SEED_MAX, GenerationRequest
+
+
+class Stage(StrEnum):
+    """How far a choice is."""
+
+    WAITING = "waiting"
+    """It has no slot yet."""
+    RUNNING = "running"
+    OVER = "over"
+
+
+@dataclass(slots=True, eq=False)
+class Choice:
+    """One answer; ``tokens`` is how many it has, of all attempts."""
+
+    index: int
+    renderer: Renderer
+    spec: SequenceSpec
+    tokens: int = 0
+    stage: Stage = Stage.WAITING
+    is_cut: bool = False
+
+    def think_no_more(self) -> None:
+        """Its thought is to end with its first token, where it thinks."""
+        if (thought := self.spec.thought) is not None:
+            self.spec = replace(self.spec, thought=replace(thought, is_over=True))
+
+    def ended(self, flags: int) -> None:
+        """Its last token had these flags."""
+        self.stage = Stage.OVER
+        self.is_cut = bool(flags & TOKEN_CUT)
+
+
+def last_flags(finish: Finish) -> int:
+    """What the log says of the token with which a choice ended."""
+    return TOKEN_LAST | (TOKEN_CUT if finish.reason is FinishReason.LENGTH else 0)
+
+
+def choices_of(
+    engine: Engine, record: SessionRecord, request: GenerationRequest, tokens: Sequence[Token]
+) -> list[Choice]:
+    """All answers, as far as the log's ``tokens`` are."""
+    choices = [
+        Choice(index, renderer, _spec(record, request, index, tokens))
+        for index, renderer in enumerate(renderers_of(record, request))
+    ]
+    texts = [TextAssembler(request.stop) for _ in choices]
+    shown = frozenset(request.format.shown_tokens)
+    for token in tokens:
+        piece = engine.spelling(token.id) if token.id in shown else engine.piece(token.id)
+        _replay(choices[token.choice], texts[token.choice], token, piece)
+    return choices
+
+
+def _replay(choice: Choice, text: TextAssembler, token: Token, piece: bytes) -> None:
+    """Brings the renderer past a token; what it renders stands in the log already."""
+    choice.tokens += 1
+    is_last = bool(token.flags & TOKEN_LAST)
+    shown = text.feed(piece) + (text.finish() if is_last else "")
+    choice.renderer.step(shown, tokens=choice.tokens, timings=None, ids=(token.id,))
+    if is_last:
+        choice.ended(token.flags)
+        reason = FinishReason.LENGTH if choice.is_cut else FinishReason.STOP
+        choice.renderer.finish(Finish(reason), tokens=choice.tokens, timings=None)
+
+
+def _spec(
+    record: SessionRecord, request: GenerationRequest, index: int, tokens: Sequence[Token]
+) -> SequenceSpec:
+    path, own = record.ref.path(), [token for token in tokens if token.choice == index]
+    prompt, number = divmod(index, request.n)
+    # The first answer to each prompt is the one that the prompt alone would get.
+    sampling = replace(request.sampling, seed=(request.sampling.seed + number) % (SEED_MAX + 1))
+    return SequenceSpec(
+        id=f"{path} {index}" if index else path,
+        prompt=request.prompt_of(record.prompt, prompt),
+        sampling=sampling,
+        sampled=tuple(token.id for token in own),
+        stop=request.stop,
+        max_tokens=request.max_tokens,
+        prefill_chunk_tokens=record.prefill_chunk_tokens,
+        cache_prompt=request.context.cache_prompt,
+        shift=Shift.of(request.context),
+        forced=frozenset(i for i, token in enumerate(own) if token.flags & TOKEN_FORCED),
+        thought=_thought_limit(record, request),
+        shown_tokens=frozenset(request.format.shown_tokens),
+    )
+
+
+def _thought_limit(record: SessionRecord, request: GenerationRequest) -> ThoughtLimit | None:
+    form, wanted = request.format, request.reasoning
+    if not form.thought_closing or not wanted.is_limited:
+        return None
+    return ThoughtLimit(
+        form.thought_begin,
+        form.thought_end,
+        form.thought_closing,
+        is_open=form.is_thought_open,
+        budget_tokens=wanted.budget_tokens,
+        is_over=bool(record.reasoning_end),
+    )
