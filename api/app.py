@@ -21,6 +21,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 
 from api import (
+    absent,
     anthropic,
     control,
     embeddings,
@@ -97,6 +98,7 @@ ROUTED = (
     models,
     props,
     health,
+    absent,
 )
 """The modules that have routes."""
 

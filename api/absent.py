@@ -1,0 +1,63 @@
+"""What llama.cpp's server offers and this cluster does not: refused by name, not as unknown."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import JSONResponse
+
+from api import requests
+from api.json_body import parse_json
+from api.node import NodeDep
+from api.problems import NotSupported, RequestInvalid
+
+router = APIRouter()
+
+DISABLED = {"error": {"message": "this feature is disabled", "type": "feature_disabled"}}
+"""llama.cpp's answer where a flag has not switched a part of its page on; it has no code."""
+
+
+@router.post("/v1/audio/transcriptions")
+@router.post("/audio/transcriptions", include_in_schema=False)
+async def create_transcription() -> None:
+    """501: no model here hears."""
+    raise NotSupported("The current model does not support audio input.")
+
+
+@router.post("/v1/systemone")
+async def decide() -> None:
+    """501: no model here is one of decisions."""
+    raise NotSupported("This model is not a decision model")
+
+
+@router.get("/tools")
+@router.post("/tools")
+@router.get("/cors-proxy")
+@router.post("/cors-proxy")
+async def disabled() -> JSONResponse:
+    """403: a node runs no tools and fetches nothing for anybody."""
+    return JSONResponse(DISABLED, status_code=403)
+
+
+@router.post("/props")
+async def change_props() -> None:
+    """501: settings are the operator's."""
+    raise NotSupported("This server does not support changing global properties.")
+
+
+@router.get("/lora-adapters")
+async def list_adapters() -> list[dict[str, Any]]:
+    """No adapters are loaded."""
+    return []
+
+
+@router.post("/lora-adapters")
+async def scale_adapters(request: Request, node: NodeDep) -> dict[str, bool]:
+    """Scales of adapters; as there are none, only of none."""
+    body = parse_json(await requests.read_body(request, node.settings.body_bytes_max))
+    if not isinstance(body, list):
+        raise RequestInvalid("Request body must be an array")
+    if body:
+        raise RequestInvalid("there is no adapter to scale: none is loaded")
+    return {"success": True}
