@@ -168,9 +168,15 @@ class Opening:
         if isinstance(opened, Busy):
             opened = await self._in_turn(new, opened)
         if isinstance(opened, Attached):
-            return self._joined(await self._record(opened))
+            return self._joined(self._same_dialect(await self._record(opened)))
         await self._enqueued(new, opened)
         return self._session(opened.ref, new.completion_id, new.ping_interval_s)
+
+    def _same_dialect(self, record: SessionRecord) -> SessionRecord:
+        """Raises ConversationBusy where the client would not understand the session's log."""
+        if record.dialect != self._asked.dialect:
+            raise ConversationBusy(record.ref.epoch)
+        return record
 
     def _joined(self, record: SessionRecord) -> OpenSession:
         return self._session(record.ref, record.completion_id, record.ping_interval_s)

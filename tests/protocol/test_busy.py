@@ -89,6 +89,22 @@ def test_attach_is_answered_by_what_is_live(node: Node, other: Node, name: str) 
                 assert one.headers[header] == live.headers[header]
 
 
+@pytest.mark.clause("BUSY-2")
+@pytest.mark.parametrize("stream", [True, False])
+def test_nobody_is_attached_to_what_speaks_another_dialect(
+    node: Node, other: Node, name: str, stream: bool
+) -> None:
+    with node.posting(name, SLOW) as live:
+        live.first(1)
+        asked = {"prompt": "hi", "stream": stream}
+        response = other.http.post(
+            target("/completion", if_busy="attach"),
+            headers={"X-Conversation-Id": name},
+            json=asked,
+        )
+    assert (response.status_code, "current_epoch" in error_of(response)) == (409, True)
+
+
 @pytest.mark.clause("BUSY-3")
 def test_those_who_wait_follow_one_another(node: Node, other: Node, db: Redis, name: str) -> None:
     with ExitStack() as stack:
