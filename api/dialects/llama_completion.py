@@ -77,7 +77,8 @@ class NativeFold(Fold):
 
     def take(self, event: dict[str, Any]) -> None:
         """See ``Fold``."""
-        self._events.setdefault(event["index"], []).append(event)
+        # The last one of a stream has only the fields that were asked for.
+        self._events.setdefault(event.get("index", 0), []).append(event)
 
     def answer(self) -> Any:
         """Of each choice the last event, and in it all that came before, where asked for."""
@@ -85,22 +86,16 @@ class NativeFold(Fold):
         return answers[0] if len(answers) == 1 else answers
 
     def _one(self, events: list[dict[str, Any]]) -> dict[str, Any]:
-        """What one choice's events come to."""
-        *partials, last = events
+        """What one choice's events come to, also where the last is still to come."""
+        partials = [event for event in events if event.get("stop") is False]
         told = [one for event in partials for one in event.get("completion_probabilities", ())]
-        answer = {**last, "content": "".join(event["content"] for event in partials)}
-        if self._render.return_tokens:
-            answer["tokens"] = [token for event in partials for token in event["tokens"]]
+        answer = {**events[-1], "content": "".join(event["content"] for event in partials)}
+        tokens = [token for event in partials for token in event["tokens"]]
+        answer["tokens"] = tokens if self._render.return_tokens else []
         if told:
             answer["completion_probabilities"] = told
         wanted = self._render.response_fields
         return picked(answer, wanted) if wanted else answer
-
-    def so_far(self) -> dict[str, Any]:
-        """See ``Fold.so_far``."""
-        if self._last:
-            return self.answer()
-        return {"content": "".join(self._content), "tokens": self._tokens, "stop": False}
 
 
 NATIVE = Dialect(name="llama.completion", id_prefix="cmpl-", parse=parse, fold=NativeFold)

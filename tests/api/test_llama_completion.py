@@ -81,3 +81,11 @@ def test_several_choices_are_an_array() -> None:
         LAST,
     )
     assert folded(*events) == [{**LAST, "content": "aa"}, {**LAST, "index": 1, "content": "b"}]
+
+
+def test_what_has_been_said_so_far_is_told_too() -> None:
+    said = partial("He", 1, tokens_predicted=1)
+    assert folded(said) == {**said, "tokens": []}
+    fold = NATIVE.fold(parsed(return_tokens=True))
+    fold.feed(frames.data(said))
+    assert fold.so_far() == said
