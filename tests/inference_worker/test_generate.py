@@ -23,6 +23,7 @@ from inference_worker.engine import (
     OnSteps,
     SequenceSpec,
     Step,
+    ThoughtLimit,
     Timings,
 )
 from inference_worker.generate import Sessions
@@ -30,10 +31,18 @@ from inference_worker.producer import Producer
 from replay import keys
 from replay.errors import LogUnavailable
 from replay.identity import SessionRef
-from replay.log import PROGRESS_TOKENS, AppendResult, Claim, ClaimResult, ClaimStatus
+from replay.log import (
+    PROGRESS_TOKENS,
+    AppendResult,
+    Claim,
+    ClaimResult,
+    ClaimStatus,
+    ThoughtEnd,
+)
 from replay.memory_log import MemoryLog
 from replay.records import (
     TOKEN_CUT,
+    TOKEN_FORCED,
     TOKEN_LAST,
     End,
     SessionRecord,
@@ -41,7 +50,13 @@ from replay.records import (
     Token,
     unpack_tokens,
 )
-from replay.request import GenerationRequest, RenderOptions, SamplingParams
+from replay.request import (
+    AnswerFormat,
+    GenerationRequest,
+    ReasoningParams,
+    RenderOptions,
+    SamplingParams,
+)
 
 pytestmark = pytest.mark.anyio
 LIMIT_S = 5.0
@@ -91,6 +106,7 @@ class Script:
         self.free_slots = 8
         self.submitted: list[SequenceSpec] = []
         self.stopped: list[str] = []
+        self.ordered: list[str] = []
         self.error: Exception | None = None
         self.on_steps: OnSteps = lambda steps: None
 
@@ -111,6 +127,12 @@ class Script:
         told = Finish(finish) if finish else None
         self.on_steps([Step(sequence, tokens, text, told, timings=TIMINGS)])
 
+    def piece(self, token: int) -> bytes:
+        return b"%d" % token
+
+    def end_thought(self, sequence_id: str) -> None:
+        self.ordered.append(sequence_id)
+
     def step(self, ref: SessionRef, text: str, *tokens: int) -> None:
         self.on_steps([Step(ref.path(), tokens, text, timings=TIMINGS)])
 
@@ -124,8 +146,8 @@ class Script:
 class Desk:
     """The sessions of a worker, and all that they need."""
 
-    def __init__(self) -> None:
-        self.log = FaultyLog()
+    def __init__(self, log: FaultyLog | None = None) -> None:
+        self.log = log or FaultyLog()
         self.engine: Any = Script()
         self.producer = Producer(self.log, window_bytes=1 << 20, lease_s=60)
         self.released: list[SessionRef] = []
@@ -193,8 +215,8 @@ class Desk:
 
 
 @asynccontextmanager
-async def desks() -> AsyncIterator[Desk]:
-    one = Desk()
+async def desks(log: FaultyLog | None = None) -> AsyncIterator[Desk]:
+    one = Desk(log)
     tasks = [
         asyncio.create_task(one.producer.run()),
         asyncio.create_task(one.sessions.tell_releases()),
@@ -644,3 +666,45 @@ async def test_a_suspect_that_waits_is_handed_over_by_a_drain(desk: Desk) -> Non
     record = await desk.log.record(ref)
     assert record is not None
     assert (record.state, record.deaths, record.hand_overs) == (State.QUEUED, 1, 1)
+
+
+THINKING = GenerationRequest(
+    "openai.chat",
+    "m",
+    (),
+    SamplingParams(seed=7),
+    format=AnswerFormat("<think>", "</think>", thought_closing=(5, 6)),
+    reasoning=ReasoningParams(budget_tokens=3, is_controlled=True),
+).to_json()
+
+
+async def test_what_was_forced_is_marked_in_the_log_and_told_to_who_takes_over(desk: Desk) -> None:
+    ref = await desk.start(request=THINKING)
+    assert desk.engine.submitted[0].thought == ThoughtLimit(
+        "<think>", "</think>", (5, 6), budget_tokens=3
+    )
+    desk.engine.on_steps([Step(ref.path(), (1,), "<think>so", timings=TIMINGS)])
+    desk.engine.on_steps([Step(ref.path(), (5,), "</", timings=TIMINGS, is_forced=True)])
+    await desk.sessions.drain(0)
+    assert unpack_tokens(await desk.log.tokens(ref)) == [Token(1), Token(5, flags=TOKEN_FORCED)]
+    async with desks(desk.log) as another:
+        await another.sessions.start(another.engine, ref)
+        [spec] = another.engine.submitted
+        assert (spec.sampled, spec.forced) == ((1, 5), frozenset({1}))
+
+
+async def test_an_order_reaches_a_session_that_runs_or_is_just_being_claimed(desk: Desk) -> None:
+    ref = await desk.start(request=THINKING)
+    desk.sessions.end_thought(keys.session(ref))
+    assert desk.engine.ordered == [ref.path()]
+    other = await desk.open("d", request=THINKING)
+    desk.sessions.end_thought(keys.session(other))  # before this worker knows of it
+    await desk.sessions.start(desk.engine, other)
+    assert [spec.thought.is_over for spec in desk.engine.submitted] == [False, True]
+
+
+async def test_an_order_stands_for_whoever_claims_the_session(desk: Desk) -> None:
+    ref = await desk.open(request=THINKING, reasoning_control=True)
+    assert await desk.log.end_thought(ref) is ThoughtEnd.ORDERED
+    await desk.sessions.start(desk.engine, ref)
+    assert desk.engine.submitted[0].thought.is_over
