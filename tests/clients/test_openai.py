@@ -396,3 +396,26 @@ def test_embeddings_are_floats_whatever_the_wire_carries(client: openai.OpenAI, 
     assert (answer.model, answer.usage.total_tokens) == (model, plain.usage.prompt_tokens)
     [cut] = client.embeddings.create(model=model, input=[[1, 2]], dimensions=2).data
     assert len(cut.embedding) == 2
+
+
+def test_a_thought_is_parsed_beside_the_content_and_ended_by_order(
+    client: openai.OpenAI, model: str
+) -> None:
+    thinks = said("[[rate=0]][[say]]<think>2 + 2 is 4</think>four[[/say]]")
+    message = client.chat.completions.create(model=model, messages=thinks).choices[0].message
+    assert (message.content, message.model_extra) == ("four", {"reasoning_content": "2 + 2 is 4"})
+    endless = said("[[say]]<think>" + 300 * "so " + "[[/say]]")
+    control = {"reasoning_control": True}
+    stream = client.chat.completions.create(
+        model=model, messages=endless, stream=True, max_tokens=300, extra_body=control
+    )
+    content = ""
+    for chunk in stream:
+        delta = chunk.choices[0].delta
+        if not content and "reasoning_content" in (delta.model_extra or {}):
+            order = {"id": chunk.id, "action": "reasoning_end"}
+            assert client.post("/chat/completions/control", cast_to=object, body=order) == {
+                "success": True
+            }
+        content += delta.content or ""
+    assert content.startswith("so")

@@ -127,9 +127,6 @@ class Script:
         told = Finish(finish) if finish else None
         self.on_steps([Step(sequence, tokens, text, told, timings=TIMINGS)])
 
-    def piece(self, token: int) -> bytes:
-        return b"%d" % token
-
     def end_thought(self, sequence_id: str) -> None:
         self.ordered.append(sequence_id)
 

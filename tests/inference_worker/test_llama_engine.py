@@ -15,7 +15,13 @@ from engine_recorder import WAIT_S, Recorder, recording
 
 from inference_worker.batch_loop import BatchEngine
 from inference_worker.context_shift import Shift
-from inference_worker.engine import EngineFailed, FinishReason, SequenceSpec, file_sha256
+from inference_worker.engine import (
+    EngineFailed,
+    FinishReason,
+    SequenceSpec,
+    ThoughtLimit,
+    file_sha256,
+)
 from inference_worker.model import Feed
 from replay.request import SamplingParams
 
@@ -142,6 +148,30 @@ def test_a_next_turn_says_with_its_slots_cache_what_it_says_without(
     assert answer(recorder, replace(one, cache_prompt=False)) == (0, tokens, told)
     taken_over = replace(one, sampled=tokens[:3], cache_prompt=False)
     assert recorder.run(taken_over) == [tokens[3:]]
+
+
+@pytest.mark.parametrize("sampling", [PENALIZED, replace(DRAWN, mirostat=2)])
+def test_a_thought_that_was_ended_early_is_gone_on_from_whoever_takes_over(
+    recorder: Recorder, sampling: SamplingParams
+) -> None:
+    tokenize = recorder.engine.tokenize
+    opened = tuple(tokenize("<think>", add_special=False, parse_special=True))
+    closing = tuple(tokenize(" That is it.</think>", add_special=False, parse_special=True))
+    prompt = prompt_of(recorder, "Why is the sky blue?") + opened
+    limit = ThoughtLimit("<think>", "</think>", closing, is_open=True, budget_tokens=5)
+    one = spec("one", prompt, sampling=sampling, max_tokens=20, thought=limit)
+    (whole,) = recorder.run(one)
+    flags = [step.is_forced for step in recorder.steps("one") for _ in step.tokens]
+    end = 5 + len(closing)
+    assert whole[5:end] == closing and recorder.text("one").count("</think>") == 1
+    assert [index for index, is_forced in enumerate(flags) if is_forced] == [*range(5, end)]
+    cuts = [5, 7, end - 1, end]
+    again = [
+        replace(one, id=f"{k}", sampled=whole[:k], forced=frozenset(range(5, min(k, end))))
+        for k in cuts
+    ]
+    rests = recorder.run(*again)
+    assert [whole[:k] + rest for k, rest in zip(cuts, rests, strict=True)] == [whole] * len(cuts)
 
 
 def test_a_takeover_shows_the_rest_of_the_text_and_no_more(recorder: Recorder) -> None:
