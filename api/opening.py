@@ -225,7 +225,10 @@ class Opening:
         passes = plain and not self._asked.keep
         settings, place = self._node.settings, self._caller.place
         sampling = replace(
-            self._asked.sampling, logit_bias=prepared.logit_bias, grammar=prepared.grammar
+            self._asked.sampling,
+            logit_bias=prepared.logit_bias,
+            grammar=prepared.grammar,
+            grammar_triggers=prepared.grammar_triggers,
         )
         request = replace(
             self._asked,

@@ -15,9 +15,9 @@ from typing import Any
 from redis.asyncio import Redis
 
 from inference_worker import thoughts
+from inference_worker.constraining import grammar_of
 from inference_worker.embedding import embedded, reranked
 from inference_worker.engine import Engine, EngineError, PromptInvalid
-from inference_worker.grammar import GrammarInvalid, compiled
 from inference_worker.tools import Syntax, syntax_of
 from replay import keys
 from replay.errors import LogUnavailable
@@ -149,12 +149,7 @@ def prepared(engine: Engine, asked: Chat | Completion, chunk_tokens: int) -> Pre
     except ValueError as error:
         return Refused("invalid", str(error), param="logit_bias")
     form = with_calls(engine, asked, with_thoughts(engine, asked))
-    grammar = ""
-    if asked.constraint:
-        try:
-            grammar = compiled(asked.constraint)
-        except GrammarInvalid as error:
-            return Refused("invalid", str(error), param=asked.constraint.field)
+    grammar = grammar_of(engine.model.chat_template, asked, form)
     return Prepared(
         tuple(chain.from_iterable(prompts)),
         chunk_tokens,
@@ -163,7 +158,8 @@ def prepared(engine: Engine, asked: Chat | Completion, chunk_tokens: int) -> Pre
         form,
         prompts=() if isinstance(asked, Chat) else tuple(_text(engine, one) for one in prompts),
         prompt_lengths=tuple(map(len, prompts)),
-        grammar=grammar,
+        grammar=grammar.text,
+        grammar_triggers=grammar.triggers,
         shift_at=engine.model.context_tokens if engine.model.shifts_context else 0,
     )
 

@@ -125,10 +125,11 @@ Asked = Chat | Completion | Render | Tokenize | Detokenize | Computed | Unknown
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """The answer to ``Chat`` and ``Completion``: the prompt's tokens, how the worker will feed
+    """The answer to ``Chat`` and to ``Completion``: the prompt's tokens, how the worker will feed
     them, the biases by token ids, how the answer's text is to be parsed, and the grammar that it
-    must satisfy. ``prompts`` are the texts of a completion's; with several, ``prompt`` has their
-    tokens one after the other. The context shifts at ``shift_at`` tokens, 0 is never."""
+    must satisfy, with triggers from where one of these words comes up. ``prompts`` are the texts of
+    a completion's; with several, ``prompt`` has their tokens one after the other. The context
+    shifts at ``shift_at`` tokens, 0 is never."""
 
     prompt: tuple[int, ...]
     prefill_chunk_tokens: int
@@ -138,6 +139,7 @@ class Prepared:
     prompts: tuple[str, ...] = ()
     prompt_lengths: tuple[int, ...] = ()
     grammar: str = ""
+    grammar_triggers: tuple[str, ...] = ()
     shift_at: int = 0
 
 

@@ -1,68 +1,30 @@
-"""Calls of tools: which syntax a template's model has, and how its calls are read. Pure."""
+"""Calls of tools: which syntax a template's model has, how its calls are read and made. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
 
 from inference_worker.answer import AnswerParser
-from inference_worker.tools import generic, hermes, llama3, mistral, qwen_coder
-from inference_worker.tools.reading import ID_CHARACTERS, CallParser, Output, Reading
+from inference_worker.tools.constraint import AnswerGrammar, call_grammar, thought_before
+from inference_worker.tools.reading import CallParser, Output
+from inference_worker.tools.syntaxes import BY_NAME, GENERIC, SYNTAXES, Syntax, syntax_of
+from inference_worker.tools.writing import Tool, name_of, parameters_of
 
-__all__ = ["GENERIC", "SYNTAXES", "Syntax", "parser_of_calls", "syntax_of"]
-
-
-@dataclass(frozen=True, slots=True)
-class Syntax:
-    """How one family of models writes calls; its template's source has all of ``marks``.
-
-    ``shown`` are the special tokens that must be seen in the text.
-    """
-
-    name: str
-    marks: tuple[str, ...]
-    read: Callable[[Output], Reading[None]]
-    shown: tuple[str, ...] = ()
-    id_characters: int = ID_CHARACTERS
+__all__ = [
+    "GENERIC",
+    "SYNTAXES",
+    "AnswerGrammar",
+    "Syntax",
+    "call_grammar",
+    "parser_of_calls",
+    "syntax_of",
+    "thought_before",
+]
 
 
-SYNTAXES = (
-    Syntax(
-        "mistral",
-        (mistral.TAG,),
-        mistral.read,
-        shown=(mistral.TAG, mistral.ARGUMENTS_TAG, "[CALL_ID]"),
-        id_characters=mistral.ID_CHARACTERS,
-    ),
-    Syntax(
-        "qwen-coder",
-        (qwen_coder.FUNCTION, qwen_coder.PARAMETER),
-        qwen_coder.read,
-        shown=(qwen_coder.BEGIN, qwen_coder.END),
-    ),
-    Syntax("hermes", (hermes.BEGIN,), hermes.read, shown=(hermes.BEGIN, hermes.END)),
-    Syntax("llama3", ("<|start_header_id|>", "ipython"), llama3.read, shown=(llama3.TAG,)),
-)
-"""The most telling first."""
-
-GENERIC = Syntax("generic", (), generic.read)
-"""Of a model that is told how to call."""
-
-_BY_NAME = {syntax.name: syntax for syntax in (*SYNTAXES, GENERIC)}
-
-
-def syntax_of(template: str) -> Syntax:
-    """The syntax that the model of this template was trained on; the generic one where none is."""
-    for syntax in SYNTAXES:
-        if "tools" in template and all(mark in template for mark in syntax.marks):
-            return syntax
-    return GENERIC
-
-
-def parser_of_calls(name: str, tools: Sequence[dict[str, Any]], *, id_seed: str) -> AnswerParser:
+def parser_of_calls(name: str, tools: Sequence[Tool], *, id_seed: str) -> AnswerParser:
     """The parser of the syntax with this name; only these tools can be called."""
-    syntax = _BY_NAME[name]
-    functions = {tool["function"]["name"]: tool["function"].get("parameters") for tool in tools}
-    output = Output(functions, id_seed=id_seed, id_characters=syntax.id_characters)
+    syntax = BY_NAME[name]
+    schemas = {name_of(tool): parameters_of(tool) for tool in tools}
+    output = Output(schemas, id_seed=id_seed, id_characters=syntax.id_characters)
     return CallParser(output, syntax.read)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
+from inference_worker.grammar import GrammarRules, literal
+from inference_worker.grammar.json_text import string
 from inference_worker.tools.reading import (
     Output,
     Reading,
@@ -14,6 +17,7 @@ from inference_worker.tools.reading import (
     value,
     visible,
 )
+from inference_worker.tools.writing import Tool, any_of, call_object, listed, members
 
 
 def read(output: Output) -> Reading[None]:
@@ -48,3 +52,15 @@ def _member() -> Reading[tuple[str, str] | None]:
     except ValueError:
         return None
     return str(name), (yield from visible())
+
+
+def write(rules: GrammarRules, tools: Sequence[Tool], most: int) -> str:
+    """GBNF of an object with one to ``most`` calls. Raises GrammarInvalid."""
+    call = any_of(rules, "called", [call_object(rules, tool) for tool in tools])
+    several = listed(rules, call, literal(", "), most)
+    return members(rules, ("tool_calls", f'"[" {several} "]"'))
+
+
+def write_answer(rules: GrammarRules) -> str:
+    """GBNF of an object with an answer to the user."""
+    return members(rules, ("response", string(rules)))

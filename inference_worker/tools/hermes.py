@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from inference_worker.grammar import GrammarRules, literal
 from inference_worker.tools.reading import (
     Output,
     Reading,
@@ -11,6 +14,7 @@ from inference_worker.tools.reading import (
     refused,
     visible,
 )
+from inference_worker.tools.writing import Tool, any_of, call_object, listed
 
 BEGIN, END = "<tool_call>", "</tool_call>"
 
@@ -24,3 +28,11 @@ def read(output: Output) -> Reading[None]:
             yield from closed(output, END)
         else:
             refused(output)
+
+
+def write(rules: GrammarRules, tools: Sequence[Tool], most: int) -> str:
+    """GBNF of one to ``most`` calls. Raises GrammarInvalid."""
+    called = any_of(rules, "called", [call_object(rules, tool) for tool in tools])
+    line = '"\\n"?'
+    call = rules.define("call", f"{literal(BEGIN)} {line} {called} {line} {literal(END)}")
+    return listed(rules, call, line, most)

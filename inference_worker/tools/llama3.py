@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+
+from inference_worker.grammar import GrammarRules, literal
 from inference_worker.tools.reading import (
     Output,
     Reading,
@@ -10,6 +14,7 @@ from inference_worker.tools.reading import (
     refused,
     visible,
 )
+from inference_worker.tools.writing import Tool, any_of, call_object, listed, name_of
 
 TAG = "<|python_tag|>"
 
@@ -30,3 +35,17 @@ def _calls(output: Output) -> Reading[None]:
         if character == ";":
             character = yield from visible()
     refused(output)
+
+
+def write(rules: GrammarRules, tools: Sequence[Tool], most: int) -> str:
+    """GBNF of one to ``most`` calls. Raises GrammarInvalid."""
+    calls = [call_object(rules, tool, "parameters") for tool in tools]
+    call = any_of(rules, "called", calls)
+    return f"{literal(TAG)}? {listed(rules, call, literal('; '), most)}"
+
+
+def triggers(tools: Sequence[Tool]) -> tuple[str, ...]:
+    """The tag, or what no other answer than a call begins with."""
+    names = [json.dumps(name_of(tool), ensure_ascii=False) for tool in tools]
+    begun = [f'{{"name":{gap}{name}' for name in names for gap in (" ", "")]
+    return TAG, *begun

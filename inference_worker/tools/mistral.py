@@ -5,6 +5,9 @@ Pure.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from inference_worker.grammar import GrammarRules, literal
 from inference_worker.tools.reading import (
     Output,
     Reading,
@@ -14,9 +17,10 @@ from inference_worker.tools.reading import (
     value,
     visible,
 )
+from inference_worker.tools.writing import Tool, any_of, arguments, call_object, listed, name_of
 
 TAG = "[TOOL_CALLS]"
-ARGUMENTS_TAG = "[ARGS]"
+ARGUMENTS_TAG, ID_TAG = "[ARGS]", "[CALL_ID]"
 ID_CHARACTERS = 9
 """Mistral's templates take no other ids back."""
 
@@ -46,3 +50,17 @@ def _named(output: Output, character: str) -> Reading[None]:
     output.begin(name)
     yield from value("{", output.argument)
     output.end()
+
+
+def write_list(rules: GrammarRules, tools: Sequence[Tool], most: int) -> str:
+    """GBNF of one to ``most`` calls as objects. Raises GrammarInvalid."""
+    call = any_of(rules, "called", [call_object(rules, tool) for tool in tools])
+    return f'{literal(TAG)} " "? "[" {listed(rules, call, literal(", "), most)} "]"'
+
+
+def write_named(rules: GrammarRules, tools: Sequence[Tool], most: int) -> str:
+    """GBNF of one to ``most`` calls, their names first. Raises GrammarInvalid."""
+    calls = [
+        f"{literal(TAG + name_of(tool) + ARGUMENTS_TAG)} {arguments(rules, tool)}" for tool in tools
+    ]
+    return listed(rules, any_of(rules, "called", calls), '""', most)

@@ -6,9 +6,10 @@ Pure.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from inference_worker.grammar import GrammarRules, literal, schema_rule
 from inference_worker.tools.reading import (
     Output,
     Reading,
@@ -18,6 +19,7 @@ from inference_worker.tools.reading import (
     refused,
     until,
 )
+from inference_worker.tools.writing import Tool, any_of, listed, name_of, parameters_of, text_until
 
 BEGIN, END = "<tool_call>", "</tool_call>"
 FUNCTION, FUNCTION_END = "<function=", "</function>"
@@ -79,3 +81,39 @@ def _json(text: str, kind: object) -> str:
         except ValueError:
             pass
     return json.dumps(text, ensure_ascii=False)
+
+
+def write(rules: GrammarRules, tools: Sequence[Tool], most: int) -> str:
+    """GBNF of one to ``most`` calls. Raises GrammarInvalid."""
+    called = any_of(rules, "called", [_function(rules, tool) for tool in tools])
+    whole = f"({literal(BEGIN)} {_LINE})? {called} ({_LINE} {literal(END)})?"
+    return listed(rules, rules.define("call", whole), _LINE, most)
+
+
+_LINE = '"\\n"?'
+
+
+def _function(rules: GrammarRules, tool: Tool) -> str:
+    schema = parameters_of(tool)
+    required = schema.get("required", ())
+    parameters = [
+        f"({_parameter(rules, key, schema)} {_LINE})" + ("" if key in required else "?")
+        for key in schema.get("properties", {})
+    ]
+    begin, end = literal(f"{FUNCTION}{name_of(tool)}>"), literal(FUNCTION_END)
+    return rules.define(f"call-{name_of(tool)}", " ".join([begin, _LINE, *parameters, end]))
+
+
+def _parameter(rules: GrammarRules, key: str, schema: Mapping[str, Any]) -> str:
+    """A text up to the closing tag, or JSON."""
+    begin, line = literal(f"{PARAMETER}{key}>"), _LINE
+    parameter = schema["properties"][key]
+    is_text = _type_of(schema, key) == "string"
+    if is_text and "enum" not in parameter:
+        return rules.define(f"parameter-{key}", f"{begin} {text_until(rules, PARAMETER_END)}")
+    if is_text:
+        value = any_of(rules, f"value-{key}", [literal(str(one)) for one in parameter["enum"]])
+    else:
+        value = schema_rule(rules, {**parameter, "$defs": schema.get("$defs", {})})
+    body = f"{begin} {line} {value} {line} {literal(PARAMETER_END)}"
+    return rules.define(f"parameter-{key}", body)

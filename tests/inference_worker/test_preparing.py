@@ -16,6 +16,8 @@ from redis.asyncio import Redis
 from inference_worker import preparing
 from inference_worker.batch_loop import BatchEngine
 from inference_worker.engine import EngineFailed
+from inference_worker.grammar.gbnf import read
+from inference_worker.grammar.matcher import Matcher
 from inference_worker.preparing import Preparing, result_of
 from inference_worker.scripted_engine import BOS, END, SILENT, ScriptedModel, open_scripted_engine
 from inference_worker.tools import SYNTAXES
@@ -38,7 +40,7 @@ from replay.prepare import (
 )
 from replay.redis_connections import SOCKET_TIMEOUT_S
 from replay.redis_plane import connect
-from replay.request import AnswerFormat, ChatOptions, LogitBias, Prompt
+from replay.request import AnswerFormat, ChatOptions, Constraint, LogitBias, Prompt
 
 pytestmark = pytest.mark.anyio
 LIMIT_S = 10.0
@@ -371,3 +373,63 @@ def test_special_tokens_of_a_syntax_are_seen() -> None:
     finally:
         engine.close()
     assert found == {SILENT}
+
+
+ADD = {"type": "function", "function": {"name": "add"}}
+ODD = {"type": "function", "function": {"name": "odd", "parameters": {"type": "hiccup"}}}
+SCHEMA = Constraint("response_format", "json_schema", '{"type": "integer"}')
+
+
+@pytest.fixture(scope="module")
+def hermes() -> Iterator[BatchEngine]:
+    one = open_scripted_engine(name="m", chat_template="{{ tools }}{{ messages }}<tool_call>")
+    yield one
+    one.close()
+
+
+def test_calls_have_a_grammar_from_where_they_begin(hermes: BatchEngine) -> None:
+    found = told(hermes, Chat(HELLO, options=ChatOptions(tools=(ADD,))))
+    assert (found.format.tools, found.grammar_triggers) == ("hermes", ("<tool_call>",))
+    must = told(hermes, Chat(HELLO, options=ChatOptions(tools=(ADD,), tool_choice="required")))
+    assert must.grammar and must.grammar_triggers == ()
+    assert told(hermes, Chat(HELLO)).grammar == ""
+
+
+def test_a_schema_holds_beside_calls_and_without_them(hermes: BatchEngine) -> None:
+    alone = told(hermes, Chat(HELLO, constraint=SCHEMA)).grammar
+    beside = told(hermes, Chat(HELLO, options=ChatOptions(tools=(ADD,)), constraint=SCHEMA))
+    assert "tool_call" not in alone
+    assert "tool_call" in beside.grammar and beside.grammar_triggers == ()
+
+
+def test_before_json_a_model_that_thinks_may_think() -> None:
+    engine = open_scripted_engine(name="m", chat_template="{{ messages }}<think></think>")
+    try:
+        found = told(engine, Chat(HELLO, constraint=SCHEMA))
+    finally:
+        engine.close()
+    matcher = Matcher(read(found.grammar))
+    assert matcher.is_begun_by("<think>Hm.</think>\n7") and matcher.is_begun_by("7")
+    assert not matcher.is_begun_by("Hm.")
+
+
+@pytest.mark.parametrize(
+    ("question", "field"),
+    [
+        (Chat(HELLO, options=ChatOptions(tools=(ODD,))), "tools"),
+        (Chat(HELLO, constraint=replace(SCHEMA, text='{"type": "hiccup"}')), "response_format"),
+        (
+            Chat(
+                HELLO,
+                options=ChatOptions(tools=(ADD,)),
+                constraint=replace(SCHEMA, text='{"type": "hiccup"}'),
+            ),
+            "response_format",
+        ),
+    ],
+)
+def test_a_schema_that_cannot_be_compiled_names_its_field(
+    hermes: BatchEngine, question: Chat, field: str
+) -> None:
+    found = told(hermes, question)
+    assert isinstance(found, Refused) and (found.kind, found.param) == ("invalid", field)

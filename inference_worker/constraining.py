@@ -1,0 +1,41 @@
+"""Which grammar an answer must satisfy: the client's, a schema's, or that of calls. Pure."""
+
+from __future__ import annotations
+
+import json
+
+from inference_worker.engine import PromptInvalid
+from inference_worker.grammar import GrammarInvalid, GrammarRules, checked, compiled, schema_rule
+from inference_worker.tools import AnswerGrammar, call_grammar, syntax_of, thought_before
+from replay.prepare import Chat, Completion
+from replay.request import AnswerFormat, Constraint
+
+
+def grammar_of(template: str, asked: Chat | Completion, form: AnswerFormat) -> AnswerGrammar:
+    """The grammar; its text is "" where the answer is free. Raises PromptInvalid."""
+    constraint = asked.constraint
+    grammar = AnswerGrammar("")
+    if constraint is not None:
+        try:
+            grammar = AnswerGrammar(_constrained(constraint, form))
+        except GrammarInvalid as error:
+            raise PromptInvalid(str(error), constraint.field) from error
+    if isinstance(asked, Chat) and asked.options.tools:
+        schema = json.loads(constraint.text) if constraint else None
+        try:
+            return call_grammar(syntax_of(template), asked.options, form, schema)
+        except GrammarInvalid as error:
+            raise PromptInvalid(str(error), "tools") from error
+    return grammar
+
+
+def _constrained(constraint: Constraint, form: AnswerFormat) -> str:
+    """The client's grammar as it stands; before JSON the model may think."""
+    grammar = compiled(constraint)
+    if constraint.kind == "grammar" or not form.thought_end:
+        return grammar
+    rules = GrammarRules()
+    root = rules.reserve("root")
+    schema = schema_rule(rules, json.loads(constraint.text))
+    rules.put(root, f"{thought_before(rules, form)} {schema}")
+    return checked(rules.text())
