@@ -30,6 +30,7 @@ from inference_worker.grammar.keywords import (
     list_of,
     properties_of,
     required_of,
+    same,
     text_of,
     types_of,
     values_of,
@@ -133,7 +134,7 @@ class SchemaRules:
 
     def _check(self, schema: Mapping[str, Any]) -> None:
         for word, harmless in REFUSED.items():
-            if word in schema and schema[word] != harmless:
+            if word in schema and not same(schema[word], harmless):
                 raise GrammarInvalid(f"{word} is not supported")
 
     def _anything(self) -> str:

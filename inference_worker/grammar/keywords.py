@@ -21,22 +21,22 @@ KEYWORDS: Mapping[str, tuple[str, ...]] = {
 """What constrains values of one type; other types it does not concern."""
 
 REFUSED: Mapping[str, Any] = {
-    "not": {},
-    "if": True,
+    "not": False,
+    "if": None,
     "dependentSchemas": {},
     "dependentRequired": {},
     "dependencies": {},
-    "contains": True,
+    "contains": None,
     "patternProperties": {},
     "propertyNames": True,
-    "unevaluatedItems": False,
-    "unevaluatedProperties": False,
-    "multipleOf": 1,
+    "unevaluatedItems": True,
+    "unevaluatedProperties": True,
+    "multipleOf": None,
     "uniqueItems": False,
     "$dynamicRef": None,
     "$recursiveRef": None,
 }
-"""What cannot be expressed, and the value with which it asks for nothing that we would break."""
+"""What no grammar says, and the value with which it asks for nothing."""
 
 
 class SchemaImpossible(GrammarInvalid):

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import openai
+import pydantic
 import pytest
 from openai.types.chat import ChatCompletionMessageParam
 
@@ -127,6 +128,38 @@ def test_the_sdk_reads_logprobs(client: openai.OpenAI, model: str) -> None:
     shown = b"".join(bytes(one.bytes or ()) for one in told.content)
     assert shown.decode("utf-8", "replace") == answer.choices[0].message.content
     assert all(one.logprob <= 0 and len(one.top_logprobs) == 1 for one in told.content)
+
+
+class Place(pydantic.BaseModel):
+    """What the SDK makes a strict schema of."""
+
+    name: str
+    kind: Literal["sea", "hill"]
+    near: list[Place]
+
+
+def test_an_answer_is_parsed_into_the_model_that_its_schema_came_from(
+    client: openai.OpenAI, model: str
+) -> None:
+    said_place = '{"name": "Etna", "kind": "hill", "near": []}'
+    answer = client.chat.completions.parse(
+        model=model, messages=said(f"[[say]]{said_place}[[/say]]"), response_format=Place
+    )
+    assert answer.choices[0].message.parsed == Place(name="Etna", kind="hill", near=[])
+
+
+def test_a_schema_that_cannot_be_kept_is_the_sdks_own_error(
+    client: openai.OpenAI, model: str
+) -> None:
+    with pytest.raises(openai.BadRequestError, match=r"json_schema.*not is not supported"):
+        client.chat.completions.create(
+            model=model,
+            messages=MESSAGES,
+            response_format={
+                "type": "json_schema",
+                "json_schema": {"name": "x", "strict": True, "schema": {"not": {"type": "null"}}},
+            },
+        )
 
 
 def test_a_call_is_parsed_and_answered(client: openai.OpenAI, model: str) -> None:

@@ -66,7 +66,9 @@ def strings() -> st.SearchStrategy[Case]:
 
 
 def values() -> st.SearchStrategy[Case]:
-    some = st.one_of(st.none(), st.booleans(), st.integers(-9, 9), st.text(max_size=5))
+    # Not all vocabularies can spell what is beyond.
+    texts = st.text(st.characters(max_codepoint=0xFFFF, exclude_categories=["Cs"]), max_size=5)
+    some = st.one_of(st.none(), st.booleans(), st.integers(-9, 9), texts)
     among = st.lists(some, min_size=1, max_size=4)
     return among.map(lambda enum: ({"enum": enum}, lambda value: value in enum))
 
@@ -121,12 +123,12 @@ def objects(inner: st.SearchStrategy[Case]) -> st.SearchStrategy[Case]:
 def unions(inner: st.SearchStrategy[Case]) -> st.SearchStrategy[Case]:
     def of(cases: list[Case]) -> Case:
         schema = {"anyOf": [case[0] for case in cases]}
-        return schema, lambda value: any(_means(case, value) for case in cases)
+        return schema, lambda value: any(means(case, value) for case in cases)
 
     return st.builds(of, st.lists(inner, min_size=1, max_size=3))
 
 
-def _means(case: Case, value: Any) -> bool:
+def means(case: Case, value: Any) -> bool:
     try:
         return case[1](value)
     except TypeError:  # of another type than this case is about
@@ -144,7 +146,7 @@ CASES = st.recursive(
 def test_whatever_a_schema_allows_parses_and_validates(case: Case, seed: int) -> None:
     text = text_of(grammar_of(case[0]), Random(seed))
     if text is not None:
-        assert _means(case, json.loads(text)), text
+        assert means(case, json.loads(text)), text
 
 
 FORMATS: dict[str, Callable[[str], Any]] = {
@@ -163,6 +165,7 @@ FORMATS: dict[str, Callable[[str], Any]] = {
 }
 
 
+@pytest.mark.clause("FORM-3")
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_format_is_what_readers_take_for_one(name: str) -> None:
     grammar = grammar_of({"type": "string", "format": name})
@@ -172,6 +175,7 @@ def test_a_format_is_what_readers_take_for_one(name: str) -> None:
         FORMATS[name](json.loads(text))
 
 
+@pytest.mark.clause("FORM-3")
 @pytest.mark.parametrize(
     ("schema", "good", "bad"),
     [
