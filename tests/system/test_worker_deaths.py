@@ -76,7 +76,7 @@ async def test_json_under_a_schema_is_whole_and_the_same_though_its_worker_died(
     words = "Describe a journey by the sea with three stops as JSON."
     whole = (await real.post(f"{name}-whole", words, **asked)).json()
     async with real.posting(name, words, **asked) as post:
-        await post.has(4000)
+        assert b"[DONE]" not in await post.has(4000)
         killed = real.kill("worker-1")
         log = await post.whole()
     text = text_of(log)
