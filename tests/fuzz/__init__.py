@@ -1,0 +1,1 @@
+"""Requests at random against a real cluster: whatever is asked, nothing of ours breaks."""
