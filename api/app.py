@@ -33,6 +33,7 @@ from api import (
     openai,
     props,
     responses,
+    slots,
     stream,
     tokens,
     webui,
@@ -97,6 +98,7 @@ ROUTED = (
     embeddings,
     models,
     props,
+    slots,
     health,
     absent,
 )

@@ -101,6 +101,10 @@ class Catalog:
                 self._taken_s = time.monotonic()
             return self._picture
 
+    async def workers(self) -> list[WorkerRecord]:
+        """The workers as they are now, by id. Raises LogUnavailable."""
+        return sorted(await self._neighbours.workers(), key=lambda worker: worker.id)
+
     def forget(self) -> None:
         """The next picture is taken anew."""
         self._taken_s = float("-inf")

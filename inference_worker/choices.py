@@ -11,7 +11,14 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from inference_worker.context_shift import Shift
-from inference_worker.engine import Engine, Finish, FinishReason, SequenceSpec, ThoughtLimit
+from inference_worker.engine import (
+    Engine,
+    Finish,
+    FinishReason,
+    SequenceSpec,
+    Step,
+    ThoughtLimit,
+)
 from inference_worker.rendering import Renderer, renderers_of
 from inference_worker.text import TextAssembler
 from replay.records import TOKEN_CUT, TOKEN_FORCED, TOKEN_LAST, SessionRecord, Token
@@ -35,6 +42,8 @@ class Choice:
     renderer: Renderer
     spec: SequenceSpec
     tokens: int = 0
+    prompt_tokens_done: int = 0
+    prompt_tokens_cached: int = 0
     stage: Stage = Stage.WAITING
     is_cut: bool = False
 
@@ -42,6 +51,12 @@ class Choice:
         """Its thought is to end with its first token, where it thinks."""
         if (thought := self.spec.thought) is not None:
             self.spec = replace(self.spec, thought=replace(thought, is_over=True))
+
+    def progressed(self, step: Step) -> None:
+        """Notes how far its sequence is."""
+        self.tokens += len(step.tokens)
+        self.prompt_tokens_done = step.prompt_tokens_done
+        self.prompt_tokens_cached = step.prompt_tokens_cached
 
     def ended(self, flags: int) -> None:
         """Its last token had these flags."""

@@ -31,6 +31,7 @@ from inference_worker.producer import Producer
 from inference_worker.session import Session
 from inference_worker.suspects import Suspects
 from replay import keys
+from replay.cluster import SlotRecord
 from replay.errors import LogUnavailable
 from replay.identity import SessionRef
 from replay.log import AppendStatus, Claim, ClaimStatus
@@ -97,6 +98,11 @@ class Sessions:
         """How many more sessions may be started: slots that nobody has, nor waits for."""
         running = (one for one in self._running.values() if one.engine is engine)
         return self._vacant(engine) - sum(session.wanted_slots for session in running)
+
+    def busy(self, engine: Engine) -> tuple[SlotRecord, ...]:
+        """Who has the engine's slots, in the order of their claims."""
+        running = (one for one in self._running.values() if one.engine is engine)
+        return tuple(slot for session in running for slot in session.busy())
 
     def _vacant(self, engine: Engine) -> int:
         """Free slots, less those that suspects will enter."""
@@ -275,7 +281,7 @@ class Sessions:
     def _render(self, session: Session, choice: Choice, step: Step) -> None:
         flags = TOKEN_FORCED if step.is_forced else 0
         tokens = [Token(token, choice.index, flags) for token in step.tokens]
-        choice.tokens += len(tokens)
+        choice.progressed(step)
         data = b""
         if tokens or step.text:
             data = choice.renderer.step(

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from inference_worker.choices import Choice, Stage
 from inference_worker.engine import Engine
 from inference_worker.outlet import Outlet
+from replay.cluster import SlotRecord
 from replay.log import AppendStatus, Claim
 from replay.records import Reason, SessionRecord
 
@@ -51,6 +52,21 @@ class Session:
     def wanted_slots(self) -> int:
         """How many of its choices wait for a slot, once it has entered its engine."""
         return 0 if self.is_waiting else len(self._of(Stage.WAITING))
+
+    def busy(self) -> list[SlotRecord]:
+        """The slots that it has."""
+        return [
+            SlotRecord(
+                self.claim.ref.path(),
+                choice.index,
+                prompt_tokens=len(choice.spec.prompt),
+                prompt_tokens_done=choice.prompt_tokens_done,
+                prompt_tokens_cached=choice.prompt_tokens_cached,
+                tokens=choice.tokens,
+                max_tokens=choice.spec.max_tokens,
+            )
+            for choice in self._of(Stage.RUNNING)
+        ]
 
     def submit(self, room: int) -> None:
         """Submits as many of its choices as there is room for, one at least. Raises EngineError."""

@@ -203,12 +203,13 @@ class Worker:
 
     def _now(self) -> WorkerRecord:
         models = tuple(
-            replace(record, slots_free=self._engines[name].free_slots)
-            if name in self._engines
-            else record
+            self._model_now(record, self._engines[name]) if name in self._engines else record
             for name, record in self._records.items()
         )
         return replace(self._record, models=models)
+
+    def _model_now(self, record: ModelRecord, engine: Engine) -> ModelRecord:
+        return replace(record, slots_free=engine.free_slots, busy=self._sessions.busy(engine))
 
     async def _close(self) -> None:
         for engine in self._engines.values():

@@ -23,8 +23,27 @@ ModelStatus = Literal["loading", "loaded", "failed", "unloaded", "sleeping"]
 
 
 @dataclass(frozen=True, slots=True)
+class SlotRecord:
+    """A slot that is in use. ``session`` is a path; ``max_tokens`` is -1 for no limit."""
+
+    session: str
+    choice: int = 0
+    prompt_tokens: int = 0
+    prompt_tokens_done: int = 0
+    prompt_tokens_cached: int = 0
+    tokens: int = 0
+    max_tokens: int = -1
+
+    @classmethod
+    def from_dict(cls, raw: dict[str, Any]) -> SlotRecord:
+        """One slot of a worker's record."""
+        return cls(**known_fields(cls, raw))
+
+
+@dataclass(frozen=True, slots=True)
 class ModelRecord:
-    """One model as one worker holds it. ``progress`` runs from 0 to 1 while it loads."""
+    """One model as one worker holds it. ``progress`` runs from 0 to 1 while it loads, ``busy`` are
+    the slots in use."""
 
     name: str
     status: ModelStatus
@@ -34,11 +53,14 @@ class ModelRecord:
     slots_free: int = 0
     context_tokens: int = 0
     meta: dict[str, Any] | None = None
+    busy: tuple[SlotRecord, ...] = ()
 
     @classmethod
     def from_dict(cls, raw: dict[str, Any]) -> ModelRecord:
         """One model of a worker's record."""
-        return cls(**known_fields(cls, {**raw, "aliases": tuple(raw.get("aliases", ()))}))
+        aliases, busy = raw.get("aliases", ()), raw.get("busy", ())
+        slots = tuple(SlotRecord.from_dict(slot) for slot in busy)
+        return cls(**known_fields(cls, {**raw, "aliases": tuple(aliases), "busy": slots}))
 
 
 @dataclass(frozen=True, slots=True)
