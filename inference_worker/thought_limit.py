@@ -64,7 +64,7 @@ class ThoughtWatch:
     def _may_be_cut(self) -> bool:
         """Not within a code point, nor where the model may be ending the thought by itself."""
         is_whole = not self._decoder.getstate()[0]
-        return self._closed_tokens > 0 or (is_whole and not self._held)
+        return is_whole and not self._held
 
     @property
     def _held(self) -> int:

@@ -154,13 +154,13 @@ DISABLED = (
 def test_an_order_at_any_node_ends_the_thought(
     node: Node, other: Node, name: str, db: Redis
 ) -> None:
-    with node.posting(name, LONG, reasoning_control=True, max_tokens=400) as post:
+    with node.posting(name, LONG, reasoning_control=True, max_tokens=150) as post:
         completion_id = thinking(post)
         assert ordered(other, id=completion_id) == (200, {"success": True})
         post.containing(b'"delta":{"content":"')
         assert ordered(node, id=completion_id) == (200, {"success": True})
         told = events(post.whole())
-    assert 0 < len(thought_of(told)) < 300
+    assert thought_of(told) and text_of(told)
     assert ordered(other, id=completion_id) == GONE
     tokens = db.get(stored(db, name).keys.tokens)
     flags = [int.from_bytes(tokens[at + 6 : at + 8], "little") for at in range(0, len(tokens), 8)]
