@@ -7,7 +7,7 @@ import signal
 import sys
 
 from api.app import create_app
-from api.config import ApiSettings
+from api.config import ApiSettings, VertexSettings
 from api.drain import NodeServer, listening_sockets
 from replay.redis_url import check_planes
 
@@ -22,10 +22,11 @@ def main() -> int:
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
     try:
-        settings = ApiSettings()
-        app = create_app(settings)
+        settings, vertex = ApiSettings(), VertexSettings()
+        app = create_app(settings, vertex=vertex)
         check_planes(settings.redis_url, settings.queue_redis_url)
-        ports = [settings.port, *([settings.front_port] if settings.front_port else [])]
+        own_port = vertex.http_port if vertex.is_on else settings.port
+        ports = [own_port, *([settings.front_port] if settings.front_port else [])]
         sockets = listening_sockets(
             settings.host,
             ports,

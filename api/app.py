@@ -43,7 +43,7 @@ from api.auth import Auth
 from api.background import Heartbeat, cut_overdue, supervised
 from api.build import build_info
 from api.catalog import Catalog
-from api.config import ApiSettings
+from api.config import ApiSettings, VertexSettings
 from api.connection import Connections
 from api.dispatch import ArqQueue, JobQueue, position_of
 from api.inbox import Inbox
@@ -53,6 +53,7 @@ from api.links import Signer
 from api.node import Node, Presence
 from api.problems import TABLE, NothingThere, problem_response, route_path
 from api.request_ids import RequestIds
+from api.vertex import add_vertex
 from replay import frames
 from replay.cluster import Directory
 from replay.compaction import Compactor
@@ -107,10 +108,15 @@ ROUTED = (
 OpenNode = Callable[[ApiSettings, Connections, Presence], AbstractAsyncContextManager[Node]]
 
 
-def create_app(settings: ApiSettings, open_node: OpenNode | None = None) -> FastAPI:
+def create_app(
+    settings: ApiSettings,
+    open_node: OpenNode | None = None,
+    *,
+    vertex: VertexSettings | None = None,
+) -> FastAPI:
     """The ASGI application. ``app.state`` has ``connections`` and ``presence`` for the server.
 
-    Raises KeysInvalid, and ValueError for a poor secret.
+    Raises KeysInvalid, and ValueError for a poor secret or a route of Vertex AI that is taken.
     """
     keyring = Keyring(settings.keys, settings.api_keys_file)
     signer = Signer(settings.signing_secrets)
@@ -138,6 +144,8 @@ def create_app(settings: ApiSettings, open_node: OpenNode | None = None) -> Fast
     app.state.signer = signer
     for module in ROUTED:
         app.include_router(module.router)
+    if vertex is not None and vertex.is_on:
+        add_vertex(app, [module.router for module in ROUTED], vertex)
     add_problems(app)
     return app
 

@@ -217,3 +217,29 @@ class ApiSettings(BaseSettings):
 def _parts(secret: SecretStr) -> tuple[str, ...]:
     parts = secret.get_secret_value().split(",")
     return tuple(part.strip() for part in parts if part.strip())
+
+
+class VertexSettings(BaseSettings):
+    """What Vertex AI tells a container that it runs."""
+
+    model_config = SettingsConfigDict(env_prefix="AIP_", env_ignore_empty=True, frozen=True)
+
+    mode: str = Field(
+        default="",
+        description="`PREDICTION`: Vertex AI runs this node; else the others are not read.",
+    )
+    http_port: int = Field(
+        default=8080,
+        ge=0,
+        le=65535,
+        description="The node's own port there, whatever REPLAY_PORT says.",
+    )
+    health_route: str = Field(default="", description="Where Vertex AI asks for health as well.")
+    predict_route: str = Field(
+        default="/predict", description="Where Vertex AI posts predictions: `{instances: [...]}`."
+    )
+
+    @property
+    def is_on(self) -> bool:
+        """Whether Vertex AI runs this node."""
+        return self.mode == "PREDICTION"

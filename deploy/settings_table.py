@@ -23,6 +23,7 @@ BEGIN, END = "<!-- settings: begin (make fmt) -->", "<!-- settings: end -->"
 
 CLASSES = (
     ("node", "api.config", "ApiSettings"),
+    ("node", "api.config", "VertexSettings"),
     ("worker", "inference_worker.config", "WorkerSettings"),
 )
 """Who reads them, the module, the class."""
