@@ -237,7 +237,11 @@ class Opening:
             format=prepared.format,
             prompts=prepared.prompts,
             prompt_lengths=prepared.prompt_lengths,
-            max_tokens=capped(self._asked.max_tokens, settings.tokens_max, model.context_tokens),
+            max_tokens=capped(
+                self._asked.max_tokens,
+                settings.tokens_max,
+                context_tokens=None if prepared.shift_at else model.context_tokens,
+            ),
             constraint=None,
             context=replace(self._asked.context, shift_at=prepared.shift_at),
         )
@@ -329,10 +333,13 @@ class Opening:
                 await self._node.queue.remove(opened.replaced, dispatch=opened.replaced_dispatch)
 
 
-def capped(max_tokens: int, limit: int, context_tokens: int) -> int:
-    """How many tokens an answer may have; -1 stays where the context is the lower limit. Pure."""
+def capped(max_tokens: int, limit: int, *, context_tokens: int | None) -> int:
+    """How many tokens an answer may have; -1 stays where the context is the lower limit.
+
+    ``context_tokens`` is None where the context shifts, and limits nothing. Pure.
+    """
     if max_tokens < 0:
-        return -1 if context_tokens <= limit else limit
+        return -1 if context_tokens is not None and context_tokens <= limit else limit
     return min(max_tokens, limit)
 
 

@@ -168,12 +168,19 @@ async def test_a_count_is_taken_seldom_and_kept_up_meanwhile() -> None:
 
 @pytest.mark.parametrize(
     ("asked", "limit", "context", "capped_to"),
-    [(-1, 100, 50, -1), (-1, 100, 200, 100), (7, 100, 200, 7), (700, 100, 200, 100), (0, 1, 1, 0)],
+    [
+        (-1, 100, 50, -1),
+        (-1, 100, 200, 100),
+        (-1, 100, None, 100),
+        (7, 100, 200, 7),
+        (700, 100, 200, 100),
+        (0, 1, 1, 0),
+    ],
 )
 def test_an_answer_has_only_so_many_tokens(
-    asked: int, limit: int, context: int, capped_to: int
+    asked: int, limit: int, context: int | None, capped_to: int
 ) -> None:
-    assert capped(asked, limit, context) == capped_to
+    assert capped(asked, limit, context_tokens=context) == capped_to
 
 
 async def test_the_cap_stands_in_the_record_and_names_have_a_length() -> None:

@@ -123,15 +123,20 @@ class Target:
     completion_id: str
 
 
-@pytest.fixture(scope="module", params=["live", "ended"])
+@pytest.fixture(scope="module", params=["live", "ended", "response"])
 def known(request: pytest.FixtureRequest, tenants: tuple[Node, Node]) -> Iterator[Target]:
     """A session of the first tenant."""
     mine, name = tenants[0], f"c-{secrets.token_hex(8)}"
     with ExitStack() as stack:
         if request.param == "live":
             stack.enter_context(mine.posting(name, LONG)).first(1)
-        else:
+        elif request.param == "ended":
             mine.post(name, SHORT)
+        else:
+            asked = {"input": SHORT, "background": True, "store": True}
+            headers = {"X-Conversation-Id": name}
+            assert mine.http.post("/v1/responses", json=asked, headers=headers).status_code == 200
+            mine.reaches(name, "completed")
         found = mine.found(name)
         yield Target(name, found["epoch"], found["completion_id"])
         mine.stop(name)
@@ -156,7 +161,7 @@ def test_a_foreign_id_is_answered_as_an_unknown_one(
 ) -> None:
     mine, theirs = tenants
     before = mine.found(known.name)
-    for its in (known.name, known.completion_id, known.completion_id.replace("chatcmpl", "resp")):
+    for its in (known.name, known.completion_id):
         unknown = never(its)
         foreign = told(probe.send(theirs, its, known.epoch), its)
         assert foreign == told(probe.send(theirs, unknown, EPOCH), unknown)
@@ -170,6 +175,9 @@ def test_what_is_refused_to_the_stranger_is_there_for_its_owner(
     tenants: tuple[Node, Node], known: Target
 ) -> None:
     mine, theirs = tenants
+    if known.completion_id.startswith("resp_"):
+        url = f"/v1/responses/{known.completion_id}"
+        assert (theirs.http.get(url).status_code, mine.http.get(url).status_code) == (404, 200)
     assert theirs.lookup(known.name) == [] and len(mine.lookup(known.name)) == 1
     assert theirs.read(known.name).status_code == 404
     assert theirs.stop(known.name).status_code == 204
@@ -214,10 +222,10 @@ def test_a_foreign_id_costs_redis_what_an_unknown_one_costs(
     with Redis.from_url(guarded.redis_url) as db:
         costs = []
         # Of names that nobody has asked for before: a stop leaves a mark of its own.
-        for its, epoch in ((known.name, known.epoch), (never(known.name), EPOCH)):
+        for its in (known.name, never(known.name), known.completion_id, never(known.completion_id)):
             db.delete(*(db.keys("rc:{stranger:*") or ["none"]))
-            costs.append(asked_of_redis(db, lambda a=its, b=epoch: probe.send(stranger, a, b)))
-    assert costs[0] == costs[1]
+            costs.append(asked_of_redis(db, lambda a=its: probe.send(stranger, a, known.epoch)))
+    assert costs[0] == costs[1] and costs[2] == costs[3]
 
 
 @pytest.mark.guarantee("T30")
