@@ -98,6 +98,12 @@ class ApiSettings(BaseSettings):
         description="Most tokens that one answer has, whatever its request asks for.",
         json_schema_extra=_unit("tokens"),
     )
+    reasoning_budget_tokens: int = Field(
+        default=-1,
+        ge=-1,
+        description="Length of a thought whose request names none; -1: it ends by itself.",
+        json_schema_extra=_unit("tokens"),
+    )
     tenant_queued_max: int = Field(
         default=1000,
         ge=0,

@@ -242,6 +242,7 @@ class Opening:
                 settings.tokens_max,
                 context_tokens=None if prepared.shift_at else model.context_tokens,
             ),
+            reasoning=self._asked.reasoning.within(settings.reasoning_budget_tokens),
             constraint=None,
             context=replace(self._asked.context, shift_at=prepared.shift_at),
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from replay.records import known_fields
@@ -205,6 +205,10 @@ class ReasoningParams:
     def is_limited(self) -> bool:
         """Whether a thought may have to be ended."""
         return self.is_controlled or self.budget_tokens >= 0
+
+    def within(self, budget_tokens: int) -> ReasoningParams:
+        """With this budget, where it has none."""
+        return self if self.budget_tokens >= 0 else replace(self, budget_tokens=budget_tokens)
 
     @classmethod
     def from_raw(cls, raw: Mapping[str, Any]) -> ReasoningParams:

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from node_harness import NodeHarness, Producer, error_of, memory_node
 
+from replay.request import GenerationRequest
+
 pytestmark = pytest.mark.anyio
 
 CONTROL = "/v1/chat/completions/control"
@@ -62,6 +64,20 @@ async def test_without_the_opt_in_nothing_is_ordered(node: NodeHarness) -> None:
     assert (await ordered(node, id=producer.completion_id)).json() == DISABLED
     await producer.complete()
     await posting
+
+
+@pytest.mark.parametrize(("asked", "found"), [({}, 7), ({"reasoning_budget_tokens": 0}, 0)])
+async def test_the_operators_budget_is_for_who_names_none(
+    asked: dict[str, Any], found: int
+) -> None:
+    async with memory_node(reasoning_budget_tokens=7) as node:
+        producer, posting = await live(node, **asked)
+        record = await node.log.record(producer.claim.ref)
+        assert record is not None
+        request = GenerationRequest.from_json(record.request)
+        assert request.reasoning.budget_tokens == found
+        await producer.complete()
+        await posting
 
 
 async def test_another_tenants_completion_is_as_unknown_as_any() -> None:
