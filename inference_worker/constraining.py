@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 
-from inference_worker.engine import PromptInvalid
+from inference_worker.engine import ModelInfo, PromptInvalid
 from inference_worker.grammar import GrammarInvalid, GrammarRules, checked, compiled, schema_rule
 from inference_worker.tools import AnswerGrammar, call_grammar, syntax_of, thought_before
 from replay.prepare import Chat, Completion
 from replay.request import AnswerFormat, Constraint
 
 
-def grammar_of(template: str, asked: Chat | Completion, form: AnswerFormat) -> AnswerGrammar:
+def grammar_of(model: ModelInfo, asked: Chat | Completion, form: AnswerFormat) -> AnswerGrammar:
     """The grammar; its text is "" where the answer is free. Raises PromptInvalid."""
     constraint = asked.constraint
     grammar = AnswerGrammar("")
@@ -23,7 +23,8 @@ def grammar_of(template: str, asked: Chat | Completion, form: AnswerFormat) -> A
     if isinstance(asked, Chat) and asked.options.tools:
         schema = json.loads(constraint.text) if constraint else None
         try:
-            return call_grammar(syntax_of(template), asked.options, form, schema)
+            syntax = syntax_of(model.template_of(asked.options))
+            return call_grammar(syntax, asked.options, form, schema)
         except GrammarInvalid as error:
             raise PromptInvalid(str(error), "tools") from error
     return grammar

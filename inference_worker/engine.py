@@ -141,7 +141,8 @@ class ModelInfo:
     ``context_tokens`` is per slot. ``sha256`` is of the GGUF, or None until someone hashed it (see
     ``file_sha256``). ``build`` begins with "b", like llama.cpp's.
     ``embedding`` is None where embeddings are switched off.
-    With ``shifts_context`` an answer goes on when its context is full.
+    With ``shifts_context`` an answer goes on when its context is full. Some models have a template
+    of its own, ``tool_template``, for chats with tools.
     """
 
     name: str
@@ -161,6 +162,11 @@ class ModelInfo:
     sha256: str | None = None
     embedding: EmbeddingInfo | None = None
     shifts_context: bool = False
+    tool_template: str = ""
+
+    def template_of(self, options: ChatOptions) -> str:
+        """The source of the template that a chat with these options is rendered with."""
+        return (self.tool_template if options.tools else "") or self.chat_template
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,9 +111,7 @@ class LlamaModel:
             for token, piece in enumerate(self._pieces)
         ]
         self._vocabulary = Vocabulary(self._vocab, self._pieces, self._spellings, self._end_tokens)
-        self._template = ChatTemplate(
-            self._info.chat_template, bos_text=self._info.bos_text, eos_text=self._info.eos_text
-        )
+        self._template = ChatTemplate.of(self._info)
         self._context = _open_context(self._model, self._info, settings)
         self._memory = llama_cpp.llama_get_memory(self._context)
         if settings.context_shift:
@@ -326,11 +324,17 @@ def _open_context(model: Any, info: ModelInfo, settings: LlamaSettings) -> Any:
     return context
 
 
+def _template(model: Any, name: bytes | None) -> str:
+    """The file's template of this name, or its main one; "" where it has none."""
+    source = llama_cpp.llama_model_chat_template(model, name)
+    return source.decode("utf-8", "replace") if source else ""
+
+
 def _model_info(model: Any, vocab: Any, settings: LlamaSettings) -> ModelInfo:
     trained = llama_cpp.llama_model_n_ctx_train(model)
     if settings.context_tokens > trained:
         log.warning("%s was trained on %s tokens of context", settings.name, trained)
-    own = (llama_cpp.llama_model_chat_template(model, None) or b"").decode("utf-8", "replace")
+    own, for_tools = (_template(model, name) for name in (None, b"tool_use"))
     return ModelInfo(
         name=settings.name,
         path=str(settings.path),
@@ -343,6 +347,7 @@ def _model_info(model: Any, vocab: Any, settings: LlamaSettings) -> ModelInfo:
         embedding_width=llama_cpp.llama_model_n_embd(model),
         vocab_type=llama_cpp.llama_vocab_type(vocab),
         chat_template=settings.chat_template or own or DEFAULT_TEMPLATE,
+        tool_template="" if settings.chat_template else for_tools,
         bos_text=_token_text(vocab, llama_cpp.llama_vocab_bos(vocab)),
         eos_text=_token_text(vocab, llama_cpp.llama_vocab_eos(vocab)),
         build=f"b{llama_cpp.__version__}",

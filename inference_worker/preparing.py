@@ -149,7 +149,7 @@ def prepared(engine: Engine, asked: Chat | Completion, chunk_tokens: int) -> Pre
     except ValueError as error:
         return Refused("invalid", str(error), param="logit_bias")
     form = with_calls(engine, asked, with_thoughts(engine, asked))
-    grammar = grammar_of(engine.model.chat_template, asked, form)
+    grammar = grammar_of(engine.model, asked, form)
     return Prepared(
         tuple(chain.from_iterable(prompts)),
         chunk_tokens,
@@ -196,7 +196,7 @@ def with_calls(engine: Engine, asked: Chat | Completion, form: AnswerFormat) -> 
     """The format of an answer that may have calls, where there are tools. Raises EngineError."""
     if isinstance(asked, Completion) or not asked.options.tools:
         return form
-    syntax = syntax_of(engine.model.chat_template)
+    syntax = syntax_of(engine.model.template_of(asked.options))
     shown = {*form.shown_tokens, *shown_tokens(engine, syntax)}
     return replace(form, tools=syntax.name, shown_tokens=tuple(sorted(shown)))
 
@@ -209,8 +209,10 @@ def shown_tokens(engine: Engine, syntax: Syntax) -> set[int]:
 
 def with_thoughts(engine: Engine, asked: Chat | Completion) -> AnswerFormat:
     """The format of an answer that may begin with a thought. Raises EngineError."""
-    tags = thoughts.tags_of(engine.model.chat_template)
-    if tags is None or isinstance(asked, Completion):
+    if isinstance(asked, Completion):
+        return AnswerFormat()
+    tags = thoughts.tags_of(engine.model.template_of(asked.options))
+    if tags is None:
         return AnswerFormat()
     text = engine.prompt_text(asked.messages, asked.options)
     is_open, is_begun = thoughts.thought_state(text, asked.messages, tags)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from inference_worker import conversation, thoughts
-from inference_worker.engine import NO_OPTIONS, EngineFailed, Message, PromptInvalid
+from inference_worker.engine import NO_OPTIONS, EngineFailed, Message, ModelInfo, PromptInvalid
 from inference_worker.template_abilities import probed
 from inference_worker.template_sandbox import SandboxedTemplate, TemplateBroken
 from replay.request import ChatOptions
@@ -36,12 +36,24 @@ class ChatTemplate:
         except TemplateBroken as error:
             raise EngineFailed(f"the chat template does not compile: {error}") from error
         self._abilities = probed(source, self._render)
+        self._for_tools = self
+
+    @classmethod
+    def of(cls, model: ModelInfo) -> ChatTemplate:
+        """The model's template, or its two. Raises EngineFailed."""
+        tokens = {"bos_text": model.bos_text, "eos_text": model.eos_text}
+        template = cls(model.chat_template, **tokens)
+        if model.tool_template:
+            template._for_tools = cls(model.tool_template, **tokens)
+        return template
 
     def render(self, messages: Sequence[Message], options: ChatOptions = NO_OPTIONS) -> str:
         """The prompt's text. Raises PromptInvalid where the template or a limit refuses.
 
         A last message of the assistant's is the beginning of the answer.
         """
+        if options.tools and self._for_tools is not self:
+            return self._for_tools.render(messages, options)
         *before, last = [*messages, {}]
         if before and before[-1].get("role") == "assistant":
             last = before.pop()

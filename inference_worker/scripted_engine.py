@@ -188,9 +188,7 @@ class ScriptedModel:
     def __init__(self, info: ModelInfo, *, tokens_per_s: float = TOKENS_PER_S) -> None:
         self._info = info
         self._tokens_per_s = tokens_per_s
-        self._template = ChatTemplate(
-            info.chat_template, bos_text=info.bos_text, eos_text=info.eos_text
-        )
+        self._template = ChatTemplate.of(info)
         self._slots: dict[int, _Slot] = {}
 
     @property

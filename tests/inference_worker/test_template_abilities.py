@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from inference_worker.engine import PromptInvalid
+from inference_worker.engine import NO_OPTIONS, PromptInvalid
 from inference_worker.prompt import DEFAULT_TEMPLATE, ChatTemplate
+from inference_worker.scripted_engine import open_scripted_engine
 from inference_worker.template_abilities import Abilities, probed
 from inference_worker.template_sandbox import SandboxedTemplate
 from inference_worker.tools import syntax_of
@@ -177,3 +179,17 @@ def test_what_a_template_refuses_is_the_clients_to_change() -> None:
     with pytest.raises(PromptInvalid, match="one call"):
         twice = {**calling(), "tool_calls": calling()["tool_calls"] * 2}
         ChatTemplate(LLAMA).render([USER, twice, RESULT])
+
+
+def test_a_model_may_have_a_template_of_its_own_for_tools() -> None:
+    engine = open_scripted_engine()
+    try:
+        model = replace(engine.model, chat_template=DEFAULT_TEMPLATE, tool_template=QWEN)
+    finally:
+        engine.close()
+    options = ChatOptions(tools=(TOOL,))
+    template = ChatTemplate.of(model)
+    assert "You have <tools>" in template.render([USER], options)
+    assert template.render([USER]) == ChatTemplate(DEFAULT_TEMPLATE).render([USER])
+    assert (model.template_of(options), model.template_of(NO_OPTIONS)) == (QWEN, DEFAULT_TEMPLATE)
+    assert replace(model, tool_template="").template_of(options) == DEFAULT_TEMPLATE

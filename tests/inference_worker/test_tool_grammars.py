@@ -159,6 +159,8 @@ def test_who_may_call_is_constrained_from_where_a_call_begins(syntax: Syntax) ->
     # llama.cpp aborts the process where a lazy grammar refuses the word that woke it.
     assert all(matcher.is_begun_by(one) for one in constraint.triggers)
     assert any(WRITTEN[syntax.name].startswith(one) for one in constraint.triggers)
+    plain = 'Here: {"name": "Bob", "age": [3]}, <b>weather</b> [1]'
+    assert not any(one in plain for one in constraint.triggers)
     assert not grammar(syntax).triggers
 
 
