@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import struct
 import subprocess
 import sys
 from base64 import b64decode
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from cluster_client import CHAT, Client, client_of
 from conftest import made
 
 from deploy.bootstrap import ROOT
+from deploy.local.cluster import Cluster
 
 pytestmark = pytest.mark.anyio
 
@@ -56,15 +58,22 @@ def german(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
     }
 
 
-@pytest.fixture
-async def client(
-    german: Mapping[str, str], model_file: Path, tmp_path: Path
-) -> AsyncIterator[Client]:
-    """Of a cluster all of whose processes do, with the real model."""
+@pytest.fixture(scope="module")
+def cluster(
+    german: Mapping[str, str], model_file: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Cluster]:
+    """A cluster all of whose processes do, with the real model."""
     arguments = ("--engine", "llama", "--model", str(model_file))
-    with made(tmp_path, *arguments, REPLAY_THREADS="1", **german) as cluster:
-        async with client_of(cluster) as made_client:
-            yield made_client
+    folder = tmp_path_factory.mktemp("german")
+    with made(folder, *arguments, REPLAY_THREADS="1", **german) as running:
+        yield running
+
+
+@pytest.fixture
+async def client(cluster: Cluster) -> AsyncIterator[Client]:
+    """A client of it."""
+    async with client_of(cluster) as made_client:
+        yield made_client
 
 
 def floats_in(value: Any) -> int:
@@ -95,6 +104,21 @@ async def test_every_number_that_a_process_writes_has_a_point(client: Client) ->
     models = (await client.front.get("/v1/models")).json()
     props = (await client.front.get("/props")).json()
     assert models["data"] and floats_in(props) > 0
+
+
+async def test_numbers_that_llama_cpp_reads_and_makes_have_points(client: Client) -> None:
+    async def said(**fields: Any) -> str:
+        asked = {"messages": [{"role": "user", "content": "A half?"}], "temperature": 0.5, **fields}
+        response = await client.front.post(CHAT, json={**asked, "max_tokens": 40})
+        assert response.status_code == 200, response.text
+        return str(response.json()["choices"][0]["message"]["content"])
+
+    assert re.fullmatch(r"0\.\d{3}", await said(grammar='root ::= "0." [0-9]{3}'))
+    schema = {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}
+    numbers = json.loads(await said(json_schema=schema))
+    assert len(numbers) == 2
+    bias = {"logit_bias": {"the": -0.5}, "min_p": 0.05, "top_p": 0.5, "typical_p": 0.99}
+    assert await said(**bias, seed=1, xtc_probability=0.5, mirostat=2)
 
 
 async def test_numbers_of_a_vector_are_as_many_as_its_bytes(client: Client) -> None:
