@@ -19,6 +19,7 @@ from inference_worker.engine import (
     Step,
     ThoughtLimit,
 )
+from inference_worker.progress import PromptProgress
 from inference_worker.rendering import Renderer, renderers_of
 from inference_worker.text import TextAssembler
 from replay.records import TOKEN_CUT, TOKEN_FORCED, TOKEN_LAST, SessionRecord, Token
@@ -36,7 +37,8 @@ class Stage(StrEnum):
 
 @dataclass(slots=True, eq=False)
 class Choice:
-    """One answer; ``tokens`` is how many it has, of all attempts."""
+    """One answer; ``tokens`` is how many it has, of all attempts. ``progress`` tells of its prompt,
+    where somebody wants that, and no earlier attempt has."""
 
     index: int
     renderer: Renderer
@@ -46,6 +48,7 @@ class Choice:
     prompt_tokens_cached: int = 0
     stage: Stage = Stage.WAITING
     is_cut: bool = False
+    progress: PromptProgress | None = None
 
     def think_no_more(self) -> None:
         """Its thought is to end with its first token, where it thinks."""
@@ -77,6 +80,9 @@ def choices_of(
         Choice(index, renderer, _spec(record, request, index, tokens))
         for index, renderer in enumerate(renderers_of(record, request))
     ]
+    if request.render.return_progress and record.attempt <= 1:
+        for choice in choices:
+            choice.progress = PromptProgress(choice.renderer)
     texts = [TextAssembler(request.stop) for _ in choices]
     shown = frozenset(request.format.shown_tokens)
     for token in tokens:

@@ -282,9 +282,9 @@ class Sessions:
         flags = TOKEN_FORCED if step.is_forced else 0
         tokens = [Token(token, choice.index, flags) for token in step.tokens]
         choice.progressed(step)
-        data = b""
+        data = choice.progress.told(step) if choice.progress else b""
         if tokens or step.text:
-            data = choice.renderer.step(
+            data += choice.renderer.step(
                 step.text,
                 tokens=choice.tokens,
                 timings=step.timings,

@@ -176,6 +176,7 @@ class RenderOptions:
     prefill: str = ""
     prefill_reasoning: str = ""
     return_tokens: bool = False
+    return_progress: bool = False
     response_fields: tuple[str, ...] = ()
     response: Mapping[str, Any] = field(default_factory=dict)
 

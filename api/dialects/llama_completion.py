@@ -25,6 +25,7 @@ def parse(body: Mapping[str, Any], *, random_seed: int) -> GenerationRequest:
     fields = Fields(body)
     refuse_not_built(body)
     prompts = parse_prompts(fields)
+    stream = fields.boolean("stream")
     return GenerationRequest(
         dialect="llama.completion",
         model=fields.text("model"),
@@ -35,8 +36,9 @@ def parse(body: Mapping[str, Any], *, random_seed: int) -> GenerationRequest:
         stop=stops(fields),
         max_tokens=max_tokens(fields),
         render=RenderOptions(
-            stream=fields.boolean("stream"),
+            stream=stream,
             timings_per_token=fields.boolean("timings_per_token"),
+            return_progress=stream and fields.boolean("return_progress"),
             return_tokens=fields.boolean("return_tokens"),
             response_fields=_response_fields(fields.get("response_fields")),
         ),

@@ -47,6 +47,7 @@ def parse(body: Mapping[str, Any], *, random_seed: int) -> GenerationRequest:
             # A folded answer always shows its usage.
             include_usage=fields.object("stream_options").boolean("include_usage") or not stream,
             timings_per_token=fields.boolean("timings_per_token"),
+            return_progress=stream and fields.boolean("return_progress"),
             prefill=_begun(messages, "content") if is_echoed else "",
             prefill_reasoning=_begun(messages, "reasoning_content") if is_echoed else "",
         ),

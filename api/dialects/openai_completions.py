@@ -38,6 +38,7 @@ def parse(body: Mapping[str, Any], *, random_seed: int) -> GenerationRequest:
             stream=stream,
             include_usage=stream and wants_usage,
             timings_per_token=fields.boolean("timings_per_token"),
+            return_progress=stream and fields.boolean("return_progress"),
         ),
         ping_interval_s=ping_interval(fields),
         context=parse_context(fields),

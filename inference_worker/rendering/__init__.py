@@ -17,7 +17,7 @@ from inference_worker.rendering.llama_completion import NativeRenderer
 from inference_worker.rendering.openai_chat import ChatRenderer
 from inference_worker.rendering.openai_completions import CompletionRenderer
 from inference_worker.rendering.openai_responses import ResponsesRenderer
-from inference_worker.rendering.parts import Part, Together
+from inference_worker.rendering.parts import Part, Progress, Together
 from replay.records import SessionRecord
 from replay.request import GenerationRequest
 
@@ -40,6 +40,10 @@ class Renderer(Protocol):
 
         ``tokens`` is how many there are in all, ``ids`` are the new ones.
         """
+        ...
+
+    def progress(self, progress: Progress) -> bytes:
+        """How far the prompt is, where the client wants that; it comes before any token."""
         ...
 
     def finish(self, finish: Finish, *, tokens: int, timings: Timings | None) -> bytes:

@@ -14,6 +14,7 @@ from inference_worker.answer import (
     ToolCallBegun,
 )
 from inference_worker.engine import Finish, FinishReason, Timings, TokenLogprobs
+from inference_worker.rendering.parts import Progress
 from replay import frames
 from replay.records import SessionRecord
 from replay.request import GenerationRequest
@@ -46,6 +47,10 @@ class MessagesRenderer:
     ) -> bytes:
         """The message's start before the first token, and an event for each delta."""
         return self._start(timings) + b"".join(map(self._told, self._parser.feed(text)))
+
+    def progress(self, progress: Progress) -> bytes:
+        """Anthropic's clients are not told."""
+        return b""
 
     def finish(self, finish: Finish, *, tokens: int, timings: Timings | None) -> bytes:
         """What was held back, the end of the open block, why the message ends, and its end."""

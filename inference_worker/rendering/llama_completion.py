@@ -7,7 +7,7 @@ from typing import Any
 
 from inference_worker.answer import AnswerParser
 from inference_worker.engine import Finish, FinishReason, Timings, TokenLogprobs
-from inference_worker.rendering.parts import Part, probabilities_of, timings_of
+from inference_worker.rendering.parts import Part, Progress, probabilities_of, timings_of
 from replay import frames
 from replay.native_events import generation_settings, picked
 from replay.records import SessionRecord
@@ -45,7 +45,20 @@ class NativeRenderer:
     ) -> bytes:
         """An event for every token, whether it shows text or not."""
         self._has_new_line = self._has_new_line or "\n" in text
-        event = {
+        event = self._partial(text, ids, tokens)
+        if self._request.render.timings_per_token:
+            event |= timings_of(timings)
+        if logprobs:
+            told = probabilities_of(logprobs, self._request.sampling)
+            event["completion_probabilities"] = told
+        return frames.data(event)
+
+    def progress(self, progress: Progress) -> bytes:
+        """An event without text or tokens."""
+        return frames.data({**self._partial("", (), 0), **progress.shown()})
+
+    def _partial(self, text: str, ids: Sequence[int], tokens: int) -> dict[str, Any]:
+        return {
             "index": self._index,
             "content": text,
             "tokens": list(ids),
@@ -54,12 +67,6 @@ class NativeRenderer:
             "tokens_predicted": tokens,
             "tokens_evaluated": self._prompt_tokens,
         }
-        if self._request.render.timings_per_token:
-            event |= timings_of(timings)
-        if logprobs:
-            told = probabilities_of(logprobs, self._request.sampling)
-            event["completion_probabilities"] = told
-        return frames.data(event)
 
     def finish(self, finish: Finish, *, tokens: int, timings: Timings | None) -> bytes:
         """What the generation was and how it ended; of that a stream shows what was asked for."""

@@ -14,7 +14,14 @@ from inference_worker.answer import (
     ToolCallBegun,
 )
 from inference_worker.engine import Finish, FinishReason, Timings, TokenLogprobs
-from inference_worker.rendering.parts import Part, head_of, probabilities_of, timings_of, usage_of
+from inference_worker.rendering.parts import (
+    Part,
+    Progress,
+    head_of,
+    probabilities_of,
+    timings_of,
+    usage_of,
+)
 from replay import frames
 from replay.records import SessionRecord
 from replay.request import GenerationRequest
@@ -56,6 +63,10 @@ class ChatRenderer:
             deltas = [{}]
         told = timings if self._options.timings_per_token else None
         return self._role() + self._chunks(deltas, timings=told, logprobs=logprobs)
+
+    def progress(self, progress: Progress) -> bytes:
+        """The role, which comes again before the first token, and how far the prompt is."""
+        return self._chunk({"role": "assistant", "content": None}, progress=progress)
 
     def finish(self, finish: Finish, *, tokens: int, timings: Timings | None) -> bytes:
         """What was held back and the finish chunk; after the last choice's the usage chunk, where
@@ -124,6 +135,7 @@ class ChatRenderer:
         finish_reason: str | None = None,
         timings: Timings | None = None,
         logprobs: Sequence[TokenLogprobs] = (),
+        progress: Progress | None = None,
     ) -> bytes:
         choice: dict[str, Any] = {
             "finish_reason": finish_reason,
@@ -132,7 +144,8 @@ class ChatRenderer:
         }
         if logprobs:
             choice["logprobs"] = {"content": probabilities_of(logprobs, self._sampling)}
-        return frames.data({"choices": [choice], **self._base(), **timings_of(timings)})
+        more = {**timings_of(timings), **(progress.shown() if progress else {})}
+        return frames.data({"choices": [choice], **self._base(), **more})
 
     def _usage(self, timings: Timings | None) -> dict[str, Any]:
         tokens = self._part.together.tokens

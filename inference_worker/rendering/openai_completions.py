@@ -7,7 +7,14 @@ from typing import Any
 
 from inference_worker.answer import AnswerParser
 from inference_worker.engine import Finish, FinishReason, Timings, TokenLogprobs
-from inference_worker.rendering.parts import Part, head_of, probabilities_of, timings_of, usage_of
+from inference_worker.rendering.parts import (
+    Part,
+    Progress,
+    head_of,
+    probabilities_of,
+    timings_of,
+    usage_of,
+)
 from replay import frames
 from replay.records import SessionRecord
 from replay.request import GenerationRequest
@@ -45,6 +52,10 @@ class CompletionRenderer:
         self._shown_characters += len(text)
         spent = timings if self._options.timings_per_token else None
         return frames.data({**self._chunk(text, told), **timings_of(spent)})
+
+    def progress(self, progress: Progress) -> bytes:
+        """A chunk without text."""
+        return frames.data({**self._chunk("", None), **progress.shown()})
 
     def finish(self, finish: Finish, *, tokens: int, timings: Timings | None) -> bytes:
         """The finish with timings, and after the last choice's usage and ``[DONE]``.

@@ -15,7 +15,7 @@ from inference_worker.answer import (
     ToolCallBegun,
 )
 from inference_worker.engine import Finish, FinishReason, Timings, TokenLogprobs
-from inference_worker.rendering.parts import probabilities_of, timings_of
+from inference_worker.rendering.parts import Progress, probabilities_of, timings_of
 from replay import frames
 from replay.records import SessionRecord
 from replay.request import GenerationRequest
@@ -57,6 +57,12 @@ class ResponsesRenderer:
         if any(isinstance(delta, ReasoningDelta) for delta in deltas):
             self._reasoning_tokens = tokens
         return self._begin() + b"".join(map(self._told, deltas))
+
+    def progress(self, progress: Progress) -> bytes:
+        """The response's beginning before the first of them; then it is in progress again."""
+        begun, response = self._begin(), self._response("in_progress")
+        told = self._event("response.in_progress", response=response, **progress.shown())
+        return begun + told
 
     def finish(self, finish: Finish, *, tokens: int, timings: Timings | None) -> bytes:
         """What was held back, the end of the open item, and the whole response."""

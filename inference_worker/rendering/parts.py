@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from inference_worker.engine import Candidate, Timings, TokenLogprobs
@@ -34,6 +34,20 @@ class Part:
 
     index: int = 0
     together: Together = field(default_factory=Together)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How many of a prompt's tokens are computed, those that a cache held among them."""
+
+    total: int
+    cache: int
+    processed: int
+    time_ms: int
+
+    def shown(self) -> dict[str, Any]:
+        """llama.cpp's field."""
+        return {"prompt_progress": asdict(self)}
 
 
 def head_of(record: SessionRecord) -> dict[str, Any]:

@@ -313,8 +313,8 @@ def test_mistakes_are_the_sdks_own_errors(client: openai.OpenAI, model: str) -> 
         client.chat.completions.create(model=model, messages=MESSAGES, max_tokens=-5)
     with pytest.raises(openai.BadRequestError, match="not found"):
         client.chat.completions.create(model="other", messages=MESSAGES)
-    with pytest.raises(openai.BadRequestError, match="'n': not supported yet"):
-        client.chat.completions.create(model=model, messages=MESSAGES, n=2)
+    with pytest.raises(openai.BadRequestError, match="Field 'n'"):
+        client.chat.completions.create(model=model, messages=MESSAGES, n=33)
     with pytest.raises(openai.BadRequestError, match="no tool is called 'subtract'"):
         client.chat.completions.create(
             model=model,
