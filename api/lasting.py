@@ -18,7 +18,10 @@ from starlette.types import Receive, Scope, Send
 from api.connection import CUT
 
 _KEY = "replay.lasting"
-_KEPT = ("type", "method", "http_version", "path", "query_string", "client", "extensions")
+_KEPT = (
+    *("type", "method", "http_version", "path", "root_path"),
+    *("query_string", "client", "extensions"),
+)
 """What servers and answers still ask of a request when its routing is over."""
 
 

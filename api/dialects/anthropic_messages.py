@@ -27,7 +27,7 @@ MAX_TOKENS = 4096
 THINKING_TOKENS = 10_000
 """Of thinking that is enabled without a budget."""
 
-NOT_BUILT = ("container", "mcp_servers", "context_management")
+NOT_BUILT = ("container", "mcp_servers")
 
 CHANGING = re.compile(r"\bcch=\w+")
 """In the first line of a known client's system prompt: it would keep any prompt from the cache."""

@@ -41,6 +41,8 @@ class ResponsesRenderer:
         self._logprobs: list[dict[str, Any]] = []
         """Of tokens whose text no event has shown yet."""
         self._reasoning_tokens = 0
+        self._timings: dict[str, Any] = {}
+        """What the next delta tells beside its text."""
 
     def step(
         self,
@@ -56,7 +58,12 @@ class ResponsesRenderer:
         deltas = self._parser.feed(text)
         if any(isinstance(delta, ReasoningDelta) for delta in deltas):
             self._reasoning_tokens = tokens
-        return self._begin() + b"".join(map(self._told, deltas))
+        frame = self._begin() + b"".join(map(self._told, deltas[:-1]))
+        if not deltas:
+            return frame
+        if self._request.render.timings_per_token:
+            self._timings = timings_of(timings)
+        return frame + self._told(deltas[-1])
 
     def progress(self, progress: Progress) -> bytes:
         """The response's beginning before the first of them; then it is in progress again."""
@@ -134,7 +141,8 @@ class ResponsesRenderer:
         item = self._open
         assert item is not None
         item.texts.append(text)
-        told: dict[str, Any] = {"delta": text}
+        told: dict[str, Any] = {"delta": text, **self._timings}
+        self._timings = {}
         if item.kind == "message":
             item.logprobs += self._logprobs
             told["logprobs"], self._logprobs = self._logprobs, []

@@ -83,3 +83,23 @@ def test_anthropics_routes_tell_of_errors_in_its_own_envelope() -> None:
         },
     }
     assert "type" not in problem.body("/v1/messagesx")
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, "invalid_request_error"),
+        (401, "authentication_error"),
+        (403, "permission_error"),
+        (404, "not_found_error"),
+        (409, "invalid_request_error"),
+        (413, "request_too_large"),
+        (429, "rate_limit_error"),
+        (500, "api_error"),
+        (501, "api_error"),
+        (503, "overloaded_error"),
+    ],
+)
+def test_anthropic_calls_each_status_by_its_own_name(status: int, kind: str) -> None:
+    body = problems.Problem(status, "why", "any").body("/v1/messages")
+    assert (body["error"]["type"], body["error"]["message"]) == (kind, "why")

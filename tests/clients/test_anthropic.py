@@ -315,3 +315,47 @@ def test_a_budget_ends_a_thought(client: anthropic.Anthropic, model: str) -> Non
         thinking={"type": "enabled", "budget_tokens": 20},
     )
     assert [block.type for block in message.content] == ["thinking", "text"]
+
+
+@pytest.fixture(scope="module")
+def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a node that allows little, and has a key that may only read."""
+    folder = tmp_path_factory.mktemp("strict")
+    keys = folder / "keys"
+    keys.write_text("reader tenant=reader scopes=read\n")
+    settings = {
+        **SETTINGS,
+        "REPLAY_API_KEYS_FILE": str(keys),
+        "REPLAY_BODY_BYTES_MAX": "2000",
+        "REPLAY_TENANT_LIVE_MAX": "1",
+    }
+    with Cluster(folder, "--engine", "scripted", "--api-nodes", "1", environment=settings) as one:
+        [url] = one.nodes
+        node = Node(url, KEY)
+        with node.http:
+            until(node.is_sure)
+        yield url
+
+
+def test_what_is_too_much_is_an_error_of_its_own(strict: str, model: str) -> None:
+    with anthropic.Anthropic(base_url=strict, api_key=KEY, max_retries=0) as client:
+        with pytest.raises(anthropic.APIStatusError) as large:
+            client.messages.create(model=model, messages=said("x" * 3000), max_tokens=8)
+        assert (large.value.status_code, large.value.type) == (413, "request_too_large")
+        with client.messages.create(
+            model=model, messages=SLOW, max_tokens=4000, stream=True
+        ) as stream:
+            next(stream)
+            with pytest.raises(anthropic.RateLimitError) as limited:
+                client.messages.create(model=model, messages=SHORT, max_tokens=8)
+        assert limited.value.type == "rate_limit_error"
+        assert limited.value.response.headers["retry-after"]
+
+
+def test_a_key_that_may_not_generate_is_denied(strict: str, model: str) -> None:
+    with (
+        anthropic.Anthropic(base_url=strict, api_key="reader", max_retries=0) as reader,
+        pytest.raises(anthropic.PermissionDeniedError) as denied,
+    ):
+        reader.messages.create(model=model, messages=SHORT, max_tokens=8)
+    assert denied.value.type == "permission_error" and denied.value.request_id

@@ -101,3 +101,12 @@ def test_a_failure_is_an_event_and_no_completion(node: Node, other: Node, name: 
     assert other.read(name).content == log
     assert told(log)[-1]["type"] == "error" and "token 9" in told(log)[-1]["message"]
     assert log.endswith(end_comment("failed", "engine"))
+
+
+@pytest.mark.clause("RESP-1")
+def test_timings_ride_on_the_deltas_where_they_are_asked_for(node: Node) -> None:
+    events = told(ask(node, None, SHORT, stream=True, timings_per_token=True).content)
+    deltas = [event for event in events if event["type"] == "response.output_text.delta"]
+    assert deltas and all(event["timings"]["predicted_n"] > 0 for event in deltas)
+    plain = told(ask(node, None, SHORT, stream=True).content)
+    assert not any("timings" in event for event in plain[:-1])
