@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import ctypes
 import re
+import time
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import llama_cpp
@@ -22,7 +24,11 @@ from replay.request import SamplingParams
 if TYPE_CHECKING:
     from inference_worker.llama_sampler import Vocabulary
 
-_TOKEN_DATA = np.dtype(llama_cpp.llama_token_data)
+LOOK_TIME_MAX_S = 1.0
+"""Of this thread's own time, for one look at all tokens: a hundred times what a grammar takes that
+can be read in few ways. Prepare refuses what doubles with each character, not what grows slowly."""
+
+TOKEN_DATA = np.dtype(llama_cpp.llama_token_data)
 _SPECIAL_IN_REGEX = re.compile(r"[.^$|()*+?\[\]{}\\]")
 
 
@@ -68,15 +74,17 @@ class TokenGrammar:
             return True
         if token in self._hidden_tokens:
             return False
-        return bool(np.isfinite(self._applied(candidates_of([token]))["logit"][0]))
+        return bool(np.isfinite(self._applied(_candidate(token))["logit"][0]))
 
-    def allowed(self, logits: Any) -> Any:
-        """The candidates that may come next, with their logits."""
-        candidates = candidates_of(np.arange(len(logits)), logits)
+    def allowed(self, candidates: Any) -> Any:
+        """Those of all tokens that may come next. Raises EngineFailed where that takes too long."""
         if self._trigger is not None:
             return candidates
         candidates["logit"][list(self._hidden_tokens)] = -np.inf
+        begun_s = time.thread_time()
         applied = self._applied(candidates)
+        if time.thread_time() - begun_s > LOOK_TIME_MAX_S:
+            raise EngineFailed("the grammar can be read in too many ways")
         return applied[np.isfinite(applied["logit"])]
 
     def accept(self, token: int) -> None:
@@ -115,7 +123,7 @@ class _Trigger:
         self._words = [one.encode() for one in sampling.grammar_triggers if isinstance(one, str)]
         self._tokens = {one for one in sampling.grammar_triggers if isinstance(one, int)}
         self._longest_bytes = max(map(len, self._words), default=0)
-        self._matcher = Matcher(read(sampling.grammar))
+        self._grammar = sampling.grammar
         self._tail: list[int] = []
         """The last tokens, among which a word may have begun."""
 
@@ -139,10 +147,14 @@ class _Trigger:
         """The tokens, where the grammar takes their text from byte ``start`` on."""
         self._tail = []
         text = self._text(tokens)[start:].decode("utf-8", "ignore")
-        return tokens if self._matcher.is_begun_by(text) else []
+        return tokens if Matcher(_read(self._grammar)).is_begun_by(text) else []
 
     def _text(self, tokens: Iterable[int]) -> bytes:
         return b"".join(self._spellings[one] for one in tokens)
+
+
+_read = lru_cache(maxsize=8)(read)
+"""Answers of one request, and of one kind, have the same grammar."""
 
 
 def _lazy_sampler(sampling: SamplingParams, vocabulary: Vocabulary, text: bytes) -> Any:
@@ -160,9 +172,7 @@ def _lazy_sampler(sampling: SamplingParams, vocabulary: Vocabulary, text: bytes)
     )
 
 
-def candidates_of(tokens: Any, logits: Any = 0.0) -> Any:
-    """An array of llama.cpp's token data."""
-    candidates = np.zeros(len(tokens), dtype=_TOKEN_DATA)
-    candidates["id"] = tokens
-    candidates["logit"] = logits
+def _candidate(token: int) -> Any:
+    candidates = np.zeros(1, dtype=TOKEN_DATA)
+    candidates["id"] = token
     return candidates

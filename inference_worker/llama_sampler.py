@@ -14,7 +14,7 @@ import llama_cpp
 import numpy as np
 
 from inference_worker.engine import Candidate, EngineFailed, TokenLogprobs
-from inference_worker.llama_grammar import TokenGrammar, candidates_of
+from inference_worker.llama_grammar import TOKEN_DATA, TokenGrammar
 from inference_worker.model import Draw
 from replay.request import SamplingParams
 
@@ -68,6 +68,14 @@ class Vocabulary:
         )
         """Those that show nothing, but where an answer shows their names."""
         self._dry: dict[tuple[Any, ...], Any] = {}
+        self._candidates = np.zeros(len(pieces), dtype=TOKEN_DATA)
+        self._ids = np.arange(len(pieces))
+
+    def candidates(self, logits: Any) -> Any:
+        """All tokens with these logits, in one array that holds until it is asked for again."""
+        self._candidates["id"] = self._ids
+        self._candidates["logit"] = logits
+        return self._candidates
 
     def dry(self, sampling: SamplingParams) -> Any:
         """A DRY sampler that has seen nothing."""
@@ -124,6 +132,7 @@ class Sampler:
         back = _looks_back(sampling)
         for token in (prompt + answer)[-back:] if back else ():
             llama_cpp.llama_sampler_accept(self._chain, token)
+        self._held: Any = None
         self._grammar: TokenGrammar | None = None
         if sampling.grammar:
             self._grammar = TokenGrammar(
@@ -140,13 +149,13 @@ class Sampler:
             self._reseed(index)
             token = int(llama_cpp.llama_sampler_sample(self._chain, context, row))
             return Draw(token, self._logprobs(token, _logits(context, row, self._size)))
-        drawn, tokens, logits = self._drawn(_logits(context, row, self._size), index)
+        drawn, left = self._drawn(_logits(context, row, self._size), index)
         token = drawn if forced is None else forced
         llama_cpp.llama_sampler_accept(self._chain, token)
         if self._grammar is not None:
             self._grammar.accept(token)
         if post:
-            return Draw(token, self._probabilities(token, tokens, logits))
+            return Draw(token, self._probabilities(token, left))
         return Draw(token, self._logprobs(token, _logits(context, row, self._size)))
 
     def close(self) -> None:
@@ -159,18 +168,19 @@ class Sampler:
     def _size(self) -> int:
         return len(self._vocabulary.pieces)
 
-    def _drawn(self, logits: Any, index: int) -> tuple[int, Any, Any]:
-        """The token that is chosen, and the tokens and logits that the samplers left.
+    def _drawn(self, logits: Any, index: int) -> tuple[int, Any]:
+        """The token that is chosen, and what the samplers left, which holds until they go on.
 
         The grammar is asked about the token alone, and only where it refuses about all of them:
         that takes milliseconds.
         """
         self._reseed(index)
-        drawn = self._applied(candidates_of(np.arange(len(logits)), logits))
+        drawn = self._applied(self._vocabulary.candidates(logits))
         if self._grammar is None or self._grammar.allows(drawn[0]):
             return drawn
         self._reseed(index)
-        return self._applied(self._possible(self._grammar.allowed(logits)))
+        allowed = self._grammar.allowed(self._vocabulary.candidates(logits))
+        return self._applied(self._possible(allowed))
 
     def _possible(self, allowed: Any) -> Any:
         """Of what the grammar allows, what the request does not ban. Raises EngineFailed."""
@@ -185,14 +195,15 @@ class Sampler:
             return ends  # there is nothing else left to say
         raise EngineFailed("no token is left that the grammar allows")
 
-    def _applied(self, candidates: Any) -> tuple[int, Any, Any]:
-        """The token that the chain chooses among these, and the tokens and logits it left."""
+    def _applied(self, candidates: Any) -> tuple[int, Any]:
+        """The token that the chain chooses among these, and what it left of them."""
+        self._held = candidates  # what is left of them lies in their memory
         pointer = candidates.ctypes.data_as(llama_cpp.llama_token_data_p)
         array = llama_cpp.llama_token_data_array(pointer, len(candidates), -1, False)
         llama_cpp.llama_sampler_apply(self._chain, ctypes.byref(array))
         # A sampler may have put its own array in the place of ours.
         left = np.ctypeslib.as_array(array.data, shape=(array.size,))
-        return int(left["id"][array.selected]), left["id"].copy(), left["logit"].copy()
+        return int(left["id"][array.selected]), left
 
     def _logprobs(self, token: int, logits: Any) -> TokenLogprobs | None:
         """As the model gave them."""
@@ -208,9 +219,9 @@ class Sampler:
             ),
         )
 
-    def _probabilities(self, token: int, tokens: Any, logits: Any) -> TokenLogprobs:
+    def _probabilities(self, token: int, left: Any) -> TokenLogprobs:
         """As the samplers left them; what they left no probability is not among the top."""
-        likelihoods = np.exp(_log_softmax(logits))
+        tokens, likelihoods = left["id"], np.exp(_log_softmax(left["logit"]))
         top = _largest(likelihoods, self._sampling.n_probs)
         return TokenLogprobs(
             self._candidate(token, float(likelihoods[tokens == token].sum())),
