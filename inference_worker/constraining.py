@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 from inference_worker.engine import ModelInfo, PromptInvalid
 from inference_worker.grammar import GrammarInvalid, GrammarRules, checked, compiled, schema_rule
@@ -31,12 +32,29 @@ def grammar_of(model: ModelInfo, asked: Chat | Completion, form: AnswerFormat) -
 
 
 def _constrained(constraint: Constraint, form: AnswerFormat) -> str:
-    """The client's grammar as it stands; before JSON the model may think."""
+    """The client's grammar or schema, behind a thought.
+
+    A grammar may know of thoughts itself, unless the prompt ends inside one.
+    """
     grammar = compiled(constraint)
-    if constraint.kind == "grammar" or not form.thought_end:
+    is_schema = constraint.kind == "json_schema"
+    if not form.thought_end or not (is_schema or form.is_thought_open):
         return grammar
     rules = GrammarRules()
     root = rules.reserve("root")
-    schema = schema_rule(rules, json.loads(constraint.text))
-    rules.put(root, f"{thought_before(rules, form)} {schema}")
-    return checked(rules.text())
+    wanted = "client-root"
+    if is_schema:
+        wanted = schema_rule(rules, json.loads(constraint.text))
+    rules.put(root, f"{thought_before(rules, form)} {wanted}")
+    return checked(rules.text() + ("" if is_schema else _renamed(grammar)))
+
+
+_WORD = re.compile(
+    r'"(?:\\.|[^"\\])*"|\[(?:\\.|[^\]\\])*\]|\{[^}]*\}|#[^\n]*|(?P<name>[a-zA-Z0-9-]+)',
+    re.DOTALL,
+)
+
+
+def _renamed(grammar: str) -> str:
+    """The grammar, its rules named as no others are."""
+    return _WORD.sub(lambda word: f"client-{word[0]}" if word["name"] else word[0], grammar)

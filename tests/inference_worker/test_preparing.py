@@ -413,6 +413,26 @@ def test_before_json_a_model_that_thinks_may_think() -> None:
     assert not matcher.is_begun_by("Hm.")
 
 
+GRAMMAR = """root ::= "root" space [root"]{2,3} # root
+space ::= (" " | "\\"") root?
+"""
+
+
+@pytest.mark.parametrize(("turn", "begins"), [("", 'root "oo'), ("<think>", "Hm.</think>root oo")])
+def test_a_clients_grammar_holds_behind_an_open_thought(turn: str, begins: str) -> None:
+    template = "{{ messages }}</think>" + turn
+    engine = open_scripted_engine(name="m", chat_template=template)
+    constraint = Constraint("grammar", "grammar", GRAMMAR)
+    try:
+        found = told(engine, Chat(HELLO, constraint=constraint))
+    finally:
+        engine.close()
+    matcher = Matcher(read(found.grammar))
+    assert matcher.is_begun_by(begins)
+    assert matcher.is_begun_by("Hm.") == bool(turn)
+    assert (found.grammar == GRAMMAR) == (not turn)
+
+
 @pytest.mark.parametrize(
     ("question", "field"),
     [
