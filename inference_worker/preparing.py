@@ -92,11 +92,22 @@ class Preparing:
         except (KeyError, TypeError, ValueError) as error:
             logger.warning("a question that cannot be read: %r", error)
             return
-        text = await asyncio.to_thread(self._answer, engine, question)
+        try:
+            text = await asyncio.to_thread(self._answer, engine, question)
+        except asyncio.CancelledError:
+            await self._put_back(*popped)
+            raise
         inbox = keys.inbox(question.node)
         async with translated("prepare"), self._redis.pipeline(transaction=False) as pipeline:
             pipeline.rpush(inbox, text)
             pipeline.expire(inbox, QUESTION_TTL_S)
+            await pipeline.execute()
+
+    async def _put_back(self, asked_in: bytes, question: bytes) -> None:
+        """Leaves to another worker what this one, told to end, has begun; it is the next."""
+        async with translated("prepare"), self._redis.pipeline(transaction=False) as pipeline:
+            pipeline.lpush(asked_in, question)
+            pipeline.expire(asked_in, QUESTION_TTL_S)
             await pipeline.execute()
 
     def _answer(self, engine: Engine, question: Question) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -282,6 +283,26 @@ async def put(redis: Redis, text: str) -> None:
 async def taken(redis: Redis, node: str) -> Answer:
     _, text = await redis.blpop([keys.inbox(node)], LIMIT_S)  # type: ignore[misc]
     return Answer.from_json(text)
+
+
+async def test_a_worker_that_is_told_to_end_leaves_its_question_to_another(
+    redis_url: str, redis: Redis, engine: BatchEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began, goes_on = threading.Event(), threading.Event()
+
+    def tokenize(text: str, **how: bool) -> list[int]:
+        began.set()
+        goes_on.wait(LIMIT_S)
+        return [1]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(engine, "tokenize", tokenize)
+        async with answering(redis_url, engine):
+            await put(redis, Question("q", "n", "m", Tokenize("a")).to_json())
+            await asyncio.to_thread(began.wait, LIMIT_S)
+        goes_on.set()
+    async with answering(redis_url, engine):
+        assert (await taken(redis, "n")).result == Tokenized((ord("a"),))
 
 
 async def test_many_nodes_ask_at_once_and_each_gets_its_own_answers(
