@@ -39,8 +39,8 @@ async def answered(node: Node, model: Model, asked: Asked, expected: type[Expect
 async def prepare(node: Node, model: Model, asked: GenerationRequest) -> Prepared:
     """The prompt's tokens, which leave room for an answer. Raises what ``answered`` does."""
     biases, constraint = asked.sampling.logit_bias, asked.constraint
-    if asked.prompts:
-        completion = Completion(asked.prompts, biases, constraint)
+    if asked.prompts or asked.infill:
+        completion = Completion(asked.prompts, biases, constraint, asked.infill)
         return await answered(node, model, completion, Prepared)
     chat = Chat(asked.messages, biases, asked.chat, asked.reasoning.budget_message, constraint)
     return await answered(node, model, chat, Prepared)

@@ -25,6 +25,7 @@ __all__ = [
     "Engine",
     "EngineError",
     "EngineFailed",
+    "FimTokens",
     "Finish",
     "FinishReason",
     "Message",
@@ -135,6 +136,17 @@ class EmbeddingInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class FimTokens:
+    """The tokens with which a model is told to fill a hole; -1 for those that it does not have."""
+
+    prefix: int = -1
+    suffix: int = -1
+    middle: int = -1
+    repository: int = -1
+    separator: int = -1
+
+
+@dataclass(frozen=True, slots=True)
 class ModelInfo:
     """What is loaded, as ``/props`` and ``/v1/models`` report it and the record pins it.
 
@@ -163,6 +175,7 @@ class ModelInfo:
     embedding: EmbeddingInfo | None = None
     shifts_context: bool = False
     tool_template: str = ""
+    fim: FimTokens = FimTokens()
 
     def template_of(self, options: ChatOptions) -> str:
         """The source of the template that a chat with these options is rendered with."""

@@ -23,6 +23,7 @@ from inference_worker.engine import (
     NO_OPTIONS,
     EmbeddingSettings,
     EngineFailed,
+    FimTokens,
     Message,
     ModelInfo,
     SequenceSpec,
@@ -353,6 +354,13 @@ def _model_info(model: Any, vocab: Any, settings: LlamaSettings) -> ModelInfo:
         build=f"b{llama_cpp.__version__}",
         sha256=settings.sha256,
         embedding=embedding_info(model, settings.path, settings.embedding),
+        fim=FimTokens(
+            prefix=llama_cpp.llama_vocab_fim_pre(vocab),
+            suffix=llama_cpp.llama_vocab_fim_suf(vocab),
+            middle=llama_cpp.llama_vocab_fim_mid(vocab),
+            repository=llama_cpp.llama_vocab_fim_rep(vocab),
+            separator=llama_cpp.llama_vocab_fim_sep(vocab),
+        ),
     )
 
 

@@ -18,6 +18,7 @@ from inference_worker import thoughts
 from inference_worker.constraining import grammar_of
 from inference_worker.embedding import embedded, reranked
 from inference_worker.engine import Engine, EngineError, PromptInvalid
+from inference_worker.infill import infill_tokens, missing_tokens
 from inference_worker.tools import Syntax, syntax_of
 from replay import keys
 from replay.errors import LogUnavailable
@@ -146,6 +147,8 @@ def result_of(engine: Engine, asked: Asked, chunk_tokens: int) -> Result:
 
 def prepared(engine: Engine, asked: Chat | Completion, chunk_tokens: int) -> Prepared | Refused:
     """The prompt's tokens, where they leave room for an answer. Raises EngineError."""
+    if isinstance(asked, Completion) and asked.infill and (why := missing_tokens(engine.model.fim)):
+        return Refused("unsupported", why)
     prompts = prompts_of(engine, asked)
     limit = engine.model.context_tokens
     longest = max(map(len, prompts))
@@ -179,6 +182,8 @@ def prompts_of(engine: Engine, asked: Chat | Completion) -> list[list[int]]:
     """The tokens of each prompt; a chat has one. Raises EngineError."""
     if isinstance(asked, Chat):
         prompts, field = [engine.prompt_tokens(asked.messages, asked.options)], "messages"
+    elif asked.infill is not None:
+        prompts, field = [infill_tokens(engine, asked.infill)], "prompt"
     else:
         prompts, field = [_tokens(engine, prompt) for prompt in asked.prompts], "prompt"
     if not all(prompts):

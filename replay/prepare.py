@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 from replay.records import known_fields, pack_prompt, unpack_prompt
-from replay.request import AnswerFormat, ChatOptions, Constraint, LogitBias, Prompt
+from replay.request import AnswerFormat, ChatOptions, Constraint, Infill, LogitBias, Prompt
 
 QUESTION_TTL_S = 30
 """Nobody answers a question older than this; the list expires with it."""
@@ -47,11 +47,13 @@ class Completion:
     """A prompt to go on from as it is, without a template; ``logit_bias`` as in ``Chat``.
 
     A text's special tokens are recognised in it, and the model's own beginning is added before it.
+    With ``infill`` there is one prompt, which is made of that.
     """
 
     prompts: tuple[Prompt, ...]
     logit_bias: tuple[LogitBias, ...] = ()
     constraint: Constraint | None = None
+    infill: Infill | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +216,7 @@ _ARRAYS = frozenset({"inputs", "logit_bias", "prompts"})
 _NESTED: dict[str, Any] = {
     "constraint": lambda raw: raw and Constraint(**known_fields(Constraint, raw)),
     "format": AnswerFormat.from_raw,
+    "infill": lambda raw: raw and Infill.from_raw(raw),
     "options": ChatOptions.from_raw,
 }
 _PACKED = frozenset({"prompt", "tokens"})

@@ -161,6 +161,22 @@ class Constraint:
 
 
 @dataclass(frozen=True, slots=True)
+class Infill:
+    """A text with a hole, and what is begun in it; ``extra`` are further files, name and text."""
+
+    prefix: str
+    suffix: str
+    prompt: str = ""
+    extra: tuple[tuple[str, str], ...] = ()
+
+    @classmethod
+    def from_raw(cls, raw: Mapping[str, Any]) -> Infill:
+        """Of what JSON kept of it; fields that a newer version wrote are left out."""
+        known = known_fields(cls, raw)
+        return cls(**{**known, "extra": tuple((name, text) for name, text in known["extra"])})
+
+
+@dataclass(frozen=True, slots=True)
 class RenderOptions:
     """What the client asked to see in the stream beside the text.
 
@@ -290,6 +306,7 @@ class GenerationRequest:
     n: int = 1
     keep: Literal["", "answer", "generation"] = ""
     constraint: Constraint | None = None
+    infill: Infill | None = None
 
     @property
     def choices(self) -> int:
@@ -321,6 +338,8 @@ class GenerationRequest:
         raw["reasoning"] = ReasoningParams.from_raw(raw.get("reasoning", {}))
         raw["format"] = AnswerFormat.from_raw(raw.get("format", {}))
         raw["context"] = ContextOptions(**known_fields(ContextOptions, raw.get("context", {})))
+        if raw.get("infill"):
+            raw["infill"] = Infill.from_raw(raw["infill"])
         if raw.get("constraint"):
             raw["constraint"] = Constraint(**known_fields(Constraint, raw["constraint"]))
         return cls(**raw)

@@ -117,3 +117,12 @@ def test_native_answers_say_why_they_end_and_only_what_was_asked(node: Node) -> 
     stopped = answered(node, NATIVE, stop=whole[4:6], response_fields=["content", *fields])
     assert stopped["content"] == whole[:4]
     assert (stopped["stop_type"], stopped["stopping_word"]) == ("word", whole[4:6])
+
+
+@pytest.mark.clause("TEXT-4")
+def test_a_model_that_cannot_fill_a_hole_says_what_it_lacks(node: Node) -> None:
+    response = node.http.post("/infill", json={"input_prefix": "a", "input_suffix": "b"})
+    assert (response.status_code, error_of(response)["type"]) == (501, "not_supported_error")
+    assert "prefix token is missing." in error_of(response)["message"]
+    mistake = node.http.post("/infill", json={"input_prefix": "a"})
+    assert (mistake.status_code, "input_suffix" in error_of(mistake)["message"]) == (400, True)
