@@ -20,6 +20,7 @@ from replay.request import Constraint, SamplingParams
 from tests.inference_worker.grammar.test_json_schema import CASES, Case, means
 
 llama_engine = pytest.importorskip("inference_worker.llama_engine", reason="no llama_cpp here")
+llama_grammar = pytest.importorskip("inference_worker.llama_grammar", reason="no llama_cpp here")
 
 MODELS_DIR = Path(os.environ.get("REPLAY_MODELS_DIR", Path(__file__).parents[2] / ".models"))
 MODEL_PATH = MODELS_DIR / "smollm2-135m-instruct.gguf"
@@ -149,6 +150,17 @@ def test_a_grammar_whose_tokens_are_banned_fails_that_sequence_alone(recorder: R
     recorder.run(spec(recorder, "banned", banned), spec(recorder, "other", GREEDY))
     finish = recorder.finish("banned")
     assert finish is not None and "no token is left that the grammar allows" in finish.error
+    assert ended(recorder, "other") is FinishReason.LENGTH
+
+
+def test_a_grammar_that_takes_too_long_fails_that_sequence_alone(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(llama_grammar, "LOOK_TIME_MAX_S", 0.0)
+    slow = replace(GREEDY, grammar='root ::= "~"')
+    recorder.run(spec(recorder, "slow", slow), spec(recorder, "other", GREEDY))
+    finish = recorder.finish("slow")
+    assert finish is not None and "in too many ways" in finish.error
     assert ended(recorder, "other") is FinishReason.LENGTH
 
 
