@@ -110,7 +110,7 @@ def _with_object(name: str, call: dict[str, Any]) -> dict[str, Any]:
     if isinstance(arguments, str):
         try:
             arguments = json.loads(arguments or "{}")
-        except ValueError:
+        except (ValueError, RecursionError):
             field = f"{name}.function.arguments"
             raise PromptInvalid("the arguments are no JSON", field) from None
     return {**call, "function": {**call["function"], "arguments": arguments}}

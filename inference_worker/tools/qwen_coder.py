@@ -78,7 +78,7 @@ def _json(text: str, kind: object) -> str:
     if kind != "string":
         try:
             return json.dumps(json.loads(text), ensure_ascii=False)
-        except ValueError:
+        except (ValueError, RecursionError):
             pass
     return json.dumps(text, ensure_ascii=False)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import product
 from typing import Any
 
 import pytest
@@ -75,9 +76,9 @@ def test_arguments_that_a_template_takes_apart_are_objects() -> None:
 
 def test_arguments_that_are_no_json_are_named_where_the_template_needs_an_object() -> None:
     assert "add {oh" in render(STRINGS, USER, calling("{oh"), RESULT)
-    for source in (OBJECTS, DEFAULT_TEMPLATE):
+    for source, bad in product((OBJECTS, DEFAULT_TEMPLATE), ("{oh", "[" * 100_000)):
         with pytest.raises(PromptInvalid, match="no JSON") as refused:
-            render(source, USER, calling("{oh"), RESULT)
+            render(source, USER, calling(bad), RESULT)
         assert refused.value.field == "messages[1].tool_calls[0].function.arguments"
 
 

@@ -117,6 +117,11 @@ SAID: list[tuple[str, str, Heard]] = [
         "<function=now></function>\n<function=add><parameter=a>many</parameter></function>",
         ("", [("now", "{}"), ("add", '{"a": "many"}')]),
     ),
+    (
+        "qwen-coder",
+        f"<function=add><parameter=b>{'[' * 5000}</parameter></function>",
+        ("", [("add", f'{{"b": "{"[" * 5000}"}}')]),
+    ),
     ("qwen-coder", "<tool_call>\n<function=rm>", ("<tool_call>\n<function=rm>", [])),
     ("qwen-coder", "<tool_call> well", ("<tool_call> well", [])),
     (
