@@ -66,10 +66,15 @@ class ResponsesRenderer:
         return frame + self._told(deltas[-1])
 
     def progress(self, progress: Progress) -> bytes:
-        """The response's beginning before the first of them; then it is in progress again."""
-        begun, response = self._begin(), self._response("in_progress")
-        told = self._event("response.in_progress", response=response, **progress.shown())
-        return begun + told
+        """The response's beginning before the first of them; then it is in progress again.
+
+        It has the number of the event before: a worker that takes the session over cannot know how
+        many there were, and goes on with the numbers all the same.
+        """
+        begun = self._begin()
+        self._number -= 1
+        response = self._response("in_progress")
+        return begun + self._event("response.in_progress", response=response, **progress.shown())
 
     def finish(self, finish: Finish, *, tokens: int, timings: Timings | None) -> bytes:
         """What was held back, the end of the open item, and the whole response."""
