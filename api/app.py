@@ -11,6 +11,7 @@ import re
 import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -51,6 +52,7 @@ from api.keyring import Keyring
 from api.lasting import Application
 from api.links import Signer
 from api.node import Node, Presence
+from api.openapi import describe
 from api.problems import TABLE, NothingThere, problem_response, route_path
 from api.request_ids import RequestIds
 from api.vertex import add_vertex
@@ -147,6 +149,7 @@ def create_app(
     if vertex is not None and vertex.is_on:
         add_vertex(app, [module.router for module in ROUTED], vertex)
     add_problems(app)
+    app.openapi = partial(describe, app)  # type: ignore[method-assign]
     return app
 
 

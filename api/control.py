@@ -19,17 +19,8 @@ MESSAGES = {
 
 router = APIRouter()
 
-_BODY = {
-    "id": {"type": "string", "description": "The completion's, as its chunks have it."},
-    "action": {"type": "string", "enum": ["reasoning_end"]},
-}
-_SCHEMA = {"type": "object", "properties": _BODY, "required": list(_BODY)}
 
-
-@router.post(
-    "/v1/chat/completions/control",
-    openapi_extra={"requestBody": {"content": {"application/json": {"schema": _SCHEMA}}}},
-)
+@router.post("/v1/chat/completions/control")
 async def control(request: Request, node: NodeDep) -> Response:
     """Ends the thought of a live completion, whichever worker it runs on."""
     fields = Fields(parse_object(await requests.read_body(request, node.settings.body_bytes_max)))

@@ -22,7 +22,7 @@ from api.fields import INT_MAX, Fields, mistyped, out_of_range
 from api.node import Node, NodeDep
 from api.preparing import answered
 from api.problems import RequestInvalid
-from api.tokens import Asking, body_schema
+from api.tokens import Asking
 from replay.prepare import INPUTS_MAX, Embed, Embedded, Input, Rerank
 
 INPUTS_PER_REQUEST_MAX = 2048
@@ -42,22 +42,6 @@ NORMALIZE_DEFAULT = 2
 
 router = APIRouter()
 
-_INPUT = {
-    "description": "A text, an array of token ids, or an array of these.",
-    "anyOf": [{"type": "string"}, {"type": "array"}],
-}
-_EMBEDDING = body_schema(
-    input=_INPUT,
-    dimensions={"type": "integer", "minimum": 1},
-    encoding_format={"type": "string", "enum": ["float", "base64"], "default": "float"},
-    embd_normalize={"type": "integer", "default": NORMALIZE_DEFAULT},
-)
-_RERANK = body_schema(
-    query={"type": "string"},
-    documents={"type": "array", "items": {"type": "string"}},
-    top_n={"type": "integer"},
-)
-
 
 @dataclass(frozen=True, slots=True)
 class Found:
@@ -73,7 +57,7 @@ class Found:
         return {"prompt_tokens": self.prompt_tokens, "total_tokens": self.prompt_tokens}
 
 
-@router.post("/v1/embeddings", openapi_extra=_EMBEDDING)
+@router.post("/v1/embeddings")
 async def embeddings(request: Request, node: NodeDep) -> Response:
     """A vector for each input, as OpenAI answers; as llama.cpp does where they are ``content``."""
     asking = await Asking.of(request, node)
@@ -90,8 +74,8 @@ async def embeddings(request: Request, node: NodeDep) -> Response:
     return await _listed({**head, "usage": found.usage, "data": []}, items)
 
 
-@router.post("/embeddings", openapi_extra=_EMBEDDING)
-@router.post("/embedding", openapi_extra=_EMBEDDING)
+@router.post("/embeddings")
+@router.post("/embedding")
 async def native_embeddings(request: Request, node: NodeDep) -> Response:
     """For each input its vectors, as llama.cpp answers: one, or with pooling ``none`` one for each
     token."""
@@ -106,10 +90,10 @@ async def _native(asking: Asking) -> Response:
     return await _listed([], (_rows(one, found) for one in enumerate(found.vectors)))
 
 
-@router.post("/v1/rerank", openapi_extra=_RERANK)
-@router.post("/v1/reranking", openapi_extra=_RERANK, include_in_schema=False)
-@router.post("/rerank", openapi_extra=_RERANK, include_in_schema=False)
-@router.post("/reranking", openapi_extra=_RERANK, include_in_schema=False)
+@router.post("/v1/rerank")
+@router.post("/v1/reranking", include_in_schema=False)
+@router.post("/rerank", include_in_schema=False)
+@router.post("/reranking", include_in_schema=False)
 async def rerank(request: Request, node: NodeDep) -> Response:
     """Places of documents, the most relevant first, as Jina answers; of ``texts``, as TEI does."""
     asking = await Asking.of(request, node)

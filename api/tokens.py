@@ -32,17 +32,6 @@ TOKENS_MAX = 1 << 20
 router = APIRouter()
 
 
-def body_schema(**properties: Mapping[str, Any]) -> dict[str, Any]:
-    """How OpenAPI shows a body that is read by hand."""
-    model = {"type": "string", "description": "May be left out where there is one model only."}
-    schema = {"type": "object", "properties": {"model": model, **properties}}
-    return {"requestBody": {"content": {"application/json": {"schema": schema}}}}
-
-
-_FLAG = {"type": "boolean", "default": False}
-_MESSAGES = {"type": "array", "items": {"type": "object"}, "description": "As for a chat."}
-
-
 @dataclass(frozen=True, slots=True)
 class Asking:
     """A request's body, and the node that it came to."""
@@ -67,15 +56,7 @@ class Asking:
         return await self.node.catalog.choose(self.fields.text("model"))
 
 
-@router.post(
-    "/tokenize",
-    openapi_extra=body_schema(
-        content={"type": "string"},
-        add_special=_FLAG,
-        parse_special={"type": "boolean", "default": True},
-        with_pieces=_FLAG,
-    ),
-)
+@router.post("/tokenize")
 async def tokenize(request: Request, node: NodeDep) -> Response:
     """A text's token ids; with ``with_pieces`` each beside its text, or its bytes where they are
     no valid UTF-8."""
@@ -103,10 +84,7 @@ def _tokenize(fields: Fields) -> Tokenize:
     )
 
 
-@router.post(
-    "/detokenize",
-    openapi_extra=body_schema(tokens={"type": "array", "items": {"type": "integer", "minimum": 0}}),
-)
+@router.post("/detokenize")
 async def detokenize(request: Request, node: NodeDep) -> Response:
     """The text that token ids stand for; what is no valid UTF-8 becomes U+FFFD."""
     asking = await Asking.of(request, node)
@@ -131,7 +109,7 @@ def _tokens(fields: Fields) -> tuple[int, ...]:
     return tuple(tokens)
 
 
-@router.post("/apply-template", openapi_extra=body_schema(messages=_MESSAGES))
+@router.post("/apply-template")
 async def apply_template(request: Request, node: NodeDep) -> Response:
     """The prompt's text that a chat request with this body is generated from."""
     asking = await Asking.of(request, node)
@@ -140,7 +118,7 @@ async def apply_template(request: Request, node: NodeDep) -> Response:
     return JSONResponse({"prompt": found.text})
 
 
-@router.post("/v1/chat/completions/input_tokens", openapi_extra=body_schema(messages=_MESSAGES))
+@router.post("/v1/chat/completions/input_tokens")
 @router.post("/chat/completions/input_tokens", include_in_schema=False)
 async def count_chat_tokens(request: Request, node: NodeDep) -> Response:
     """How many tokens the prompt of a chat request with this body has, fit it or not."""

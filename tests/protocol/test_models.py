@@ -74,3 +74,10 @@ def test_every_refusal_is_in_the_envelope(node: Node, method: str, path: str, st
     assert response.headers["content-type"] == "application/json"
     assert set(response.json()) == {"error"}
     assert (response.status_code, error_of(response)["code"]) == (status, status)
+
+
+@pytest.mark.clause("DOC-1")
+def test_the_document_of_all_routes_is_handed_out(node: Node) -> None:
+    document = node.http.get("/openapi.json").json()
+    assert {"/v1/chat/completions", "/v1/messages", "/v1/stream"} <= set(document["paths"])
+    assert "openapi.json" in node.http.get("/docs").text

@@ -1,0 +1,452 @@
+"""Every route of the document: what it is for, what it takes, what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+SESSIONS, OPENAI, ANTHROPIC, LLAMA, OPERATIONS_TAG = (
+    "Sessions",
+    "OpenAI",
+    "Anthropic",
+    "llama.cpp",
+    "Operations",
+)
+TAGS = [
+    {"name": OPENAI, "description": "Chat, completions, Responses and embeddings."},
+    {"name": ANTHROPIC, "description": "Messages."},
+    {"name": SESSIONS, "description": "Read again, find, follow and stop what was generated."},
+    {"name": LLAMA, "description": "What llama.cpp's server offers beside."},
+    {"name": OPERATIONS_TAG, "description": "What the cluster is and does."},
+]
+
+_KEYED = (401, 403)
+_READ = (400, *_KEYED, 503)
+_GENERATE = (400, *_KEYED, 409, 410, 413, 422, 429, 500, 503)
+_ASK = (400, *_KEYED, 413, 500, 503)
+_OPENS = (
+    "X-Conversation-Id",
+    "Idempotency-Key",
+    "if_busy",
+    "X-Message-Id",
+    "X-Stream-Prefix-Chars",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One route. ``body`` names one of ``BODIES``; without ``answer`` it only refuses."""
+
+    tag: str
+    id: str
+    summary: str
+    answer: str | None
+    errors: tuple[int, ...] = _READ
+    body: str = ""
+    parameters: tuple[str, ...] = ()
+    example: Any = None
+    events: str = ""
+    status: int = 200
+    names_session: bool = False
+    is_public: bool = False
+
+    @property
+    def is_anthropic(self) -> bool:
+        """Whether errors stand in Anthropic's envelope."""
+        return self.tag == ANTHROPIC
+
+
+def _parameter(where: str, name: str, about: str, **schema: Any) -> dict[str, Any]:
+    found = {
+        "in": where,
+        "name": name,
+        "description": about,
+        "schema": schema or {"type": "string"},
+    }
+    return {**found, "required": True} if where == "path" else found
+
+
+def _query(name: str, about: str, **schema: Any) -> dict[str, Any]:
+    return _parameter("query", name, about, **schema)
+
+
+_NATURAL = {"type": "integer", "minimum": 0}
+_POSITIVE = {"type": "integer", "minimum": 1}
+_FLAG = {"type": "boolean", "default": False}
+
+PARAMETERS: Mapping[str, dict[str, Any]] = {
+    "X-Conversation-Id": _parameter(
+        "header", "X-Conversation-Id", "Opts in: the session outlives the connection by this name."
+    ),
+    "Idempotency-Key": _parameter(
+        "header", "Idempotency-Key", "Equal requests under one key are one generation for 24 h."
+    ),
+    "X-Message-Id": _parameter(
+        "header", "X-Message-Id", "Kept with the session, and told by lookup."
+    ),
+    "X-Stream-Prefix-Chars": _parameter(
+        "header", "X-Stream-Prefix-Chars", "How much of the message stood there before: `120,0`."
+    ),
+    "Last-Event-ID": _parameter("header", "Last-Event-ID", "`<epoch>-<offset>`, with `ids=true`."),
+    "if_busy": _query(
+        "if_busy",
+        "What happens where the conversation is live.",
+        type="string",
+        enum=["replace", "attach", "queue", "reject"],
+        default="replace",
+    ),
+    "conv_id": {**_query("conv_id", "The session's name."), "required": True, "example": "trip"},
+    "from": _query("from", "The offset of the first byte wanted.", **_NATURAL, default=0),
+    "epoch": _query("epoch", "That session of the conversation, not the current one.", **_POSITIVE),
+    "keep": _query("keep", "Keeps what was said readable.", **_FLAG),
+    "ids": _query("ids", "Frames carry `id:` lines for EventSource.", **_FLAG),
+    "view": _query("view", "The answer so far as one message.", type="string", enum=["merged"]),
+    "token": _query("token", "A signed link's; stands in for a key."),
+    "response_id": _parameter("path", "response_id", "As `response.created` told it."),
+    "stream": _query("stream", "Events instead of the response.", **_FLAG),
+    "starting_after": _query("starting_after", "The last `sequence_number` received.", **_NATURAL),
+    "model": _query("model", "Only this one."),
+    "fail_on_no_slot": _query("fail_on_no_slot", "503 where no slot is free.", **_FLAG),
+    "slot": _parameter("path", "slot", "Its number in the list.", type="integer"),
+}
+
+_CHUNKS = (
+    'data: {"choices":[{"finish_reason":null,"index":0,"delta":{"content":"The"}}],...}\n\n'
+    "data: [DONE]\n\n"
+)
+_FOLDED = {
+    "choices": [
+        {
+            "finish_reason": "stop",
+            "index": 0,
+            "message": {"role": "assistant", "content": "The Nile, the Rhine, the Volga."},
+        }
+    ],
+    "object": "chat.completion",
+    "usage": {"completion_tokens": 12, "prompt_tokens": 34, "total_tokens": 46},
+}
+_SESSION = {
+    "conversation_id": "trip",
+    "is_done": False,
+    "total_bytes": 2048,
+    "started_at": 1795386858,
+    "completed_at": 0,
+    "state": "running",
+    "reason": "",
+    "epoch": 1795386858552,
+    "model": "smollm2",
+    "completion_id": "chatcmpl-4Vn0",
+    "queue_position": None,
+    "tokens": 7,
+    "message_id": "",
+    "prefix_chars": {"content": 0, "reasoning": 0},
+}
+
+
+def _generates(
+    tag: str, name: str, summary: str, body: str, example: Any, events: str
+) -> Operation:
+    return Operation(
+        tag,
+        name,
+        summary,
+        "The answer: the session's bytes as they come, or folded into one object.",
+        _GENERATE,
+        body,
+        _OPENS,
+        example,
+        events,
+        names_session=True,
+    )
+
+
+def _refuses(name: str, summary: str, status: int, **more: Any) -> Operation:
+    return Operation(
+        LLAMA, name, summary, None, (401, 403, status) if status != 403 else _KEYED, **more
+    )
+
+
+_ENDED = Operation(
+    OPENAI,
+    "deleteResponse",
+    "Delete a response",
+    "It is gone.",
+    (400, *_KEYED, 404, 503),
+    parameters=("response_id",),
+    example={"id": "resp_4Vn0", "object": "response", "deleted": True},
+)
+
+OPERATIONS: Mapping[tuple[str, str], Operation] = {
+    ("POST", "/v1/chat/completions"): _generates(
+        OPENAI, "createChatCompletion", "Chat", "chat", _FOLDED, _CHUNKS
+    ),
+    ("POST", "/v1/completions"): _generates(
+        OPENAI,
+        "createCompletion",
+        "Complete a text",
+        "completion",
+        {"choices": [{"text": " the Nile.", "index": 0, "finish_reason": "stop"}]},
+        'data: {"choices":[{"text":" the","index":0,...}],...}\n\ndata: [DONE]\n\n',
+    ),
+    ("POST", "/v1/responses"): _generates(
+        OPENAI,
+        "createResponse",
+        "Create a response",
+        "response",
+        {"id": "resp_4Vn0", "object": "response", "status": "completed", "output": []},
+        'event: response.output_text.delta\ndata: {"delta":"The","sequence_number":4,...}\n\n',
+    ),
+    ("GET", "/v1/responses/{response_id}"): Operation(
+        OPENAI,
+        "readResponse",
+        "Read a response",
+        "The response, so far where it is not complete; or its events.",
+        (400, *_KEYED, 404, 503),
+        parameters=("response_id", "stream", "starting_after"),
+        example={"id": "resp_4Vn0", "object": "response", "status": "in_progress", "output": []},
+        events='event: response.completed\ndata: {"sequence_number":12,...}\n\n',
+    ),
+    ("DELETE", "/v1/responses/{response_id}"): _ENDED,
+    ("POST", "/v1/responses/{response_id}/cancel"): Operation(
+        OPENAI,
+        "cancelResponse",
+        "Cancel a response",
+        "It is cancelled, or had ended.",
+        (400, *_KEYED, 404, 503),
+        parameters=("response_id",),
+        example={"id": "resp_4Vn0", "object": "response", "status": "cancelled", "output": []},
+    ),
+    ("POST", "/v1/responses/input_tokens"): Operation(
+        OPENAI,
+        "countResponseTokens",
+        "Count a response's input",
+        "How many tokens it has.",
+        _ASK,
+        "response",
+        example={"object": "response.input_tokens", "input_tokens": 34},
+    ),
+    ("POST", "/v1/chat/completions/input_tokens"): Operation(
+        OPENAI,
+        "countChatTokens",
+        "Count a chat's tokens",
+        "How many tokens its prompt has.",
+        _ASK,
+        "chat",
+        example={"object": "response.input_tokens", "input_tokens": 34},
+    ),
+    ("POST", "/v1/chat/completions/control"): Operation(
+        OPENAI,
+        "controlChatCompletion",
+        "End the thought of a live completion",
+        "Whether it was told to.",
+        _READ,
+        "control",
+        example={"success": True},
+    ),
+    ("POST", "/v1/embeddings"): Operation(
+        OPENAI,
+        "createEmbedding",
+        "Vectors of texts",
+        "One vector for each input.",
+        (*_ASK, 501),
+        "embeddings",
+        example={
+            "object": "list",
+            "data": [{"object": "embedding", "index": 0, "embedding": [0.12, -0.03]}],
+            "usage": {"prompt_tokens": 3, "total_tokens": 3},
+        },
+    ),
+    ("POST", "/v1/messages"): _generates(
+        ANTHROPIC,
+        "createMessage",
+        "Create a message",
+        "messages",
+        {
+            "id": "msg_4Vn0",
+            "type": "message",
+            "role": "assistant",
+            "content": [{"type": "text", "text": "The Nile."}],
+            "stop_reason": "end_turn",
+        },
+        'event: content_block_delta\ndata: {"type":"content_block_delta",...}\n\n',
+    ),
+    ("POST", "/v1/messages/count_tokens"): Operation(
+        ANTHROPIC,
+        "countMessageTokens",
+        "Count a message's tokens",
+        "How many tokens it has.",
+        _ASK,
+        "messages",
+        example={"input_tokens": 34},
+    ),
+    ("GET", "/v1/stream"): Operation(
+        SESSIONS,
+        "readStream",
+        "Read a session's bytes from any offset, then live",
+        "The bytes that every other reader gets. The path may also name it: `/v1/stream/<name>`.",
+        (400, *_KEYED, 404, 409, 410, 416, 503),
+        parameters=("conv_id", "from", "epoch", "ids", "view", "token", "Last-Event-ID"),
+        example={"message": {"role": "assistant", "content": "The Nile"}, "offset": 2048},
+        events=_CHUNKS,
+        names_session=True,
+    ),
+    ("DELETE", "/v1/stream"): Operation(
+        SESSIONS,
+        "stopStream",
+        "Stop a session, and erase it unless `keep`",
+        "It has ended, or there was none.",
+        (400, *_KEYED, 409, 503),
+        parameters=("conv_id", "epoch", "keep", "token"),
+        status=204,
+    ),
+    ("POST", "/v1/streams/lookup"): Operation(
+        SESSIONS,
+        "lookupStreams",
+        "Which of these conversations have sessions",
+        "The sessions that there are.",
+        (*_READ, 413),
+        "names",
+        example=[_SESSION],
+    ),
+    ("POST", "/v1/streams/events"): Operation(
+        SESSIONS,
+        "feedStreams",
+        "Follow what becomes of these conversations",
+        "Events: session, progress, ended, gone.",
+        (*_READ, 413),
+        "names",
+        events='event: progress\ndata: {"conversation_id":"trip","tokens":42,...}\n\n',
+    ),
+    ("POST", "/v1/streams/links"): Operation(
+        SESSIONS,
+        "createLink",
+        "A URL that reads or stops one session without a key",
+        "The link.",
+        (400, *_KEYED, 404, 409, 410, 413, 501, 503),
+        "link",
+        example={"url": "/v1/stream?conv_id=trip&epoch=1795386858552&token=...", "method": "GET"},
+    ),
+    ("POST", "/completion"): _generates(
+        LLAMA,
+        "createNativeCompletion",
+        "Complete a text, in llama.cpp's form",
+        "native",
+        {"index": 0, "content": " the Nile.", "stop": True, "stop_type": "eos"},
+        'data: {"index":0,"content":" the","tokens":[260],"stop":false,...}\n\n',
+    ),
+    ("POST", "/tokenize"): Operation(
+        LLAMA,
+        "tokenize",
+        "Tokens of a text",
+        "The tokens.",
+        _ASK,
+        "tokenize",
+        example={"tokens": [7]},
+    ),
+    ("POST", "/detokenize"): Operation(
+        LLAMA,
+        "detokenize",
+        "Text of tokens",
+        "The text.",
+        _ASK,
+        "detokenize",
+        example={"content": "rivers"},
+    ),
+    ("POST", "/apply-template"): Operation(
+        LLAMA,
+        "applyTemplate",
+        "The prompt that a chat comes to",
+        "The text.",
+        _ASK,
+        "chat",
+        example={"prompt": "<|im_start|>user\nName three rivers.<|im_end|>\n"},
+    ),
+    **{
+        ("POST", path): Operation(
+            LLAMA,
+            name,
+            "Vectors of texts, in llama.cpp's form",
+            "One entry for each input.",
+            (*_ASK, 501),
+            "embeddings",
+            example=[{"index": 0, "embedding": [[0.12, -0.03]]}],
+        )
+        for path, name in (("/embedding", "embed"), ("/embeddings", "embedAll"))
+    },
+    ("POST", "/v1/rerank"): Operation(
+        LLAMA,
+        "rerank",
+        "How relevant documents are to a query",
+        "The documents' scores.",
+        (*_ASK, 501),
+        "rerank",
+        example={"results": [{"index": 0, "relevance_score": 0.93}]},
+    ),
+    ("GET", "/lora-adapters"): Operation(
+        LLAMA, "listAdapters", "Adapters", "None are loaded.", _KEYED, example=[]
+    ),
+    ("POST", "/lora-adapters"): Operation(
+        LLAMA,
+        "scaleAdapters",
+        "Scale adapters",
+        "Nothing was to be scaled.",
+        (*_READ, 413),
+        "adapters",
+        example={"success": True},
+    ),
+    ("POST", "/props"): _refuses("changeProps", "Settings are the operator's", 501),
+    ("POST", "/slots/{slot}"): _refuses(
+        "changeSlot", "Slots are the cluster's", 501, parameters=("slot",)
+    ),
+    ("POST", "/v1/audio/transcriptions"): _refuses("createTranscription", "No model hears", 501),
+    ("POST", "/v1/systemone"): _refuses("decide", "No model is one of decisions", 501),
+    ("GET", "/tools"): _refuses("listTools", "Switched off", 403),
+    ("POST", "/tools"): _refuses("runTool", "Switched off", 403),
+    ("GET", "/cors-proxy"): _refuses("proxyGet", "Switched off", 403),
+    ("POST", "/cors-proxy"): _refuses("proxyPost", "Switched off", 403),
+    ("GET", "/v1/models"): Operation(
+        OPERATIONS_TAG,
+        "listModels",
+        "Models of all living workers",
+        "The models.",
+        (*_KEYED, 503),
+        example={"object": "list", "data": [{"id": "smollm2", "status": {"value": "loaded"}}]},
+    ),
+    ("GET", "/props"): Operation(
+        OPERATIONS_TAG,
+        "readProps",
+        "Settings, limits and features",
+        "What a page needs to know first.",
+        _READ,
+        parameters=("model",),
+        example={"role": "router", "retention_s": 7200, "features": {"resume": True}},
+    ),
+    ("GET", "/slots"): Operation(
+        OPERATIONS_TAG,
+        "listSlots",
+        "What every slot of the cluster does",
+        "The slots.",
+        _READ,
+        parameters=("model", "fail_on_no_slot"),
+        example=[{"id": 0, "worker": "worker-1", "model": "smollm2", "is_processing": False}],
+    ),
+    ("GET", "/health"): Operation(
+        OPERATIONS_TAG,
+        "health",
+        "Whether the process is up",
+        "It is.",
+        (),
+        example={"status": "ok"},
+        is_public=True,
+    ),
+    ("GET", "/ready"): Operation(
+        OPERATIONS_TAG,
+        "ready",
+        "Whether requests are to be sent here",
+        "They are.",
+        (503,),
+        example={"status": "ready"},
+        is_public=True,
+    ),
+}
