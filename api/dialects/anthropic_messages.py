@@ -6,7 +6,6 @@ place. What the vendor's own servers do (their tools, containers, files) is refu
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -17,6 +16,7 @@ from typing import Any
 from api.dialects import Dialect, Fold, openai_chat
 from api.dialects.as_chat import content_of, given, passed_on, text_at
 from api.fields import Fields, mistyped
+from api.json_body import parse_json
 from api.problems import RequestInvalid
 from replay import frames
 from replay.request import GenerationRequest
@@ -309,8 +309,8 @@ class MessageFold(Fold):
 def _input(arguments: str) -> dict[str, Any]:
     """A call's arguments; what a cut has left no JSON, as the vendor tells clients to send it."""
     try:
-        value = json.loads(arguments or "{}")
-    except ValueError:
+        value = parse_json((arguments or "{}").encode())
+    except RequestInvalid:
         value = None
     return value if isinstance(value, dict) else {"INVALID_JSON": arguments}
 

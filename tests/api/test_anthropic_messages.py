@@ -418,9 +418,14 @@ def test_a_log_is_folded_into_its_message() -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "given"),
-    [("", {}), ('{"a":', {"INVALID_JSON": '{"a":'}), ("[1]", {"INVALID_JSON": "[1]"})],
+    [
+        ("", {}),
+        ('{"a": "ü"}', {"a": "ü"}),
+        *((said, {"INVALID_JSON": said}) for said in ('{"a":', "[1]", '{"a": NaN}', '{"a":1e999}')),
+        ('{"a":' * 10_000, {"INVALID_JSON": '{"a":' * 10_000}),
+    ],
 )
-def test_arguments_that_were_cut_are_told_as_they_are(
+def test_arguments_that_are_no_json_are_told_as_they_are(
     arguments: str, given: dict[str, Any]
 ) -> None:
     call = {"type": "tool_use", "id": "t", "name": "f", "input": {}}
