@@ -48,6 +48,9 @@ SCHEMAS_MAX = 10_000
 ALTERNATIVES_MAX = 100
 """Of ``oneOf``: each is compared with each."""
 
+PATH_CHARACTERS_MAX = 200
+"""Of where a mistake is, as the client is told."""
+
 Schema = Any
 """An object, or a boolean."""
 
@@ -83,7 +86,7 @@ class SchemaRules:
         try:
             yield
         except GrammarInvalid as error:
-            where = ".".join(self._path)
+            where = ".".join(self._path)[:PATH_CHARACTERS_MAX]
             self._path = []
             raise type(error)(f"{where}: {error}" if where else str(error)) from None
 

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import date, datetime, time
 from ipaddress import IPv4Address, IPv6Address
 from random import Random
@@ -14,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inference_worker.grammar import GrammarInvalid, compiled
+from inference_worker.grammar.keywords import KEYWORDS, REFUSED
 from replay.request import Constraint
 from tests.inference_worker.grammar.test_gbnf import is_read
 from tests.inference_worker.grammar.written import text_of
@@ -250,6 +252,24 @@ def test_a_format_is_what_readers_take_for_one(name: str) -> None:
 def test_a_schema_means_what_it_says(schema: Any, good: list[str], bad: list[str]) -> None:
     assert [text for text in good if not allows(schema, text)] == []
     assert [text for text in bad if allows(schema, text)] == []
+
+
+WORDS = ["type", "enum", "const", "anyOf", "oneOf", "allOf", "$ref", "$defs", "#", "object", "a"]
+WORDS += [*REFUSED, *(word for words in KEYWORDS.values() for word in words)]
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.sampled_from(WORDS),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(WORDS), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=200, derandomize=True)
+@given(ANYTHING)
+def test_whatever_stands_in_the_place_of_a_schema_is_compiled_or_refused(value: Any) -> None:
+    with suppress(GrammarInvalid):
+        grammar_of(value)
 
 
 def nested(depth: int) -> Any:
