@@ -152,7 +152,7 @@ class ModelInfo:
 
     ``context_tokens`` is per slot. ``sha256`` is of the GGUF, or None until someone hashed it (see
     ``file_sha256``). ``build`` begins with "b", like llama.cpp's.
-    ``embedding`` is None where embeddings are switched off.
+    ``embedding`` is None where embeddings are switched off; not ``generates`` is an encoder.
     With ``shifts_context`` an answer goes on when its context is full. Some models have a template
     of its own, ``tool_template``, for chats with tools.
     """
@@ -173,6 +173,7 @@ class ModelInfo:
     build: str
     sha256: str | None = None
     embedding: EmbeddingInfo | None = None
+    generates: bool = True
     shifts_context: bool = False
     tool_template: str = ""
     fim: FimTokens = FimTokens()

@@ -71,12 +71,23 @@ def embedding_info(
     )
 
 
+def generates(model: Any) -> bool:
+    """Whether it foretells tokens: an encoder sees all of a text at once, and can only embed."""
+    return _metadata(model, "attention.causal") != "false"
+
+
 def _own_pooling(model: Any) -> Pooling | None:
-    number = _metadata(model, f"{_metadata(model, 'general.architecture')}.pooling_type")
+    number = _metadata(model, "pooling_type")
     return next((name for name, value in POOLINGS.items() if str(value) == number), None)
 
 
 def _metadata(model: Any, key: str) -> str:
+    """What the file says under its architecture's name; "" where it says nothing."""
+    family = _told(model, "general.architecture")
+    return _told(model, f"{family}.{key}")
+
+
+def _told(model: Any, key: str) -> str:
     buffer = ctypes.create_string_buffer(64)
     llama_cpp.llama_model_meta_val_str(model, key.encode(), buffer, len(buffer))
     return buffer.value.decode("utf-8", "replace")

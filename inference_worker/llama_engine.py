@@ -30,7 +30,7 @@ from inference_worker.engine import (
     Vectors,
 )
 from inference_worker.hardware import DEFAULT_HARDWARE, Hardware
-from inference_worker.llama_embedder import Embedder, embedding_info, rerank_input
+from inference_worker.llama_embedder import Embedder, embedding_info, generates, rerank_input
 from inference_worker.llama_interrupt import ON_LOG, Interrupt
 from inference_worker.llama_params import context_params, model_params
 from inference_worker.llama_sampler import Sampler, Vocabulary
@@ -354,6 +354,7 @@ def _model_info(model: Any, vocab: Any, settings: LlamaSettings) -> ModelInfo:
         build=f"b{llama_cpp.__version__}",
         sha256=settings.sha256,
         embedding=embedding_info(model, settings.path, settings.embedding),
+        generates=generates(model),
         fim=FimTokens(
             prefix=llama_cpp.llama_vocab_fim_pre(vocab),
             suffix=llama_cpp.llama_vocab_fim_suf(vocab),

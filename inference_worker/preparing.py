@@ -147,6 +147,8 @@ def result_of(engine: Engine, asked: Asked, chunk_tokens: int) -> Result:
 
 def prepared(engine: Engine, asked: Chat | Completion, chunk_tokens: int) -> Prepared | Refused:
     """The prompt's tokens, where they leave room for an answer. Raises EngineError."""
+    if not engine.model.generates:
+        return Refused("unsupported", "This model can only embed and rank, it answers nothing")
     if isinstance(asked, Completion) and asked.infill and (why := missing_tokens(engine.model.fim)):
         return Refused("unsupported", why)
     prompts = prompts_of(engine, asked)

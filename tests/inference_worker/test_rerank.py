@@ -16,7 +16,8 @@ from tiny_encoder import CLS, CONTEXT_TOKENS, SEP, TOKENS, WIDTH, tensors, writt
 from inference_worker.batch_loop import BatchEngine
 from inference_worker.embedding import embedded, reranked
 from inference_worker.engine import EmbeddingSettings, Pooling, PromptInvalid
-from replay.prepare import Embed, Embedded, Refused, Rerank
+from inference_worker.preparing import result_of
+from replay.prepare import Chat, Completion, Embed, Embedded, Refused, Rerank
 
 llama_engine = pytest.importorskip("inference_worker.llama_engine", reason="no llama_cpp here")
 
@@ -85,6 +86,13 @@ def test_scores_are_what_the_rank_head_makes_of_the_first_tokens_vector(
 def test_a_document_has_the_same_score_alone_and_among_others(engine: BatchEngine) -> None:
     together = scores(engine, *DOCUMENTS)
     assert [scores(engine, one)[0] for one in DOCUMENTS] == pytest.approx(together, abs=1e-4)
+
+
+def test_an_encoder_is_not_asked_for_an_answer(engine: BatchEngine) -> None:
+    for asked in (Chat(({"role": "user", "content": "ab"},)), Completion(((2, 5),))):
+        found = result_of(engine, asked, 64)
+        assert isinstance(found, Refused)
+        assert found.kind == "unsupported"
 
 
 def test_a_document_longer_than_the_model_knows_is_refused(engine: BatchEngine) -> None:
