@@ -201,6 +201,18 @@ BODIES: Mapping[str, Body] = {
         ),
         _examples(short={"prompt": "The longest river is", "n_predict": 16}),
     ),
+    "infill": Body(
+        _object(
+            ("input_prefix", "input_suffix"),
+            input_prefix=TEXT,
+            input_suffix=TEXT,
+            input_extra={"type": "array", "items": _object(filename=TEXT, text=TEXT)},
+            prompt=TEXT,
+            n_predict=_integer(-1, -1),
+            **_GENERATION,
+        ),
+        _examples(code={"input_prefix": "def add(a, b):\n    ", "input_suffix": "\n"}),
+    ),
     "messages": Body(
         _ANTHROPIC,
         _examples(

@@ -335,6 +335,14 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         {"index": 0, "content": " the Nile.", "stop": True, "stop_type": "eos"},
         'data: {"index":0,"content":" the","tokens":[260],"stop":false,...}\n\n',
     ),
+    ("POST", "/infill"): _generates(
+        LLAMA,
+        "createInfill",
+        "Fill in between two texts",
+        "infill",
+        {"index": 0, "content": "return a + b", "stop": True, "stop_type": "eos"},
+        'data: {"index":0,"content":"return","tokens":[260],"stop":false,...}\n\n',
+    ),
     ("POST", "/tokenize"): Operation(
         LLAMA,
         "tokenize",
