@@ -46,6 +46,7 @@ NOT_BUILT: Mapping[str, Callable[[Any], bool]] = {
     "id_slot": _equals(-1),
     "n_indent": _equals(0),
     "t_max_predict_ms": _at_most(0),
+    "verbose": _is(False),
 }
 """Fields that ask for what is not built, and the values with which they ask for nothing."""
 
