@@ -22,6 +22,7 @@ from inference_worker.engine import (
 from inference_worker.progress import PromptProgress
 from inference_worker.rendering import Renderer, renderers_of
 from inference_worker.text import TextAssembler
+from inference_worker.time_limit import TimeLimit
 from replay.records import TOKEN_CUT, TOKEN_FORCED, TOKEN_LAST, SessionRecord, Token
 from replay.request import SEED_MAX, GenerationRequest
 
@@ -38,7 +39,7 @@ class Stage(StrEnum):
 @dataclass(slots=True, eq=False)
 class Choice:
     """One answer; ``tokens`` is how many it has, of all attempts. ``progress`` tells of its prompt,
-    where somebody wants that, and no earlier attempt has."""
+    where somebody wants that, and no earlier attempt has; ``is_late``: its time was over."""
 
     index: int
     renderer: Renderer
@@ -49,6 +50,8 @@ class Choice:
     stage: Stage = Stage.WAITING
     is_cut: bool = False
     progress: PromptProgress | None = None
+    time_limit: TimeLimit | None = None
+    is_late: bool = False
 
     def think_no_more(self) -> None:
         """Its thought is to end with its first token, where it thinks."""
@@ -60,6 +63,19 @@ class Choice:
         self.tokens += len(step.tokens)
         self.prompt_tokens_done = step.prompt_tokens_done
         self.prompt_tokens_cached = step.prompt_tokens_cached
+
+    def has_become_late(self, step: Step) -> bool:
+        """Whether its time is over now, so that its sequence is to be stopped."""
+        if self.time_limit is None or self.is_late or step.finish:
+            return False
+        self.is_late = self.time_limit.is_over(step)
+        return self.is_late
+
+    def finish_of(self, step: Step) -> Finish | None:
+        """How a step ends it: one that was stopped for its time has used up its length."""
+        if step.finish and step.finish.reason is FinishReason.STOPPED and self.is_late:
+            return Finish(FinishReason.LENGTH)
+        return step.finish
 
     def ended(self, flags: int) -> None:
         """Its last token had these flags."""
@@ -83,6 +99,9 @@ def choices_of(
     if request.render.return_progress and record.attempt <= 1:
         for choice in choices:
             choice.progress = PromptProgress(choice.renderer)
+    if request.max_predict_ms >= 0:
+        for choice in choices:
+            choice.time_limit = TimeLimit(request.max_predict_ms)
     texts = [TextAssembler(request.stop) for _ in choices]
     shown = frozenset(request.format.shown_tokens)
     for token in tokens:

@@ -293,6 +293,8 @@ class Sessions:
             )
         if step.finish is None:
             session.outlet.put(data, tokens)
+            if choice.has_become_late(step):
+                session.engine.stop(choice.spec.id)
             return
         choice.stage = Stage.OVER
         if session.lost is None:
@@ -302,7 +304,7 @@ class Sessions:
     def _finish(
         self, session: Session, choice: Choice, step: Step, data: bytes, tokens: list[Token]
     ) -> None:
-        outlet, finish = session.outlet, step.finish
+        outlet, finish = session.outlet, choice.finish_of(step)
         assert finish is not None
         if finish.reason is FinishReason.FAILED:
             logger.error("engine failed: %s: %s", step.sequence_id, finish.error)

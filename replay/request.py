@@ -280,7 +280,8 @@ class ContextOptions:
 class GenerationRequest:
     """A prompt in, an answer out; or several of them, the *choices* of one session.
 
-    ``max_tokens`` is -1 for "until the context is full". ``ping_interval_s`` is -1 for never.
+    ``max_tokens`` is -1 for "until the context is full", ``max_predict_ms`` for no limit,
+    ``ping_interval_s`` for never.
     ``messages`` are the client's, verbatim; the prompt's tokens are made of them by *prepare*,
     which tells the ``format`` of the answer too, and makes the sampling parameters' grammar of a
     ``constraint``: the record has that one alone. Where no template is asked for, ``prompts`` take
@@ -307,6 +308,7 @@ class GenerationRequest:
     keep: Literal["", "answer", "generation"] = ""
     constraint: Constraint | None = None
     infill: Infill | None = None
+    max_predict_ms: int = -1
 
     @property
     def choices(self) -> int:

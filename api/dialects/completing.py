@@ -27,10 +27,6 @@ def _is(*neutral: Any) -> Callable[[Any], bool]:
     return lambda value: any(value == n and type(value) is type(n) for n in neutral)
 
 
-def _at_most(limit: float) -> Callable[[Any], bool]:
-    return lambda value: is_number(value) and value <= limit
-
-
 def _equals(number: float) -> Callable[[Any], bool]:
     return lambda value: is_number(value) and value == number
 
@@ -45,7 +41,6 @@ NOT_BUILT: Mapping[str, Callable[[Any], bool]] = {
     "lora": _is([]),
     "id_slot": _equals(-1),
     "n_indent": _equals(0),
-    "t_max_predict_ms": _at_most(0),
     "verbose": _is(False),
 }
 """Fields that ask for what is not built, and the values with which they ask for nothing."""
@@ -63,6 +58,11 @@ def choices(fields: Fields, *, prompts: int = 1) -> int:
     if n * prompts > CHOICES_MAX:
         raise RequestInvalid(f"Field '{name}': more than {CHOICES_MAX} answers in all")
     return n
+
+
+def max_predict_ms(fields: Fields) -> int:
+    """How long the answer may go on after its first token and line; -1 is without a limit."""
+    return fields.bounded("t_max_predict_ms", -1, low=-1) or -1
 
 
 def ping_interval(fields: Fields) -> int:

@@ -9,7 +9,14 @@ from typing import Any
 from api.constraints import parse_constraint
 from api.context import parse_context
 from api.dialects import Dialect, Fold
-from api.dialects.completing import choices, max_tokens, ping_interval, refuse_not_built, stops
+from api.dialects.completing import (
+    choices,
+    max_predict_ms,
+    max_tokens,
+    ping_interval,
+    refuse_not_built,
+    stops,
+)
 from api.dialects.prompts import parse_prompts
 from api.fields import Fields, mistyped
 from api.problems import RequestInvalid
@@ -35,6 +42,7 @@ def parse(body: Mapping[str, Any], *, random_seed: int) -> GenerationRequest:
         sampling=_sampling(fields, random_seed),
         stop=stops(fields),
         max_tokens=max_tokens(fields),
+        max_predict_ms=max_predict_ms(fields),
         render=RenderOptions(
             stream=stream,
             timings_per_token=fields.boolean("timings_per_token"),

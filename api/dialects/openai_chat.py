@@ -11,7 +11,14 @@ from api.context import parse_context
 from api.dialects import Dialect, Fold
 from api.dialects.chat_messages import parse_messages
 from api.dialects.chat_options import parse_options
-from api.dialects.completing import choices, max_tokens, ping_interval, refuse_not_built, stops
+from api.dialects.completing import (
+    choices,
+    max_predict_ms,
+    max_tokens,
+    ping_interval,
+    refuse_not_built,
+    stops,
+)
 from api.fields import Fields
 from api.problems import RequestInvalid
 from api.reasoning import parse_reasoning
@@ -41,6 +48,7 @@ def parse(body: Mapping[str, Any], *, random_seed: int) -> GenerationRequest:
         sampling=_sampling(fields, random_seed),
         stop=stops(fields),
         max_tokens=max_tokens(fields),
+        max_predict_ms=max_predict_ms(fields),
         n=choices(fields),
         render=RenderOptions(
             stream=stream,

@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -352,6 +353,29 @@ async def test_an_answer_without_a_token_ends_with_the_others(desk: Desk) -> Non
     desk.engine.say(second, finish=FinishReason.STOP)
     await desk.end(ref)
     assert b'"finish_reason":"length"' in await body(desk.log, ref)
+
+
+async def test_an_answer_whose_time_is_over_ends_by_its_length(desk: Desk) -> None:
+    limited = json.loads(several(1)["request"])
+    ref = await desk.start(request=json.dumps({**limited, "max_predict_ms": 1}))
+    [spec] = desk.engine.submitted
+
+    def step(text: str, token: int, ms: float, finish: Finish | None = None) -> None:
+        timings = replace(TIMINGS, predicted_ms=ms)
+        desk.engine.on_steps([Step(spec.id, (token,), text, finish, timings=timings)])
+        return
+
+    step("no line", 5, 100.0)
+    step(" yet\n", 6, 1.0)
+    await desk.stored(ref)
+    assert desk.engine.stopped == []
+    step("late", 7, 2.0)
+    step("later", 8, 3.0)
+    await desk.until(lambda: desk.engine.stopped == [spec.id])
+    desk.engine.say(spec.id, "!", finish=FinishReason.STOPPED)
+    assert (await desk.end(ref)).reason == "length"
+    assert text_of(await body(desk.log, ref)) == "no line yet\nlatelater!"
+    assert desk.engine.stopped == [spec.id]
 
 
 async def test_an_answer_that_is_cut_short_says_length(desk: Desk) -> None:

@@ -67,7 +67,7 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
 NOT_BUILT: list[tuple[dict[str, Any], str]] = [
     ({"tools": [{"type": "function"}]}, "tools"),
     ({"n": 99}, "n"),
-    ({"t_max_predict_ms": 5}, "t_max_predict_ms"),
+    ({"t_max_predict_ms": -2}, "t_max_predict_ms"),
     ({"verbose": True}, "verbose"),
 ]
 
@@ -483,3 +483,11 @@ def test_what_a_slot_has_computed_of_a_prompt_is_told_and_not_computed_again(nod
     assert cached == cache_n > 0
     assert 0 < computed == whole - cache_n
     assert max(spent(cache_prompt=False) for _ in range(4))[:2] == (0, 0)
+
+
+@pytest.mark.clause("POST-18")
+def test_an_answer_may_have_a_limit_of_time(node: Node) -> None:
+    answer = node.post(None, "[[tokens=4000 rate=400 seed=3]]", t_max_predict_ms=50).json()
+    assert answer["choices"][0]["finish_reason"] == "length"
+    assert "\n" in answer["choices"][0]["message"]["content"]
+    assert answer["usage"]["completion_tokens"] < 4000
