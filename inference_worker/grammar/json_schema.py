@@ -85,6 +85,8 @@ class SchemaRules:
         """Errors tell where they were found."""
         try:
             yield
+        except RecursionError:
+            raise GrammarInvalid("nested too deeply") from None
         except GrammarInvalid as error:
             where = ".".join(self._path)[:PATH_CHARACTERS_MAX]
             self._path = []
@@ -252,7 +254,7 @@ class SchemaRules:
             raise GrammarInvalid("enum or const beside other constraints")
         if not fitting:
             raise SchemaImpossible("no value that it names satisfies it")
-        return " | ".join(dict.fromkeys(json_text.written(value) for value in fitting))
+        return json_text.written(self._rules, *fitting)
 
     def _of_type(self, kind: str, schema: Mapping[str, Any]) -> str:
         match kind:
@@ -342,7 +344,7 @@ class SchemaRules:
                     raise
                 continue
             properties.append(
-                (self._property(json_text.written(name), rule, name), name in required)
+                (self._property(json_text.written(self._rules, name), rule, name), name in required)
             )
         most = count_of(schema, "maxProperties")
         least = count_of(schema, "minProperties") or 0

@@ -16,6 +16,7 @@ from inference_worker.grammar.rules import (
     Ranges,
     character_class,
     literal,
+    one_text_of,
     union,
     without,
 )
@@ -53,9 +54,9 @@ def space(rules: GrammarRules) -> str:
     return rules.define("space", r'"" | " " | "\n" [ \t]{0,20}')
 
 
-def written(value: Any) -> str:
-    """A value as JSON, as GBNF."""
-    return literal(json.dumps(value, ensure_ascii=False))
+def written(rules: GrammarRules, *values: Any) -> str:
+    """One of some values as JSON, as GBNF."""
+    return one_text_of(rules, [json.dumps(value, ensure_ascii=False) for value in values])
 
 
 def character(rules: GrammarRules) -> str:

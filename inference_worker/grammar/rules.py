@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from inference_worker.grammar.gbnf import GRAMMAR_CHARACTERS_MAX, GrammarInvalid
 
@@ -87,6 +87,26 @@ def _times(rule: str, bounds: str) -> str:
 def literal(text: str) -> str:
     """GBNF for a text."""
     return '"' + "".join(_escaped(character) for character in text) + '"'
+
+
+def one_text_of(rules: GrammarRules, texts: Collection[str]) -> str:
+    """GBNF for one of some texts: what several begin with stands once, since each way to read an
+    answer is followed."""
+    by_first: dict[str, list[str]] = {}
+    for text in dict.fromkeys(texts):
+        by_first.setdefault(text[:1], []).append(text)
+    ways = []
+    for group in by_first.values():
+        begin = _common_beginning(min(group), max(group))
+        rests = [text[len(begin) :] for text in group]
+        rest = f" {rules.define('rest', one_text_of(rules, rests))}" if len(rests) > 1 else ""
+        ways.append(literal(begin) + rest)
+    return " | ".join(ways)
+
+
+def _common_beginning(one: str, other: str) -> str:
+    pairs = enumerate(zip(one, other, strict=False))
+    return one[: next((place for place, (left, right) in pairs if left != right), len(one))]
 
 
 def character_class(ranges: Ranges) -> str:

@@ -317,6 +317,21 @@ def test_schemas_that_refer_in_turn_are_as_many_as_they_like() -> None:
     assert allows(schema, "[[[[]]]]")
 
 
+def test_there_may_be_many_values() -> None:
+    names = [f"value number {number}" for number in range(1000)]
+    assert allows({"enum": names}, '"value number 99"')
+    assert not allows({"enum": names}, '"value number "')
+    assert allows({"enum": ["a", "ab", "", 1, 12]}, '"ab"')
+
+
+def test_values_are_not_nested_without_end() -> None:
+    deep: list[Any] = []
+    for _ in range(900):
+        deep = [deep]
+    with pytest.raises(GrammarInvalid, match="nested too deeply"):
+        grammar_of({"allOf": [{"const": deep}, {"const": [deep]}]})
+
+
 def test_references_of_one_last_name_are_not_mixed_up() -> None:
     schema = {
         "properties": {"one": {"$ref": "#/$defs/a/x"}, "two": {"$ref": "#/$defs/b/x"}},
