@@ -11,6 +11,7 @@ import sys
 import time
 
 from tests.benchmarks import delivery, dispatch, first_token, idle_readers, replaying
+from tests.benchmarks.engine import comparing, greedy
 from tests.benchmarks.report import heading, table
 
 BENCHMARKS = {
@@ -19,6 +20,8 @@ BENCHMARKS = {
     "delivery": delivery,
     "idle-readers": idle_readers,
     "replay": replaying,
+    "engine": comparing,
+    "greedy": greedy,
 }
 
 

@@ -34,8 +34,15 @@ class CompanionFailed(Exception):
 class Companion:
     """``python -m tests.benchmarks.<module>``, for as long as the block runs."""
 
-    def __init__(self, module: str, *arguments: str, **environment: str) -> None:
+    def __init__(
+        self,
+        module: str,
+        *arguments: str,
+        answer_max_s: float = ANSWER_MAX_S,
+        **environment: str,
+    ) -> None:
         self.module = module
+        self._answer_max_s = answer_max_s
         self._running = subprocess.Popen(
             [sys.executable, "-m", f"tests.benchmarks.{module}", *arguments],
             cwd=ROOT,
@@ -77,7 +84,7 @@ class Companion:
         return json.loads(self._line(question))
 
     def _line(self, question: str) -> bytes:
-        until_s = time.monotonic() + ANSWER_MAX_S
+        until_s = time.monotonic() + self._answer_max_s
         stdout = self._running.stdout
         assert stdout is not None
         while b"\n" not in self._buffer:

@@ -71,10 +71,10 @@ class Exchange:
 class HttpSocket:
     """One connection to the server at ``url``; ``close`` it."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, timeout_s: float = TIMEOUT_S) -> None:
         parts = urlsplit(url)
         self._host = parts.netloc
-        self._socket = socket.create_connection((parts.hostname, parts.port), TIMEOUT_S)
+        self._socket = socket.create_connection((parts.hostname, parts.port), timeout_s)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def close(self) -> None:

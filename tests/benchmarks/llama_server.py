@@ -1,6 +1,6 @@
 """A real llama-server on loopback, to stand beside a node. A companion.
 
-    python -m tests.benchmarks.llama_server <path of a GGUF>
+    python -m tests.benchmarks.llama_server <path of a GGUF> [<slots> <context tokens> <threads>]
 
 xllamacpp carries it, which only `make bench` installs. It listens and computes on threads of its
 own, none of which needs Python.
@@ -18,22 +18,27 @@ from tests.benchmarks.companion import serve
 CONTEXT_TOKENS = 4096
 
 
-def started(path: str) -> xllamacpp.Server:
-    """A server with one slot and one thread to decode, on a free port of 127.0.0.1."""
+def started(
+    path: str, slots: int = 1, context_tokens: int = CONTEXT_TOKENS, threads: int = 1
+) -> xllamacpp.Server:
+    """A server on a free port of 127.0.0.1; the context is that of a slot.
+
+    With one thread, since two would spin for each other on a busy machine.
+    """
     params = xllamacpp.CommonParams()
     params.model.path = path
     params.hostnames = ["127.0.0.1"]
     params.port = 0
-    params.n_parallel = 1
-    params.n_ctx = CONTEXT_TOKENS
-    params.cpuparams.n_threads = 1  # two would spin for each other on a busy machine
+    params.n_parallel = slots
+    params.n_ctx = slots * context_tokens
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
     params.verbosity = 0  # our answers have standard output to themselves
     return xllamacpp.Server(params)
 
 
-async def run(path: str) -> None:
+async def run(path: str, *numbers: str) -> None:
     """Loads the model, then answers."""
-    server = started(path)
+    server = started(path, *map(int, numbers))
 
     async def url() -> str:
         return str(server.listening_address)
@@ -42,4 +47,4 @@ async def run(path: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(run(sys.argv[1]))
+    asyncio.run(run(*sys.argv[1:]))
