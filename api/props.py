@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from fastapi import APIRouter
@@ -20,10 +21,14 @@ FEATURES = {
     "epochs": True,
     "stop_keep": True,
     "lookup": True,
-    "tools": False,
+    "feed": True,
+    "tools": True,
+    "reasoning": True,
     "images": False,
-    "reasoning": False,
 }
+
+MODALITIES = {"vision": False, "video": False, "audio": False}
+"""What models here take beside text."""
 
 
 @router.get("/props")
@@ -41,6 +46,10 @@ async def props(node: NodeDep, model: str = "") -> dict[str, Any]:
         "max_instances": picture.workers,
         "models_autoload": False,
         "cors_proxy_enabled": False,
+        "modalities": MODALITIES,
+        "endpoint_slots": True,
+        "endpoint_props": False,
+        "endpoint_metrics": False,
         "workers": picture.workers,
         "total_slots": chosen.slots if chosen else 0,
         "default_generation_settings": {
@@ -49,7 +58,7 @@ async def props(node: NodeDep, model: str = "") -> dict[str, Any]:
         },
         "ui_settings": ui_settings,
         "webui_settings": ui_settings,
-        "features": FEATURES,
+        "features": {**FEATURES, "links": bool(node.settings.link_secrets)},
         "ping": {"interval_s": PING_INTERVAL_S},
         **_limits(node),
     }
@@ -65,5 +74,4 @@ def _limits(node: Node) -> dict[str, Any]:
 
 def _default_params() -> dict[str, Any]:
     sampling = SamplingParams(seed=SEED_RANDOM)
-    names = [name for name in SamplingParams.__slots__ if name != "__weakref__"]
-    return {**{name: getattr(sampling, name) for name in names}, "max_tokens": -1, "n_predict": -1}
+    return {**asdict(sampling), "max_tokens": -1, "n_predict": -1}
