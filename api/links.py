@@ -69,6 +69,9 @@ class Signer:
         self._secrets = [secret.encode() for secret in secrets]
         self.now = clock
 
+    def __bool__(self) -> bool:
+        return bool(self._secrets)
+
     def query(self, link: Link) -> dict[str, str]:
         """The query of the link's URL. Raises NotSupported."""
         if not self._secrets:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 
 from api.build import build_info
 from api.node import Node, NodeDep
@@ -32,7 +32,7 @@ MODALITIES = {"vision": False, "video": False, "audio": False}
 
 
 @router.get("/props")
-async def props(node: NodeDep, model: str = "") -> dict[str, Any]:
+async def props(request: Request, node: NodeDep, model: str = "") -> dict[str, Any]:
     """Settings, limits and features; llama.cpp's keys of a router beside our own."""
     picture = await node.catalog.picture()
     chosen = picture.named(model) if model else next(iter(picture.models), None)
@@ -58,7 +58,7 @@ async def props(node: NodeDep, model: str = "") -> dict[str, Any]:
         },
         "ui_settings": ui_settings,
         "webui_settings": ui_settings,
-        "features": {**FEATURES, "links": bool(node.settings.link_secrets)},
+        "features": {**FEATURES, "links": bool(request.app.state.signer)},
         "ping": {"interval_s": PING_INTERVAL_S},
         **_limits(node),
     }
