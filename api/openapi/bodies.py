@@ -80,6 +80,7 @@ _GENERATION: dict[str, Schema] = {
     "stop": _STOP,
     "n": {**_integer(1, 1), "description": "How many answers."},
     "max_tokens": _integer(-1, -1, "-1: until the context is full."),
+    "t_max_predict_ms": _integer(-1, -1, "Milliseconds after its first token; -1: no limit."),
     "stream_options": _object(include_usage=FLAG),
     "timings_per_token": FLAG,
     "return_progress": FLAG,
