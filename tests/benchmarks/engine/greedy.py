@@ -6,6 +6,7 @@ tokens were where they part.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
@@ -53,7 +54,7 @@ def measure(sizes: Sizes) -> list[Row]:
     """The rows of this benchmark."""
     if find_spec(PACKAGE) is None:
         return [Row("llama-server", [], "", note="left out: only `make bench` installs it")]
-    found = partings(sizes)
+    found = list(partings(sizes))
     parted = [one for one in found if one is not None]
     same = f"of {len(found)} answers of {sizes.tokens} tokens, beside {described()}"
     return [
@@ -63,9 +64,8 @@ def measure(sizes: Sizes) -> list[Row]:
     ]
 
 
-def partings(sizes: Sizes) -> list[Parting | None]:
+def partings(sizes: Sizes) -> Iterator[Parting | None]:
     """For each prompt where the answers part; None where they are the same."""
-    found = []
     with bare(SLOTS) as engine, Companion("llama_server", *arguments(SLOTS)) as server:
         url = server.ask("url")
         texts = [form.format(topic) for form in FORMS for topic in TOPICS][: sizes.prompts]
@@ -73,8 +73,7 @@ def partings(sizes: Sizes) -> list[Parting | None]:
             framed = f"<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n"
             prompt = engine.companion.ask("tokens", text=framed)
             (ours,) = engine.companion.ask("run", asked=[(prompt, sizes.tokens)], n_probs=20)
-            found.append(_parting(text, ours, whole(url, prompt, sizes.tokens)))
-    return found
+            yield _parting(text, ours, whole(url, prompt, sizes.tokens))
 
 
 def _parting(prompt: str, ours: dict[str, Any], theirs: list[int]) -> Parting | None:
