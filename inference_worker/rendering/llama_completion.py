@@ -90,7 +90,7 @@ class NativeRenderer:
             "generation_settings": self._settings(),
             "prompt": self._request.prompts[self._prompt],
             "has_new_line": self._has_new_line,
-            "truncated": finish.context_full,
+            "truncated": finish.is_truncated,
             "stop_type": _stop_type(finish),
             "stopping_word": finish.stopping_word,
             # The last token was sampled, but never fed.

@@ -93,6 +93,7 @@ def test_the_last_event_says_everything() -> None:
         (Finish(FinishReason.STOP, stopping_word="END"), "word", "END", False),
         (Finish(FinishReason.LENGTH), "limit", "", False),
         (Finish(FinishReason.LENGTH, context_full=True), "limit", "", True),
+        (Finish(FinishReason.STOP, shifted=True), "eos", "", True),
     ],
 )
 def test_how_it_ended_is_told(finish: Finish, kind: str, word: str, truncated: bool) -> None:
