@@ -16,7 +16,9 @@ from api.node import Node
 from api.problems import Unavailable
 from replay.errors import LogUnavailable, ReplayError
 from replay.identity import Conversation, SessionRef
-from replay.log import PLACE_S
+from replay.limits import (
+    PLACE_S,
+)
 from replay.records import End
 
 RENEW_S = PLACE_S / 3

@@ -15,9 +15,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from replay import frames
-from replay.log import (
+from replay.limits import (
     CHUNK_BYTES_MAX,
     PROGRESS_TOKENS,
+)
+from replay.log_values import (
     Append,
     AppendStatus,
     Claim,

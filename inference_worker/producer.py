@@ -25,13 +25,15 @@ from replay.blocks import Block
 from replay.errors import LogUnavailable, OffsetExpired
 from replay.identity import SessionRef
 from replay.log import (
+    Leases,
+    SessionLog,
+)
+from replay.log_values import (
     Append,
     AppendResult,
     AppendStatus,
     Claim,
     ClaimStatus,
-    Leases,
-    SessionLog,
 )
 from replay.records import Chunk, Reason, State
 

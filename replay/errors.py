@@ -15,7 +15,7 @@
     └── RedisUnfit            operator: Redis is set to evict what is still read
 
 What a producer or a claimer is told (fenced, ended, held) is an answer, not an error: they are
-races lost by design, see ``AppendStatus`` and ``ClaimStatus`` in ``replay.log``.
+races lost by design, see ``AppendStatus`` and ``ClaimStatus`` in ``replay.log_values``.
 """
 
 from __future__ import annotations

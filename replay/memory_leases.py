@@ -8,9 +8,11 @@ from dataclasses import replace
 from replay import frames
 from replay.blocks import Block
 from replay.identity import Conversation, SessionRef
-from replay.log import (
+from replay.limits import (
     DEATHS_MAX,
     PROGRESS_TOKENS,
+)
+from replay.log_values import (
     Claim,
     ClaimResult,
     ClaimStatus,

@@ -22,7 +22,7 @@ from replay.errors import (
     StoppedMeanwhile,
 )
 from replay.identity import SEPARATOR, Conversation, SessionRef, candidates, decode, encode
-from replay.log import (
+from replay.limits import (
     INTENT_S,
     LINE_MAX,
     LIVE_S,
@@ -31,6 +31,8 @@ from replay.log import (
     PLACE_S,
     ROUTE_S,
     TOMBSTONE_MS,
+)
+from replay.log_values import (
     Append,
     AppendResult,
     AppendStatus,

@@ -24,9 +24,11 @@ from replay import frames, keys
 from replay.errors import LogUnavailable, OffsetBeyondEnd, OffsetDoubtful, SessionNotFound
 from replay.identity import Conversation, SessionRef
 from replay.log import (
-    Ask,
     Feed,
     SessionLog,
+)
+from replay.log_values import (
+    Ask,
 )
 from replay.subscription import Channels, OnMessage, OnReset
 from replay.tail import Tail

@@ -32,8 +32,10 @@ from inference_worker.producer import Producer
 from replay import keys
 from replay.errors import LogUnavailable
 from replay.identity import SessionRef
-from replay.log import (
+from replay.limits import (
     PROGRESS_TOKENS,
+)
+from replay.log_values import (
     AppendResult,
     Claim,
     ClaimResult,

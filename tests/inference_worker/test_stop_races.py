@@ -8,7 +8,9 @@ from collections import Counter
 
 import pytest
 
-from replay.log import Stopped
+from replay.log_values import (
+    Stopped,
+)
 from replay.records import End, State
 from replay.tail import Tail
 

@@ -19,8 +19,10 @@ from replay.blocks import Block
 from replay.errors import (
     OffsetExpired,
 )
-from replay.log import (
+from replay.limits import (
     PAGE_ENTRIES_MAX,
+)
+from replay.log_values import (
     AppendStatus,
 )
 from replay.records import Chunk, End, State, Token

@@ -22,7 +22,7 @@ from log_harness import (
 
 from replay import keys
 from replay.identity import Conversation, SessionRef
-from replay.log import (
+from replay.log_values import (
     ClaimStatus,
     Doubt,
 )

@@ -21,7 +21,7 @@ from log_harness import (
 )
 
 from replay.errors import OffsetExpired, SessionNotFound
-from replay.log import (
+from replay.log_values import (
     Append,
     AppendResult,
     AppendStatus,

@@ -22,7 +22,7 @@ from replay.errors import (
     StoppedMeanwhile,
 )
 from replay.identity import Conversation
-from replay.log import (
+from replay.log_values import (
     Attached,
     Busy,
     IfBusy,

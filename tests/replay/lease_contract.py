@@ -16,9 +16,11 @@ from log_harness import (
 )
 
 from replay.identity import Conversation, SessionRef
-from replay.log import (
+from replay.limits import (
     DEATHS_MAX,
     PROGRESS_TOKENS,
+)
+from replay.log_values import (
     Append,
     AppendStatus,
     Claim,

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from replay.blocks import Block
 from replay.identity import Conversation, SessionRef
-from replay.log import (
+from replay.log_values import (
     Append,
     AppendResult,
     Attached,

@@ -29,10 +29,12 @@ from replay.errors import (
     StoppedMeanwhile,
 )
 from replay.identity import SessionRef
-from replay.log import (
+from replay.limits import (
     CHUNK_BYTES_MAX,
     PAGE_BYTES_MAX,
     PAGE_ENTRIES_MAX,
+)
+from replay.log_values import (
     AppendResult,
     AppendStatus,
     Page,

@@ -11,7 +11,11 @@ from redis.asyncio import Redis
 from redis_harness import RedisHarness
 
 from replay import keys, redis_disk
-from replay.log import AppendStatus, ClaimStatus, Requeued
+from replay.log_values import (
+    AppendStatus,
+    ClaimStatus,
+    Requeued,
+)
 from replay.records import State, Token
 
 pytestmark = pytest.mark.anyio
@@ -78,7 +82,9 @@ async def test_no_end_can_be_refused_when_memory_is_full(harness: RedisHarness) 
 
 
 def _append(claim: object, start: int) -> object:
-    from replay.log import Append
+    from replay.log_values import (
+        Append,
+    )
 
     return Append(claim, start, b"more")  # type: ignore[arg-type]
 
