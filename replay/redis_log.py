@@ -8,38 +8,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import starmap
-from typing import Any
 
-from replay import frames, keys
+from replay import keys
+from replay import redis_calls as calls
 from replay.blocks import Block
 from replay.errors import (
     EpochMismatch,
-    IntentMismatch,
-    LineFull,
     OffsetExpired,
     SessionExpired,
     SessionNotFound,
-    StoppedMeanwhile,
 )
-from replay.identity import SEPARATOR, Conversation, SessionRef, candidates, decode, encode
+from replay.identity import SEPARATOR, Conversation, SessionRef, candidates, decode
 from replay.limits import (
-    INTENT_S,
-    LINE_MAX,
-    LIVE_S,
     PAGE_BYTES_MAX,
     PAGE_ENTRIES_MAX,
-    PLACE_S,
-    ROUTE_S,
     TOMBSTONE_MS,
 )
 from replay.log_values import (
     Append,
     AppendResult,
-    AppendStatus,
     Ask,
     Attached,
     Busy,
-    Doubt,
     IfBusy,
     Opened,
     Page,
@@ -53,17 +43,11 @@ from replay.records import (
     End,
     NewSession,
     SessionRecord,
-    State,
-    pack_tokens,
 )
 from replay.redis_disk import DISK_S
 from replay.redis_leases import RedisLeases
 from replay.redis_plane import clock_ms, servers, translated
-from replay.redis_scripts import Call, flat, ms, script
-
-DOUBT_FIELDS = ("doubt", "doubt_end", "doubts")
-LOOKUP_SESSIONS_MAX = 1000
-"""How many sessions one name of a lookup may find."""
+from replay.redis_scripts import Call, ms, script
 
 
 class RedisLog(RedisLeases):
@@ -77,8 +61,8 @@ class RedisLog(RedisLeases):
         nonce: str,
         if_busy: IfBusy = IfBusy.REPLACE,
     ) -> Opened | Attached | Busy:
-        call = _open_call(new, arrived_ms, nonce, if_busy)
-        return _opened(new, await self._plane.call(call))
+        call = calls.open_call(new, arrived_ms, nonce, if_busy)
+        return calls.opened(new, await self._plane.call(call))
 
     async def recall(
         self, conversations: Sequence[Conversation], *, key: str, request_sha256: str
@@ -102,8 +86,8 @@ class RedisLog(RedisLeases):
             return await clock_ms(self._client, keys.route(conversation))
 
     async def append(self, appends: Sequence[Append]) -> list[AppendResult | Exception]:
-        replies = await self._plane.call_all([_append_call(append) for append in appends])
-        return [_append_result(reply) for reply in replies]
+        replies = await self._plane.call_all([calls.append_call(append) for append in appends])
+        return [calls.append_result(reply) for reply in replies]
 
     async def read(self, ref: SessionRef, offset: int, *, bytes_max: int = PAGE_BYTES_MAX) -> Page:
         key, limit = keys.stream(ref), offset + bytes_max
@@ -111,12 +95,12 @@ class RedisLog(RedisLeases):
             # What follows the limit is asked first: if there is anything, the rest is complete.
             pipeline.execute_command("XRANGE", key, f"({limit}", "+", "COUNT", 1)
             pipeline.execute_command("XRANGE", key, f"({offset}", limit, "COUNT", PAGE_ENTRIES_MAX)
-            pipeline.hmget(keys.record(ref), *DOUBT_FIELDS)
+            pipeline.hmget(keys.record(ref), *calls.DOUBT_FIELDS)
             beyond, entries, doubt = await pipeline.execute()
         entries, is_full = entries or [], len(entries or ()) >= PAGE_ENTRIES_MAX
         chunks: list[Chunk | Block] = []
         end: End | None = None
-        for entry in starmap(_entry, entries if is_full else [*entries, *(beyond or ())]):
+        for entry in starmap(calls.entry, entries if is_full else [*entries, *(beyond or ())]):
             if isinstance(entry, End):
                 end = entry
             elif not chunks or entry.start == chunks[-1].end:  # else compacted since it was asked
@@ -126,7 +110,7 @@ class RedisLog(RedisLeases):
                 raise OffsetExpired(offset, chunks[0].start)
             chunks[0] = chunks[0].cut(offset)
         more = is_full or bool(beyond and end is None)
-        return Page(chunks, end, _doubt(doubt), more)
+        return Page(chunks, end, calls.doubt(doubt), more)
 
     async def record(self, ref: SessionRef) -> SessionRecord | None:
         async with translated("record"):
@@ -206,9 +190,9 @@ class RedisLog(RedisLeases):
         return SessionNotFound(name)
 
     async def lookup(self, tenant: str, names: Sequence[str]) -> list[SessionRecord]:
-        calls = [_lookup_call(Conversation(tenant, name)) for name in dict.fromkeys(names)]
+        asked = [calls.lookup_call(Conversation(tenant, name)) for name in dict.fromkeys(names)]
         found: dict[SessionRef, SessionRecord] = {}
-        for name, rows in zip(dict.fromkeys(names), await self._plane.call_all(calls), strict=True):
+        for name, rows in zip(dict.fromkeys(names), await self._plane.call_all(asked), strict=True):
             if isinstance(rows, Exception):
                 raise rows
             for row in rows:
@@ -230,11 +214,11 @@ class RedisLog(RedisLeases):
                 continue
             if not await self._answers(conversation, route, name):
                 continue
-            reply = await self._plane.call(_stop_call(conversation, epoch, keep, reason))
+            reply = await self._plane.call(calls.stop_call(conversation, epoch, keep, reason))
             if reply[0] == b"mismatch":
                 raise EpochMismatch(epoch or 0, int(reply[1]))
             if reply[0] != b"none":
-                return _stopped(conversation, reply)
+                return calls.stopped(conversation, reply)
         return None
 
     async def end_thought(self, ref: SessionRef) -> ThoughtEnd:
@@ -275,11 +259,11 @@ class RedisLog(RedisLeases):
         return bool(named is not None and named.decode("utf-8", "replace") == name)
 
     async def pulse(self, ref: SessionRef, *, silence_ms: int, comment: bytes) -> Pulse | None:
-        return _pulse(await self._plane.call(_pulse_call(Ask(ref, silence_ms, comment))))
+        return calls.pulse(await self._plane.call(calls.pulse_call(Ask(ref, silence_ms, comment))))
 
     async def pulses(self, asks: Sequence[Ask]) -> list[Pulse | Exception | None]:
-        replies = await self._plane.call_all([_pulse_call(ask) for ask in asks])
-        return [reply if isinstance(reply, Exception) else _pulse(reply) for reply in replies]
+        replies = await self._plane.call_all([calls.pulse_call(ask) for ask in asks])
+        return [reply if isinstance(reply, Exception) else calls.pulse(reply) for reply in replies]
 
     async def run_id(self) -> str:
         """Names this start of Redis; of a Redis Cluster, that of all its masters."""
@@ -293,160 +277,5 @@ class RedisLog(RedisLeases):
             await self._redis.ping()
 
 
-def _entry(entry_id: bytes, pairs: Any) -> Chunk | Block | End:
-    """One element of a stream; redis-py gives its fields in one list, or as a dict."""
-    found = dict(zip(pairs[::2], pairs[1::2], strict=True)) if isinstance(pairs, list) else pairs
-    if b"end" in found:
-        return End.from_json(found[b"end"])
-    end = int(entry_id.split(b"-")[0])
-    if b"z" in found:
-        return Block(end, int(found[b"n"]), found[b"z"])
-    return Chunk(end, found[b"d"])
-
-
 def _means(name: str, conversation: Conversation, model: str) -> bool:
     return name in (conversation.id, conversation.id + SEPARATOR + model)
-
-
-def _open_call(new: NewSession, arrived_ms: float, nonce: str, if_busy: IfBusy) -> Call:
-    conversation = new.conversation
-    touched = [keys.route(conversation), keys.conversations(conversation), keys.line(conversation)]
-    if new.idempotency_key:
-        touched.append(keys.intent(conversation, new.idempotency_key))
-    full = conversation.id + SEPARATOR + new.model
-    markers = {keys.stopped(conversation, name) for name in (conversation.id, new.name, full)}
-    args: tuple[str | bytes | int, ...] = (
-        keys.stem(conversation),
-        encode(conversation.id),
-        encode(new.model),
-        f"{arrived_ms:.3f}",
-        nonce,
-        ms(LIVE_S),
-        _route_ms(new),
-        frames.end_comment(State.STOPPED, "replaced"),
-        if_busy,
-        new.queue_number,
-        ms(PLACE_S),
-        LINE_MAX,
-        new.request_sha256,
-        ms(INTENT_S),
-        len(markers),
-        *sorted(markers),
-        *flat(new.to_fields()),
-    )
-    return Call(script("open"), tuple(touched), args)
-
-
-def _route_ms(new: NewSession) -> int:
-    """Nobody comes back to a plain session, nor to an idempotency key after its day."""
-    is_passing = new.owner or new.conversation.is_keyed
-    return ms(LIVE_S + new.retention_s if is_passing else ROUTE_S)
-
-
-def _opened(new: NewSession, reply: Sequence[Any]) -> Opened | Attached | Busy:
-    conversation = new.conversation
-    what, *rest = (value.decode() for value in reply)
-    if what == "stopped":
-        raise StoppedMeanwhile(new.name)
-    if what == "mismatch":
-        raise IntentMismatch(new.idempotency_key)
-    if what == "full":
-        raise LineFull(new.name)
-    if what == "attached":
-        return Attached(conversation, int(rest[0]))
-    if what == "busy":
-        return Busy(_session(conversation, *rest))
-    ref = SessionRef(conversation.tenant, conversation.id, new.model, int(rest[0]))
-    epoch, model, dispatch = rest[2:]
-    return Opened(ref, int(rest[1]), _session(conversation, epoch, model), int(dispatch or 0))
-
-
-def _session(conversation: Conversation, epoch: str, model: str) -> SessionRef | None:
-    if not epoch:
-        return None
-    return SessionRef(conversation.tenant, conversation.id, decode(model), int(epoch))
-
-
-def _append_call(append: Append) -> Call:
-    ref = append.claim.ref
-    args: tuple[str | bytes | int, ...] = (
-        keys.session(ref),
-        append.claim.attempt,
-        append.claim.nonce,
-        append.start,
-        append.data,
-        append.first_token,
-        pack_tokens(append.tokens),
-        append.window_bytes,
-    )
-    if append.state is None:
-        return Call(script("append"), (keys.record(ref),), args)
-    return Call(script("close"), (keys.record(ref),), (*args, append.state, append.reason))
-
-
-def _append_result(reply: Any) -> AppendResult | Exception:
-    if isinstance(reply, Exception):
-        return reply
-    status = AppendStatus(reply[0].decode())
-    if status not in (AppendStatus.APPENDED, AppendStatus.AT):
-        return AppendResult(status)
-    return AppendResult(status, int(reply[1]), int(reply[2]))
-
-
-def _pulse_call(ask: Ask) -> Call:
-    if ask.silence_ms < 0:
-        return Call(script("ask"), (keys.record(ask.ref),), ())
-    args = (keys.session(ask.ref), ask.silence_ms, ask.comment)
-    return Call(script("pulse"), (keys.record(ask.ref),), args)
-
-
-def _pulse(reply: Sequence[Any]) -> Pulse | None:
-    if reply[0] == b"gone":
-        return None
-    state, end, last_ms, now_ms = (value.decode() for value in reply[:4])
-    return Pulse(State(state), int(end), int(last_ms), int(now_ms), _doubt(reply[4:]))
-
-
-def _doubt(values: Sequence[bytes | None]) -> Doubt | None:
-    """The values of ``DOUBT_FIELDS``; a session without a doubt has none."""
-    offset, end, number = (int(value or 0) for value in values)
-    return Doubt(offset, end, number) if number else None
-
-
-def _stop_call(conversation: Conversation, epoch: int | None, keep: bool, reason: str) -> Call:
-    args = (
-        keys.stem(conversation),
-        encode(conversation.id),
-        str(epoch) if epoch else "",
-        "1" if keep else "",
-        reason,
-        frames.end_comment(State.STOPPED, reason),
-    )
-    return Call(script("stop"), (keys.route(conversation),), args)
-
-
-def _stopped(conversation: Conversation, reply: Sequence[Any]) -> Stopped:
-    what, epoch, model, state, reason, size, worker, number, dispatch, lease = (
-        value.decode() for value in reply
-    )
-    return Stopped(
-        stopped=what == "stopped",
-        ref=SessionRef(conversation.tenant, conversation.id, decode(model), int(epoch)),
-        state=State(state),
-        reason=reason,
-        size=int(size),
-        worker=decode(worker),
-        queue_number=int(number or 0),
-        dispatch=int(dispatch or 0),
-        was_claimed=int(lease or 0) > 0,
-    )
-
-
-def _lookup_call(conversation: Conversation) -> Call:
-    args: tuple[str | bytes | int, ...] = (
-        keys.stem(conversation),
-        encode(conversation.id),
-        LOOKUP_SESSIONS_MAX,
-        *SUMMARY_FIELDS,
-    )
-    return Call(script("lookup"), (keys.conversations(conversation),), args)

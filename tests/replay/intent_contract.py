@@ -153,7 +153,7 @@ class IntentContract:
     async def test_the_line_has_an_end(
         self, harness: Harness, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        for adapter in ("memory_log", "redis_log"):
+        for adapter in ("memory_log", "redis_calls"):
             monkeypatch.setattr(f"replay.{adapter}.LINE_MAX", 2)
         await produced(harness.log)
         for nonce in ("n1", "n2", "n1"):
