@@ -120,6 +120,12 @@ class Sampler:
         """``answer`` is what was drawn before. Raises EngineFailed where the grammar refuses it."""
         self._sampling = sampling
         self._vocabulary = vocabulary
+        # First, since it may raise, and who is not made frees nothing.
+        self._grammar: TokenGrammar | None = None
+        if sampling.grammar:
+            self._grammar = TokenGrammar(
+                sampling, vocabulary, answer=answer, shown_tokens=shown_tokens
+            )
         self._chain = llama_cpp.llama_sampler_chain_init(
             llama_cpp.llama_sampler_chain_default_params()
         )
@@ -133,11 +139,6 @@ class Sampler:
         for token in (prompt + answer)[-back:] if back else ():
             llama_cpp.llama_sampler_accept(self._chain, token)
         self._held: Any = None
-        self._grammar: TokenGrammar | None = None
-        if sampling.grammar:
-            self._grammar = TokenGrammar(
-                sampling, vocabulary, answer=answer, shown_tokens=shown_tokens
-            )
 
     def sample(self, context: Any, *, row: int, index: int, forced: int | None = None) -> Draw:
         """Draws from a row of the last decode's logits, and remembers what it drew.

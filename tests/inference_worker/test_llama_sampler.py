@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from engine_recorder import Recorder, recording
 
-from inference_worker.engine import SequenceSpec, TokenLogprobs
+from inference_worker.engine import EngineFailed, SequenceSpec, TokenLogprobs
 from replay.request import SAMPLERS, SamplingParams
 
 llama_sampler = pytest.importorskip("inference_worker.llama_sampler", reason="no llama_cpp here")
@@ -186,3 +186,20 @@ def test_what_was_looked_for_in_the_vocabulary_is_kept_for_the_next(recorder: Re
         llama_sampler.Sampler(sampling, vocabulary, prompt=()).close()
     kept = [key[0] - 1 for key in vocabulary._dry]
     assert kept == [*range(3, limit + 1), 2, limit + 1]
+
+
+def test_a_grammar_that_is_refused_leaves_no_samplers_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise EngineFailed("the grammar refuses token 5")
+
+    made: list[None] = []
+    monkeypatch.setattr(llama_sampler, "TokenGrammar", refuse)
+    monkeypatch.setattr(
+        llama_sampler.llama_cpp, "llama_sampler_chain_init", lambda *_: made.append(None)
+    )
+    vocabulary: Any = None
+    with pytest.raises(EngineFailed):
+        llama_sampler.Sampler(SamplingParams(seed=1, grammar="root ::="), vocabulary, prompt=(1,))
+    assert made == []
