@@ -302,5 +302,5 @@ class _Call:
 def _parsed(characters: list[str]) -> object:
     try:
         return json.loads("".join(characters))
-    except ValueError:
+    except (ValueError, RecursionError):
         return None

@@ -73,6 +73,9 @@ def one(arguments: str = ARGUMENTS) -> str:
     return f'{{"name": "add", "arguments": {arguments}}}'
 
 
+DEEP = '{"name": ' + "[" * 3000 + "]" * 3000 + "}"
+"""Deeper than Python reads JSON."""
+
 SAID: list[tuple[str, str, Heard]] = [
     ("hermes", "Just words, <b>no</b> call.\n", ("Just words, <b>no</b> call.\n", [])),
     (
@@ -165,6 +168,8 @@ SAID: list[tuple[str, str, Heard]] = [
     ),
     ("generic", '{"response": "cut', ("cut", [])),
     ("generic", "no JSON", ("no JSON", [])),
+    ("hermes", f"<tool_call>{DEEP}", (f"<tool_call>{DEEP}", [])),
+    ("generic", DEEP, (DEEP, [])),
     ("generic", '{"x": 1} [', ('{"x": 1} [', [])),
     ("generic", '{"tool_calls": 3}', ('{"tool_calls": 3}', [])),
 ]
