@@ -39,7 +39,10 @@ class Stage(StrEnum):
 @dataclass(slots=True, eq=False)
 class Choice:
     """One answer; ``tokens`` is how many it has, of all attempts. ``progress`` tells of its prompt,
-    where somebody wants that, and no earlier attempt has; ``is_late``: its time was over."""
+    where somebody wants that, and no earlier attempt has; ``is_late``: its time was over.
+
+    One that ``has_ended`` is complete; one that is over without that was stopped.
+    """
 
     index: int
     renderer: Renderer
@@ -48,6 +51,7 @@ class Choice:
     prompt_tokens_done: int = 0
     prompt_tokens_cached: int = 0
     stage: Stage = Stage.WAITING
+    has_ended: bool = False
     is_cut: bool = False
     progress: PromptProgress | None = None
     time_limit: TimeLimit | None = None
@@ -79,7 +83,7 @@ class Choice:
 
     def ended(self, flags: int) -> None:
         """Its last token had these flags."""
-        self.stage = Stage.OVER
+        self.stage, self.has_ended = Stage.OVER, True
         self.is_cut = bool(flags & TOKEN_CUT)
 
 

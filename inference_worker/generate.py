@@ -20,12 +20,7 @@ from dataclasses import replace
 
 from inference_worker.choices import Choice, Stage, choices_of, last_flags
 from inference_worker.claims import ClaimableLog, Claims
-from inference_worker.engine import (
-    Engine,
-    EngineError,
-    FinishReason,
-    Step,
-)
+from inference_worker.engine import Engine, EngineError, FinishReason, Step
 from inference_worker.outlet import Outlet
 from inference_worker.producer import Producer
 from inference_worker.session import Session
@@ -85,6 +80,7 @@ class Sessions:
         self._releases: asyncio.Queue[Session] = asyncio.Queue()
         self._takeovers: asyncio.Queue[Claim] = asyncio.Queue()
         self._suspects = Suspects(log, submit=self._submit, refused=self._refused)
+        self._claiming: list[Engine] = []
         self._idle = asyncio.Event()
         self._idle.set()
         self._renew_now = asyncio.Event()
@@ -109,14 +105,19 @@ class Sessions:
         return tuple(slot for session in running for slot in session.busy())
 
     def _vacant(self, engine: Engine) -> int:
-        """Free slots, less those that suspects will enter."""
-        return engine.free_slots - self._suspects.waiting_for(engine)
+        """Free slots, less those that suspects will enter, and what is being claimed."""
+        taken = self._suspects.waiting_for(engine) + self._claiming.count(engine)
+        return engine.free_slots - taken
 
     async def start(self, engine: Engine, ref: SessionRef) -> None:
         """Claims a session and submits it. Whatever is wrong ends the session, not the worker."""
-        if self._producer.has(ref):
-            return  # ours already: a renewal will say so, or the sweeper queues it again
-        claimed = await self._claims.claim(ref)
+        if self._producer.has(ref) or ref.path() in self._running:
+            return  # ours already, or still: a renewal will say so, or the sweeper queues it again
+        self._claiming.append(engine)
+        try:
+            claimed = await self._claims.claim(ref)
+        finally:
+            self._claiming.remove(engine)
         if claimed is None:
             return
         claim, record, tokens = claimed.claim, claimed.record, claimed.tokens
@@ -279,8 +280,19 @@ class Sessions:
     def _take(self, steps: Sequence[Step]) -> None:
         for step in steps:
             if (found := self._by_sequence.get(step.sequence_id)) is not None:
-                self._render(*found, step)
+                self._tell(*found, step)
         self._producer.wake()
+
+    def _tell(self, session: Session, choice: Choice, step: Step) -> None:
+        if step.finish is not None:
+            choice.stage = Stage.OVER
+        try:
+            if not session.outlet.has_own_end:
+                self._render(session, choice, step)
+        except Exception as error:  # the root of one session: the others' steps are told too
+            self._fail(session.outlet, error)
+        if step.finish is not None:
+            self._over(session, choice)
 
     def _render(self, session: Session, choice: Choice, step: Step) -> None:
         flags = TOKEN_FORCED if step.is_forced else 0
@@ -299,11 +311,8 @@ class Sessions:
             session.outlet.put(data, tokens)
             if choice.has_become_late(step):
                 session.engine.stop(choice.spec.id)
-            return
-        choice.stage = Stage.OVER
-        if session.lost is None:
+        elif session.lost is None:
             self._finish(session, choice, step, data, tokens)
-        self._over(session, choice)
 
     def _finish(
         self, session: Session, choice: Choice, step: Step, data: bytes, tokens: list[Token]
@@ -321,7 +330,7 @@ class Sessions:
         flags = last_flags(finish)
         choice.ended(flags)
         data += choice.renderer.finish(finish, tokens=choice.tokens, timings=step.timings)
-        if session.is_over:
+        if session.is_complete:
             outlet.close(session.held + data, tokens, State.COMPLETED, session.reason)
         elif tokens:
             last = replace(tokens[-1], flags=tokens[-1].flags | flags)

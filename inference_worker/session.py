@@ -46,6 +46,11 @@ class Session:
         return all(choice.stage is Stage.OVER for choice in self.choices)
 
     @property
+    def is_complete(self) -> bool:
+        """Whether all its choices have come to their own end, not to that of their worker."""
+        return all(choice.has_ended for choice in self.choices)
+
+    @property
     def reason(self) -> Reason:
         """Why it is complete: "length" where any choice was cut by it."""
         is_cut = any(choice.is_cut for choice in self.choices)

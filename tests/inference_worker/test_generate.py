@@ -29,6 +29,7 @@ from inference_worker.engine import (
 )
 from inference_worker.generate import Sessions
 from inference_worker.producer import Producer
+from inference_worker.rendering.openai_chat import ChatRenderer
 from replay import keys
 from replay.errors import LogUnavailable
 from replay.identity import SessionRef
@@ -634,6 +635,91 @@ async def test_a_drain_stores_what_has_just_been_finished(desk: Desk) -> None:
     assert (await desk.log.read(ref, 0)).end is not None
 
 
+async def test_what_a_drain_cuts_short_is_not_complete_without_its_other_choices(
+    desk: Desk,
+) -> None:
+    desk.engine.free_slots = 1  # the second choice waits for it
+    ref = await desk.start(request=TWO_CHOICES)
+    draining = asyncio.ensure_future(desk.sessions.drain(0))
+    await desk.until(lambda: desk.engine.stopped)
+    desk.engine.finish(ref, FinishReason.STOP, "all", 5)  # it was on its way
+    await draining
+    record = await desk.log.record(ref)
+    assert record is not None
+    assert record.state is State.QUEUED
+    assert unpack_tokens(await desk.log.tokens(ref)) == [Token(5, flags=TOKEN_LAST)]
+    async with desks(desk.log) as another:
+        await another.sessions.start(another.engine, ref)
+        assert [spec.id for spec in another.engine.submitted] == [f"{ref.path()} 1"]
+
+
+async def test_a_slot_is_kept_for_the_session_that_is_being_claimed(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    three = replace(GenerationRequest.from_json(TWO_CHOICES), n=3).to_json()
+    desk.engine.free_slots = 1
+    ref = await desk.start(request=three)
+    other, may_claim = await desk.open("d"), asyncio.Event()
+    claim = desk.log.claim
+
+    async def slow_claim(ref: SessionRef, **more: Any) -> ClaimResult:
+        await may_claim.wait()
+        return await claim(ref, **more)
+
+    monkeypatch.setattr(desk.log, "claim", slow_claim)
+    starting = asyncio.ensure_future(desk.sessions.start(desk.engine, other))
+    await asyncio.sleep(0)
+    desk.engine.free_slots = 2
+    desk.engine.finish(ref, FinishReason.STOP, "one", 5)
+    await desk.until(lambda: len(desk.engine.submitted) > 1)
+    may_claim.set()
+    await starting
+    ids = [spec.id for spec in desk.engine.submitted]
+    assert ids == [ref.path(), f"{ref.path()} 1", other.path()]
+
+
+async def test_a_session_that_is_still_being_stopped_is_not_started_again(desk: Desk) -> None:
+    ref = await desk.start()
+    [claim] = desk.producer.claims()
+    await desk.log.hand_over(claim)
+    await desk.log.claim(ref, worker="another", nonce="its", lease_s=-1)
+    desk.engine.step(ref, "too late", 5)
+    await desk.until(lambda: desk.engine.stopped)
+    await desk.sessions.start(desk.engine, ref)
+    assert len(desk.engine.submitted) == 1
+    desk.engine.finish(ref, FinishReason.STOPPED)
+    await desk.until(lambda: desk.released == [ref])
+    await desk.sessions.start(desk.engine, ref)
+    assert len(desk.engine.submitted) == 2
+
+
+async def test_an_answer_that_cannot_be_rendered_ends_its_own_session_alone(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ref, other = await desk.start("a"), await desk.start("b")
+    render = ChatRenderer.step
+
+    def broken(self: ChatRenderer, text: str, **more: Any) -> bytes:
+        if text == "bad":
+            raise RecursionError("too deep")
+        return render(self, text, **more)
+
+    monkeypatch.setattr(ChatRenderer, "step", broken)
+    desk.engine.on_steps(
+        [
+            Step(ref.path(), (5,), "bad", timings=TIMINGS),
+            Step(other.path(), (6,), "well", timings=TIMINGS),
+        ]
+    )
+    assert (await desk.end(ref)).reason == "engine"
+    assert desk.engine.stopped == [ref.path()]
+    desk.engine.finish(ref, FinishReason.STOPPED, "bad")
+    await desk.until(lambda: desk.released == [ref])
+    desk.engine.finish(other, FinishReason.STOP)
+    assert (await desk.end(other)).state is State.COMPLETED
+    assert text_of(await body(desk.log, other)) == "well"
+
+
 async def test_a_drain_of_nothing_is_over_at_once(desk: Desk) -> None:
     async with asyncio.timeout(0.5):
         await desk.sessions.drain(LIMIT_S)
@@ -689,6 +775,9 @@ async def test_a_suspect_that_waits_is_handed_over_by_a_drain(desk: Desk) -> Non
     record = await desk.log.record(ref)
     assert record is not None
     assert (record.state, record.deaths, record.hand_overs) == (State.QUEUED, 1, 1)
+
+
+TWO_CHOICES = GenerationRequest("openai.chat", "m", (), SamplingParams(seed=7), n=2).to_json()
 
 
 THINKING = GenerationRequest(
