@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.json_body import parse_json, parse_object
+from api.json_body import LEVELS_MAX, parse_json, parse_object
 from api.problems import RequestInvalid
 
 
@@ -29,6 +29,14 @@ def test_any_bytes_are_a_value_or_a_mistake(body: bytes) -> None:
 def test_what_is_no_json_is_a_mistake(body: bytes) -> None:
     with pytest.raises(RequestInvalid, match="invalid body"):
         parse_json(body)
+
+
+def test_levels_are_counted_and_not_brackets() -> None:
+    nested = b"[" * LEVELS_MAX + b"]" * LEVELS_MAX
+    assert parse_json(nested)
+    assert parse_json(b'["' + b"[" * 1000 + b'", ' + b"{}," * 1000 + b"[]]")
+    with pytest.raises(RequestInvalid, match=f"nested over {LEVELS_MAX} levels"):
+        parse_json(b'{"a": ' + nested + b"}")
 
 
 def test_a_lone_surrogate_becomes_a_replacement_character() -> None:
