@@ -37,6 +37,8 @@ async def control(request: Request, node: NodeDep) -> Response:
 
 
 async def _end_thought(node: Node, tenant: str, completion_id: str) -> ThoughtEnd:
+    if not requests.may_exist(completion_id):
+        return ThoughtEnd.GONE
     ref = await node.log.completion(completion_id)
     if ref is not None and ref.tenant == tenant:
         found = await node.log.end_thought(ref)

@@ -59,6 +59,16 @@ async def test_a_live_completion_takes_the_order_and_an_ended_one_does_not(
     assert (await ordered(node, id="chatcmpl-nobody")).json() == GONE
 
 
+async def test_what_no_completion_can_be_called_is_not_looked_for(
+    node: NodeHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def completion(completion_id: str) -> None:
+        raise AssertionError("it was looked for")
+
+    monkeypatch.setattr(node.log, "completion", completion)
+    assert (await ordered(node, id="x" * 5000)).json() == GONE
+
+
 async def test_without_the_opt_in_nothing_is_ordered(node: NodeHarness) -> None:
     producer, posting = await live(node)
     assert (await ordered(node, id=producer.completion_id)).json() == DISABLED
