@@ -28,6 +28,9 @@ from api.problems import RequestInvalid, problem_of
 from replay import frames
 
 INSTANCES_MAX = 128
+ENDLESS = frozenset({"/v1/streams/events"})
+"""Routes whose answers end only when their client leaves."""
+
 FORMAT = "@requestFormat"
 
 OF_THE_WHOLE = frozenset({b"content-length", b"content-type", b"transfer-encoding"})
@@ -90,7 +93,7 @@ def formats_of(routes: Iterable[tuple[str, str]]) -> Mapping[str, Format]:
     # What stands under /v1 comes first, and of two methods the one that takes a body.
     ranked = sorted(routes, key=lambda one: (not one[1].startswith("/v1/"), one[0] != "POST"))
     for method, path in ranked:
-        if method in ("GET", "POST") and "{" not in path:
+        if method in ("GET", "POST") and "{" not in path and path not in ENDLESS:
             for name in (path, one_word(path)):
                 found.setdefault(name, Format(method, path))
     return found

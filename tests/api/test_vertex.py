@@ -94,6 +94,7 @@ async def test_an_error_stands_in_the_place_of_its_instance(vertex: NodeHarness)
         asking("messages", messages=[], max_tokens=0),
         asking("applyTemplate", messages=HELLO),
         asking("/health"),
+        asking("streamsEvents", conversation_ids=["c"]),
     )
     messages = [one["error"]["message"] for one in found[:6]]
     assert messages[0] == "each instance must be a JSON object"
@@ -101,7 +102,9 @@ async def test_an_error_stands_in_the_place_of_its_instance(vertex: NodeHarness)
     assert messages[3] == "no handler registered for @requestFormat: nothing"
     assert "'messages'" in messages[4] and "'max_tokens'" in messages[5]
     assert {one["error"]["code"] for one in found[:6]} == {400}
-    assert found[6:] == [{"prompt": "prompt"}, {"status": "ok"}]
+    assert found[6:8] == [{"prompt": "prompt"}, {"status": "ok"}]
+    endless = found[8]["error"]["message"]
+    assert endless == "no handler registered for @requestFormat: streamsEvents"
 
 
 async def test_an_instance_is_asked_under_the_outer_key() -> None:
