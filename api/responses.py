@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -17,6 +18,7 @@ from api.problems import RequestInvalid
 from api.retained_responses import Retained, offset_after, retained, shown, whole
 from api.stream import replayed, stop
 from api.tokens import Asking
+from replay.errors import EpochMismatch
 from replay.request import GenerationRequest
 
 router = APIRouter()
@@ -80,7 +82,8 @@ async def cancel_response(request: Request, node: NodeDep, response_id: str) -> 
     """Stops the generation and keeps what there is; an ended response stays as it is."""
     found = await _retained(request, node, response_id)
     ref = found.record.ref
-    await stop(node, ref.tenant, ref.conversation_id, epoch=ref.epoch, keep=True)
+    with suppress(EpochMismatch):  # a later one of its conversation goes on, so this one has ended
+        await stop(node, ref.tenant, ref.conversation_id, epoch=ref.epoch, keep=True)
     return JSONResponse(await shown(node, await whole(node, ref, response_id)))
 
 
