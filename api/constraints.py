@@ -55,7 +55,8 @@ def _response_format(fields: Fields) -> Constraint | None:
         field = "response_format.json_schema.schema"
         if not isinstance(asked, dict):
             raise mistyped("response_format.json_schema", "an object", asked)
-    return schema_constraint(field, asked.get("schema", {}))
+    schema = asked.get("schema")
+    return schema_constraint(field, {} if schema is None else schema)
 
 
 def schema_constraint(field: str, schema: Any) -> Constraint:

@@ -39,6 +39,11 @@ def mistake(**body: Any) -> str:
             SCHEMA,
         ),
         (
+            {"response_format": {"type": "json_object", "schema": None}},
+            "response_format.schema",
+            {},
+        ),
+        (
             {"response_format": {"type": "json_schema", "json_schema": {"name": "x"}}},
             "response_format.json_schema.schema",
             {},
