@@ -14,11 +14,21 @@ from api.dialects import Dialect, Fold, openai_chat
 from api.dialects.as_chat import content_of, given, passed_on, text_at
 from api.fields import Fields, mistyped
 from api.problems import RequestInvalid
+from replay import frames
 from replay.request import GenerationRequest
 
 NOT_BUILT = ("conversation", "prompt")
 ASKERS = ("user", "system", "developer")
 LOGPROBS = "message.output_text.logprobs"
+
+METADATA_MAX = 16
+"""Most pairs of the metadata; a name and a value have at most the characters that follow."""
+
+METADATA_NAME_CHARACTERS_MAX = 64
+METADATA_VALUE_CHARACTERS_MAX = 512
+
+REPEATED_BYTES_MAX = 4 << 20
+"""What a response says again of its request stands in its log three times."""
 
 Item = tuple[str, dict[str, Any]]
 """An item of the input beside its name in errors."""
@@ -31,6 +41,7 @@ def parse(
     chat = chat_of(body, before)
     request = openai_chat.parse(chat, random_seed=random_seed)
     repeated = _repeated(Fields(body), request, chat.get("tools", []))
+    _check_repeated(repeated)
     # An answer goes on from a prefill, and does not repeat it.
     render = replace(request.render, prefill="", prefill_reasoning="", response=repeated)
     keep: Any = "answer" if repeated["store"] else ""
@@ -255,7 +266,7 @@ def _repeated(
         "background": fields.boolean("background"),
         "instructions": fields.get("instructions"),
         "max_output_tokens": fields.get("max_output_tokens"),
-        "metadata": fields.get("metadata") or {},
+        "metadata": _metadata(fields.get("metadata")),
         "parallel_tool_calls": fields.boolean("parallel_tool_calls", True),
         "previous_response_id": fields.text("previous_response_id") or None,
         "reasoning": {"effort": reasoning.get("effort"), "summary": None},
@@ -267,8 +278,40 @@ def _repeated(
         "top_logprobs": sampling.n_probs,
         "top_p": sampling.top_p,
         "truncation": "disabled",
-        "user": fields.get("user"),
+        "user": fields.text("user") or None,
     }
+
+
+def _metadata(value: Any) -> dict[str, str]:
+    """The client's notes, as many as the vendor takes."""
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise mistyped("metadata", "an object", value)
+    if len(value) > METADATA_MAX:
+        raise RequestInvalid(f"Field 'metadata': more than {METADATA_MAX} pairs")
+    for name, note in value.items():
+        if len(name) > METADATA_NAME_CHARACTERS_MAX:
+            raise RequestInvalid(
+                f"Field 'metadata': a name has more than {METADATA_NAME_CHARACTERS_MAX} characters"
+            )
+        if not isinstance(note, str):
+            raise mistyped(f"metadata.{name}", "a string", note)
+        if len(note) > METADATA_VALUE_CHARACTERS_MAX:
+            raise RequestInvalid(
+                f"Field 'metadata.{name}': more than {METADATA_VALUE_CHARACTERS_MAX} characters"
+            )
+    return value
+
+
+def _check_repeated(repeated: Mapping[str, Any]) -> None:
+    """Raises RequestInvalid where it is too much, and names the largest part."""
+    sizes = {name: len(frames.compact(value).encode()) for name, value in repeated.items()}
+    if sum(sizes.values()) > REPEATED_BYTES_MAX:
+        largest = max(sizes, key=lambda name: sizes[name])
+        raise RequestInvalid(
+            f"Field '{largest}': a response repeats at most {REPEATED_BYTES_MAX} bytes"
+        )
 
 
 class ResponseFold(Fold):

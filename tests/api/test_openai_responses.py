@@ -245,6 +245,14 @@ def of(*parts: Any) -> dict[str, Any]:
         ({"conversation": "c"}, "'conversation'"),
         ({"temperature": "hot"}, "'temperature'"),
         ({"store": "yes"}, "'store'"),
+        ({"user": 1}, "'user'"),
+        ({"metadata": "x"}, "'metadata'"),
+        ({"metadata": {"a": 1}}, "'metadata.a'"),
+        ({"metadata": {"a": "x" * 513}}, "'metadata.a'"),
+        ({"metadata": {"a" * 65: "x"}}, "'metadata'"),
+        ({"metadata": {str(number): "x" for number in range(17)}}, "'metadata'"),
+        ({"user": "x" * 5_000_000}, "'user'"),
+        ({"tools": [{**TOOL, "description": "x" * 5_000_000}], "tool_choice": "none"}, "'tools'"),
     ],
 )
 def test_a_mistake_names_its_field(body: dict[str, Any], field: str) -> None:
