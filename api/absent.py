@@ -46,6 +46,12 @@ async def change_props() -> None:
     raise NotSupported("This server does not support changing global properties.")
 
 
+@router.get("/metrics")
+async def read_metrics() -> None:
+    """501: a node counts nothing for anybody else."""
+    raise NotSupported("This server does not support metrics endpoint.")
+
+
 @router.get("/lora-adapters")
 async def list_adapters() -> list[dict[str, Any]]:
     """No adapters are loaded."""

@@ -391,6 +391,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         "rerank",
         example={"results": [{"index": 0, "relevance_score": 0.93}]},
     ),
+    ("GET", "/metrics"): _refuses("readMetrics", "Nothing is counted here", 501),
     ("GET", "/lora-adapters"): Operation(
         LLAMA, "listAdapters", "Adapters", "None are loaded.", _KEYED, example=[]
     ),

@@ -25,6 +25,13 @@ def test_what_no_model_here_can_is_501(node: Node, path: str, reason: str) -> No
 
 
 @pytest.mark.clause("ABSENT-1")
+def test_metrics_are_501(node: Node) -> None:
+    response = node.http.get("/metrics")
+    assert response.status_code == 501
+    assert error_of(response)["type"] == "not_supported_error"
+
+
+@pytest.mark.clause("ABSENT-1")
 @pytest.mark.parametrize("method", ["GET", "POST"])
 @pytest.mark.parametrize("path", ["/tools", "/cors-proxy?url=http%3A%2F%2F127.0.0.1%2F"])
 def test_what_a_node_does_for_nobody_is_403(node: Node, method: str, path: str) -> None:
