@@ -76,6 +76,8 @@ def picked(event: Mapping[str, Any], paths: Iterable[str]) -> dict[str, Any]:
 
 
 def _at(value: Any, path: str) -> Any:
+    if path in value:  # it has been picked before
+        return value[path]
     for name in path.split("/"):
         value = value.get(name, _ABSENT) if isinstance(value, Mapping) else _ABSENT
     return value

@@ -70,6 +70,8 @@ def test_only_the_fields_that_were_asked_for_are_told() -> None:
         "content": "Hello",
         "timings/predicted_n": 1,
     }
+    picked = (partial("Hello", 1), {"content": "", "timings/predicted_n": 1})  # a stream's last one
+    assert folded(*picked, response_fields=wanted) == folded(*events, response_fields=wanted)
 
 
 def test_several_choices_are_an_array() -> None:
