@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import json
 from base64 import b64decode, b64encode
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from replay.records import known_fields, pack_prompt, unpack_prompt
+from replay.records import fields_of, known_fields, pack_prompt, unpack_prompt
 from replay.request import AnswerFormat, ChatOptions, Constraint, Infill, LogitBias, Prompt
 
 QUESTION_TTL_S = 30
@@ -236,7 +236,7 @@ class Question:
         """As it stands in the list."""
         head = {"id": self.id, "node": self.node, "model": self.model}
         kind = {"kind": _name_of(self.asked, _KINDS)}
-        return json.dumps({**head, **kind, **_written(self.asked)}, separators=(",", ":"))
+        return _json({**head, **kind, **_written(self.asked)})
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Question:
@@ -257,7 +257,7 @@ class Answer:
     def to_json(self) -> str:
         """As it stands in the node's inbox."""
         name = _name_of(self.result, _RESULTS)
-        return json.dumps({"id": self.id, name: _written(self.result)}, separators=(",", ":"))
+        return _json({"id": self.id, name: _written(self.result)})
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Answer:
@@ -271,12 +271,14 @@ def _name_of(value: Any, names: dict[str, Any]) -> str:
     return next(name for name, kind in names.items() if type(value) is kind)
 
 
+def _json(value: Any) -> str:
+    return json.dumps(value, default=fields_of, separators=(",", ":"))
+
+
 def _written(value: Any) -> dict[str, Any]:
-    named = {one.name: getattr(value, one.name) for one in fields(value)}
+    named = fields_of(value)
     packed = {name: b64encode(pack_prompt(named[name])).decode() for name in _PACKED & named.keys()}
-    present = (name for name in _NESTED.keys() & named.keys() if named[name])
-    nested = {name: asdict(named[name]) for name in present}
-    return {**named, **packed, **nested}
+    return {**named, **packed}
 
 
 def _read(kind: Any, raw: dict[str, Any]) -> Any:

@@ -83,6 +83,12 @@ REASONS: Mapping[State, frozenset[Reason]] = {
 }
 
 
+def fields_of(value: Any) -> dict[str, Any]:
+    """A dataclass's fields as they are, for JSON. ``asdict`` would copy every element of what a
+    client sent, which takes ten times as long as writing it."""
+    return {one.name: getattr(value, one.name) for one in fields(value)}
+
+
 def known_fields(cls: Any, raw: Mapping[str, Any]) -> dict[str, Any]:
     """What this version's dataclass knows of what another version wrote."""
     return {key: value for key, value in raw.items() if key in cls.__dataclass_fields__}

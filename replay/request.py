@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from replay.records import known_fields
+from replay.records import fields_of, known_fields
 
 Dialect = Literal[
     "openai.chat",
@@ -324,7 +324,7 @@ class GenerationRequest:
 
     def to_json(self) -> str:
         """Compact JSON, as the session record keeps it."""
-        return json.dumps(asdict(self), ensure_ascii=False, separators=(",", ":"))
+        return json.dumps(self, default=fields_of, ensure_ascii=False, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str | bytes) -> GenerationRequest:

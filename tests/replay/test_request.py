@@ -63,6 +63,14 @@ def test_a_request_comes_back(as_bytes: bool) -> None:
     assert GenerationRequest.from_json(text.encode() if as_bytes else text) == FULL
 
 
+def test_what_a_client_sent_is_written_without_a_copy_of_each_element() -> None:
+    nested: Any = "x"
+    for _ in range(600):  # a copy would need as many calls in one another, and more
+        nested = [nested]
+    request = GenerationRequest("openai.chat", "m", ({"x": nested},), SamplingParams(seed=1))
+    assert request.to_json().count("[") > 600
+
+
 @given(st.lists(st.dictionaries(st.text(max_size=5), values, max_size=3), max_size=3))
 def test_messages_are_kept_verbatim(messages: list[dict[str, Any]]) -> None:
     request = GenerationRequest("openai.chat", "m", tuple(messages), SamplingParams(seed=1))
