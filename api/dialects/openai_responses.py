@@ -12,6 +12,7 @@ from typing import Any
 
 from api.dialects import Dialect, Fold, openai_chat
 from api.dialects.as_chat import content_of, given, passed_on, text_at
+from api.dialects.chat_options import TOOLS_MAX
 from api.fields import Fields, mistyped
 from api.problems import RequestInvalid
 from replay import frames
@@ -249,6 +250,8 @@ def _tool_choice(value: Any) -> tuple[Any, list[str] | None]:
             name = text_at("tool_choice", value, "name")
             return {"type": "function", "function": {"name": name}}, None
         case "allowed_tools" if isinstance(tools := value.get("tools"), list):
+            if len(tools) > TOOLS_MAX:  # each of the functions is looked for among them
+                raise RequestInvalid(f"Field 'tool_choice.tools': more than {TOOLS_MAX}")
             named = [tool.get("name") for tool in tools if isinstance(tool, dict)]
             return value.get("mode", "auto"), [name for name in named if isinstance(name, str)]
     raise RequestInvalid("Field 'tool_choice.type': must be function or allowed_tools")

@@ -242,6 +242,7 @@ def of(*parts: Any) -> dict[str, Any]:
         ({"tools": [{**TOOL, "parameters": 1}]}, "'tools[0].parameters'"),
         ({"tool_choice": 1}, "'tool_choice'"),
         ({"tool_choice": {"type": "web_search"}}, "'tool_choice.type'"),
+        ({"tool_choice": {"type": "allowed_tools", "tools": [TOOL] * 129}}, "'tool_choice.tools'"),
         ({"conversation": "c"}, "'conversation'"),
         ({"temperature": "hot"}, "'temperature'"),
         ({"store": "yes"}, "'store'"),
