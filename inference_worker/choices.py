@@ -21,9 +21,10 @@ from inference_worker.engine import (
 )
 from inference_worker.progress import PromptProgress
 from inference_worker.rendering import Renderer, renderers_of
+from inference_worker.rendering.parts import PROGRESS_KEY, Progress
 from inference_worker.text import TextAssembler
 from inference_worker.time_limit import TimeLimit
-from replay.records import TOKEN_CUT, TOKEN_FORCED, TOKEN_LAST, SessionRecord, Token
+from replay.records import TOKEN_CUT, TOKEN_FORCED, TOKEN_LAST, Chunk, SessionRecord, Token
 from replay.request import SEED_MAX, GenerationRequest
 
 
@@ -93,9 +94,13 @@ def last_flags(finish: Finish) -> int:
 
 
 def choices_of(
-    engine: Engine, record: SessionRecord, request: GenerationRequest, tokens: Sequence[Token]
+    engine: Engine,
+    record: SessionRecord,
+    request: GenerationRequest,
+    tokens: Sequence[Token],
+    body: Sequence[Chunk] = (),
 ) -> list[Choice]:
-    """All answers, as far as the log's ``tokens`` are."""
+    """All answers, as far as the log's ``tokens`` and ``body`` are."""
     choices = [
         Choice(index, renderer, _spec(record, request, index, tokens))
         for index, renderer in enumerate(renderers_of(record, request))
@@ -103,6 +108,9 @@ def choices_of(
     if request.render.return_progress and record.attempt <= 1:
         for choice in choices:
             choice.progress = PromptProgress(choice.renderer)
+    elif any(PROGRESS_KEY in chunk.data for chunk in body):
+        for choice in choices:  # what it tells before an answer's beginning may be a part of that
+            choice.renderer.progress(Progress(total=0, cache=0, processed=0, time_ms=0))
     if request.max_predict_ms >= 0:
         for choice in choices:
             choice.time_limit = TimeLimit(request.max_predict_ms)

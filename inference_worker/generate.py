@@ -134,7 +134,7 @@ class Sessions:
             if record.model_sha256 and record.model_sha256 != engine.model.sha256:
                 raise EngineError("the session was prepared for another file of this model")
             request = GenerationRequest.from_json(record.request)
-            choices = choices_of(engine, record, request, tokens)
+            choices = choices_of(engine, record, request, tokens, claimed.body)
             session = Session(claim, engine, choices, outlet, record)
             self._enter(ref, session)
             if keys.session(ref) in self._early_orders:

@@ -11,6 +11,9 @@ from inference_worker.engine import Candidate, Timings, TokenLogprobs
 from replay.records import SessionRecord
 from replay.request import SamplingParams
 
+PROGRESS_KEY = b'"prompt_progress":'
+"""In the log where an attempt has told of its prompt's progress; no text has it unescaped."""
+
 _Decoder = codecs.getincrementaldecoder("utf-8")
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from inference_worker.choices import Choice, Stage, choices_of, last_flags
 from inference_worker.engine import Finish, FinishReason
-from replay.records import TOKEN_CUT, TOKEN_FORCED, TOKEN_LAST, SessionRecord, Token
+from inference_worker.rendering.parts import Progress
+from replay.records import TOKEN_CUT, TOKEN_FORCED, TOKEN_LAST, Chunk, SessionRecord, Token
 from replay.request import SEED_MAX, GenerationRequest, RenderOptions, SamplingParams
 
 STOP, LENGTH = Finish(FinishReason.STOP), Finish(FinishReason.LENGTH)
@@ -89,6 +91,26 @@ def test_only_the_last_to_end_tells_the_usage_of_all(dialect: str) -> None:
     body = one.renderer.finish(STOP, tokens=1, timings=None)
     assert b"usage" not in body and b"[DONE]" not in body
     assert b'"index":1' in other.renderer.step("x", tokens=1, timings=None)
+
+
+@pytest.mark.parametrize("dialect", ["openai.responses", "openai.chat", "llama.completion"])
+def test_what_was_told_of_a_prompt_is_not_begun_again(dialect: Any) -> None:
+    record = SessionRecord("t", "c", "c", "m", 1, dialect=dialect, attempt=1)
+    render = RenderOptions(return_progress=True)
+    request = GenerationRequest(
+        dialect, "m", (), SamplingParams(seed=7), render=render, prompts=("a",)
+    )
+    engine: Any = Vocabulary()
+    [first] = choices_of(engine, record, request, ())
+    told = first.renderer.progress(Progress(total=9, cache=0, processed=0, time_ms=1))
+    rest = first.renderer.step("a", tokens=1, timings=None, ids=(97,))
+    taken = replace(record, attempt=2)
+    [second] = choices_of(engine, taken, request, (), [Chunk(len(told), told)])
+    assert second.renderer.step("a", tokens=1, timings=None, ids=(97,)) == rest
+    [third] = choices_of(engine, taken, request, (), [Chunk(3, b":\n\n")])
+    assert third.renderer.step("a", tokens=1, timings=None, ids=(97,)).startswith(
+        rest if dialect != "openai.responses" else b"event: response.created"
+    )
 
 
 def test_a_native_answer_is_told_of_its_own_prompt() -> None:
