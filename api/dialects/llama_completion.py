@@ -83,6 +83,7 @@ class NativeFold(Fold):
     def __init__(self, request: GenerationRequest) -> None:
         super().__init__()
         self._render = request.render
+        self._choices = request.choices
         self._events: dict[int, list[dict[str, Any]]] = {}
 
     def take(self, event: dict[str, Any]) -> None:
@@ -92,14 +93,17 @@ class NativeFold(Fold):
 
     def answer(self) -> Any:
         """Of each choice the last event, and in it all that came before, where asked for."""
-        answers = [self._one(self._events[index]) for index in sorted(self._events)]
-        return answers[0] if len(answers) == 1 else answers
+        # A session that was joined (if_busy) may have more than this request asked for.
+        count = max([self._choices, *(index + 1 for index in self._events)])
+        answers = [self._one(self._events.get(index, [])) for index in range(count)]
+        return answers[0] if count == 1 else answers
 
     def _one(self, events: list[dict[str, Any]]) -> dict[str, Any]:
         """What one choice's events come to, also where the last is still to come."""
         partials = [event for event in events if event.get("stop") is False]
         told = [one for event in partials for one in event.get("completion_probabilities", ())]
-        answer = {**events[-1], "content": "".join(event["content"] for event in partials)}
+        answer = {**(events[-1] if events else {"stop": False})}
+        answer["content"] = "".join(event["content"] for event in partials)
         tokens = [token for event in partials for token in event["tokens"]]
         answer["tokens"] = tokens if self._render.return_tokens else []
         if told:

@@ -12,7 +12,9 @@ from pathlib import Path
 
 from api.dialects import Folding
 from api.dialects.anthropic_messages import MESSAGES
+from api.dialects.llama_completion import NATIVE
 from api.dialects.openai_chat import CHAT
+from api.dialects.openai_completions import COMPLETIONS
 from api.dialects.openai_responses import RESPONSES
 from inference_worker.answer import (
     ContentDelta,
@@ -28,7 +30,9 @@ from replay.records import SessionRecord, State
 from replay.request import Dialect, GenerationRequest, RenderOptions, SamplingParams
 
 FOLDER = Path(__file__).parent
-FOLDS: Mapping[Dialect, Folding] = {one.name: one.fold for one in (CHAT, MESSAGES, RESPONSES)}
+FOLDS: Mapping[Dialect, Folding] = {
+    one.name: one.fold for one in (CHAT, COMPLETIONS, NATIVE, MESSAGES, RESPONSES)
+}
 RECORD = SessionRecord(
     tenant="default",
     conversation="golden",
@@ -41,7 +45,12 @@ RECORD = SessionRecord(
     prompt_token_count=5,
 )
 REQUEST = GenerationRequest(
-    "openai.chat", "org/m", (), SamplingParams(seed=0), render=RenderOptions(include_usage=True)
+    "openai.chat",
+    "org/m",
+    (),
+    SamplingParams(seed=0),
+    render=RenderOptions(include_usage=True),
+    prompts=("golden",),
 )
 """What is asked of every dialect."""
 
@@ -110,12 +119,17 @@ class Script:
         return []
 
 
+def text_of(deltas: Sequence[Delta]) -> str:
+    """What dialects that parse nothing show of them."""
+    return "".join(delta.text for delta in deltas if isinstance(delta, ContentDelta))
+
+
 def written(dialect: Dialect, answer: Answer) -> bytes:
     """The log of an answer, as worker and cluster write it."""
     renderer = RENDERERS[dialect](RECORD, REQUEST, Script(answer.steps))
     log = b""
-    for count, _ in enumerate(answer.steps, 1):
-        log += renderer.step("", tokens=count, timings=TIMINGS)
+    for count, deltas in enumerate(answer.steps, 1):
+        log += renderer.step(text_of(deltas), tokens=count, timings=TIMINGS, ids=(count,))
     if answer.finish is None:
         return log + frames.closing(dialect, State.FAILED, "engine")
     count = len(answer.steps) + 1

@@ -15,6 +15,7 @@ from tests.transcripts import (
     Script,
     file_of,
     folded,
+    text_of,
     written,
 )
 
@@ -34,13 +35,14 @@ def test_a_renderer_that_replayed_the_tokens_goes_on_where_the_log_ends(
     dialect: Dialect, name: str
 ) -> None:
     answer, log = ANSWERS[name], file_of(dialect, name).read_bytes()
+    texts = [text_of(deltas) for deltas in answer.steps]
     for replayed in range(1, len(answer.steps) + 1):
         renderer = RENDERERS[dialect](RECORD, REQUEST, Script(answer.steps))
         for count in range(1, replayed + 1):
-            renderer.step("", tokens=count, timings=None)
+            renderer.step(texts[count - 1], tokens=count, timings=None, ids=(count,))
         rest = b""
         for count in range(replayed + 1, len(answer.steps) + 1):
-            rest += renderer.step("", tokens=count, timings=TIMINGS)
+            rest += renderer.step(texts[count - 1], tokens=count, timings=TIMINGS, ids=(count,))
         assert answer.finish is not None
         rest += renderer.finish(answer.finish, tokens=len(answer.steps) + 1, timings=TIMINGS)
         assert log.endswith(rest)
