@@ -139,7 +139,7 @@ class _Trigger:
         for word in self._words:
             if (start := text.find(word)) >= 0:
                 return self._begun(self._tail, start)
-        while len(text) >= self._longest_bytes:
+        while self._tail and len(text) >= self._longest_bytes:
             text = text[len(self._spellings[self._tail.pop(0)]) :]
         return []
 

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -230,3 +231,10 @@ def test_whatever_passes_prepare_is_whole_after_any_answer(
         assert EMPTY in stacks
     elif finish.reason is FinishReason.FAILED:
         assert "no token is left" in finish.error
+
+
+def test_a_token_alone_wakes_a_grammar() -> None:
+    sampling = SamplingParams(seed=1, grammar='root ::= "x" "y"', grammar_triggers=(1,))
+    vocabulary = SimpleNamespace(spellings=[b"a", b"x"])
+    trigger = llama_grammar._Trigger(sampling, vocabulary)
+    assert [trigger.after(token) for token in (0, 0, 1)] == [[], [], [1]]
