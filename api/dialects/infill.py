@@ -8,6 +8,7 @@ from typing import Any
 
 from api.dialects import Dialect
 from api.dialects.llama_completion import NATIVE
+from api.dialects.prompts import check_length
 from api.fields import Fields, mistyped
 from api.problems import RequestInvalid
 from replay.request import GenerationRequest, Infill
@@ -25,6 +26,8 @@ def parse(body: Mapping[str, Any], *, random_seed: int) -> GenerationRequest:
         prompt=fields.text("prompt"),
         extra=_extra(fields.get("input_extra")),
     )
+    texts = [text for file in infill.extra for text in file]
+    check_length("input_prefix", [infill.prefix, infill.suffix, infill.prompt, *texts])
     request = NATIVE.parse({**body, "prompt": "-"}, random_seed=random_seed)
     return replace(request, prompts=(), infill=infill)
 

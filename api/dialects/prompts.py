@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from api.dialects.completing import CHOICES_MAX
 from api.fields import INT_MAX, Fields, mistyped, out_of_range
 from api.problems import RequestInvalid
 from replay.request import Prompt
+
+PROMPT_CHARACTERS_MAX = 16 << 20
+"""Of all prompts of a request, a token counting as one: while a worker reads a prompt, it answers
+nobody else's question. As long as a template's may be."""
 
 EXPECTED = "a string, an array of tokens and strings, or an array of prompts"
 
@@ -19,6 +24,24 @@ def parse_prompts(fields: Fields) -> tuple[Prompt, ...]:
         raise RequestInvalid("Field 'prompt': it is required")
     if value == []:
         raise RequestInvalid("Field 'prompt': it must not be empty")
+    prompts = _prompts(value)
+    check_length("prompt", prompts)
+    return prompts
+
+
+def check_length(name: str, prompts: Iterable[Prompt]) -> None:
+    """Raises RequestInvalid where they are longer together than any prompt may be."""
+    if sum(map(_length, prompts)) > PROMPT_CHARACTERS_MAX:
+        raise RequestInvalid(f"Field '{name}': longer than {PROMPT_CHARACTERS_MAX} characters")
+
+
+def _length(prompt: Prompt) -> int:
+    if isinstance(prompt, str):
+        return len(prompt)
+    return sum(len(piece) if isinstance(piece, str) else 1 for piece in prompt)
+
+
+def _prompts(value: Any) -> tuple[Prompt, ...]:
     if not isinstance(value, list) or _is_one(value):
         return (_prompt("prompt", value),)
     if len(value) > CHOICES_MAX:

@@ -33,7 +33,9 @@ def test_a_hole_is_a_native_completion() -> None:
         ({**HOLE, "input_extra": ["x"]}, "input_extra"),
         ({**HOLE, "input_extra": [{"text": "x", "filename": 1}]}, "input_extra"),
         ({**HOLE, "input_extra": [{"text": "x"}] * 257}, "input_extra"),
+        ({**HOLE, "input_extra": [{"text": "x" * (1 << 20)}] * 16}, "input_prefix"),
     ],
+    ids=lambda value: str(value)[:20],
 )
 def test_what_is_wrong_is_named(body: dict[str, Any], name: str) -> None:
     with pytest.raises(RequestInvalid, match=f"^Field '{name}'"):

@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
-from api.dialects.prompts import parse_prompts
+from api.dialects.prompts import PROMPT_CHARACTERS_MAX, parse_prompts
 from api.fields import Fields
 from api.problems import RequestInvalid
+
+LONG = "x" * PROMPT_CHARACTERS_MAX
 
 
 @pytest.mark.parametrize(
@@ -42,7 +44,10 @@ def test_a_prompt_is_a_text_or_tokens(value: Any, prompts: Any) -> None:
         ([[None]], "Field 'prompt[0][0]': expected a token or a string"),
         ({"prompt_string": "x", "multimodal_data": ["aGk="]}, "Field 'prompt.multimodal_data'"),
         ({}, "Field 'prompt.prompt_string': expected a string"),
+        (LONG + "x", "Field 'prompt': longer than 16777216 characters"),
+        ([[LONG, 1], ["x"]], "Field 'prompt': longer than 16777216 characters"),
     ],
+    ids=lambda value: str(value)[:20],
 )
 def test_what_is_no_prompt_is_refused_by_name(value: Any, message: str) -> None:
     with pytest.raises(RequestInvalid) as caught:
