@@ -7,7 +7,7 @@ place. What the vendor's own servers do (their tools, containers, files) is refu
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import chain, groupby
 from operator import itemgetter
@@ -54,8 +54,9 @@ def chat_of(body: Mapping[str, Any]) -> dict[str, Any]:
     chat["messages"] = [*_system(fields.get("system")), *_messages(fields.get("messages"))]
     chat["max_tokens"] = fields.bounded("max_tokens", MAX_TOKENS, low=1)
     chat["stop"] = _stop_sequences(fields.get("stop_sequences"))
-    chat["tools"] = _tools(fields.get("tools"))
-    chat.update(_tool_choice(fields.object("tool_choice")))
+    chat["tools"] = tools = _tools(fields.get("tools"))
+    names = {tool["function"]["name"] for tool in tools or ()}
+    chat.update(_tool_choice(fields.object("tool_choice"), names))
     chat.update(_thinking(fields))
     chat.update(_output(fields.object("output_config")))
     return given(chat)
@@ -209,14 +210,18 @@ def _tool(name: str, tool: Any) -> dict[str, Any]:
     return {"type": "function", "function": function}
 
 
-def _tool_choice(choice: Fields) -> dict[str, Any]:
+def _tool_choice(choice: Fields, names: Collection[str]) -> dict[str, Any]:
+    """``names`` are those of the tools."""
     kind = choice.get("type")
     if kind is None:
         return {"tool_choice": None}
-    named = {"type": "function", "function": {"name": choice.text("name")}}
+    name = choice.text("name")
+    named = {"type": "function", "function": {"name": name}}
     chosen = {"auto": "auto", "any": "required", "none": "none", "tool": named}
     if not isinstance(kind, str) or kind not in chosen:
         raise RequestInvalid(f"Field 'tool_choice.type': must be one of {', '.join(chosen)}")
+    if kind == "tool" and name not in names:
+        raise RequestInvalid(f"Field 'tool_choice.name': no tool is called '{name[:40]}'")
     found: dict[str, Any] = {"tool_choice": chosen[kind]}
     if choice.boolean("disable_parallel_tool_use"):
         found["parallel_tool_calls"] = False

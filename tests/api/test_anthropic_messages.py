@@ -176,8 +176,9 @@ def test_tools_become_functions() -> None:
     ],
 )
 def test_the_choice_among_tools(choice: dict[str, Any], chosen: Any) -> None:
-    assert chat(tool_choice=choice)["tool_choice"] == chosen
-    only = chat(tool_choice={**choice, "disable_parallel_tool_use": True})
+    tools = [{"name": "look", "input_schema": {}}]
+    assert chat(tools=tools, tool_choice=choice)["tool_choice"] == chosen
+    only = chat(tools=tools, tool_choice={**choice, "disable_parallel_tool_use": True})
     assert only["parallel_tool_calls"] is False
 
 
@@ -256,6 +257,7 @@ IMAGE = {"type": "image", "source": {"type": "url", "url": "x"}}
         ({"tool_choice": "auto"}, "'tool_choice'"),
         ({"tool_choice": {"type": "some"}}, "'tool_choice.type'"),
         ({"tool_choice": {"type": ["auto"]}}, "'tool_choice.type'"),
+        ({"tool_choice": {"type": "tool", "name": "f"}}, "'tool_choice.name'"),
         ({"thinking": True}, "'thinking'"),
         ({"thinking": {"type": "much"}}, "'thinking.type'"),
         ({"thinking": {"type": "enabled", "budget_tokens": "x"}}, "'thinking.budget_tokens'"),
