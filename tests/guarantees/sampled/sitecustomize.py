@@ -3,16 +3,17 @@
 import os
 from typing import Any
 
+from inference_worker.model import Draw
 from inference_worker.scripted_engine import ScriptedModel
 
 _COUNT = os.open(os.environ["SAMPLED_FILE"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 _sample = ScriptedModel.sample
 
 
-def _counted(self: ScriptedModel, *place: Any) -> int:
-    token = _sample(self, *place)
+def _counted(self: ScriptedModel, *place: Any, **forced: Any) -> Draw:
+    draw = _sample(self, *place, **forced)
     os.write(_COUNT, b".")
-    return token
+    return draw
 
 
 ScriptedModel.sample = _counted  # type: ignore[method-assign]
