@@ -62,9 +62,7 @@ from replay.compaction import Compactor
 from replay.errors import LogUnavailable, RedisUnfit
 from replay.identity import SessionRef
 from replay.inspection import Inspector
-from replay.log_values import (
-    Look,
-)
+from replay.log_values import Look
 from replay.recovery import Recovery
 from replay.redis_log import RedisLog
 from replay.redis_plane import Client, connect, connect_queue

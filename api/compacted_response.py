@@ -22,9 +22,7 @@ from api.stream_response import (
 from replay.blocks import Block
 from replay.errors import LogUnavailable
 from replay.identity import SessionRef
-from replay.log import (
-    SessionLog,
-)
+from replay.log import SessionLog
 from replay.records import Chunk
 
 PAGE_BYTES_MAX = 4 * 1024 * 1024

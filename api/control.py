@@ -10,9 +10,7 @@ from api.fields import Fields
 from api.json_body import parse_object
 from api.node import Node, NodeDep
 from api.problems import RequestInvalid
-from replay.log_values import (
-    ThoughtEnd,
-)
+from replay.log_values import ThoughtEnd
 
 MESSAGES = {
     ThoughtEnd.GONE: "no active completion for this id",

@@ -16,9 +16,7 @@ from api.node import Node
 from api.problems import Unavailable
 from replay.errors import LogUnavailable, ReplayError
 from replay.identity import Conversation, SessionRef
-from replay.limits import (
-    PLACE_S,
-)
+from replay.limits import PLACE_S
 from replay.records import End
 
 RENEW_S = PLACE_S / 3

@@ -16,11 +16,7 @@ from api.connection import Connections
 from api.dispatch import JobQueue
 from api.inbox import Preparer
 from api.problems import Unavailable
-from replay.log import (
-    Feed,
-    Leases,
-    SessionLog,
-)
+from replay.log import Feed, Leases, SessionLog
 from replay.recovery import Recovery
 from replay.tailer import Tailer
 

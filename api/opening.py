@@ -30,13 +30,7 @@ from api.stream_response import SessionHead
 from replay import frames
 from replay.errors import LogUnavailable, SessionNotFound
 from replay.identity import KEYED, Conversation, SessionRef, candidates, conversation_of
-from replay.log_values import (
-    NOT_BEGUN,
-    Attached,
-    Busy,
-    IfBusy,
-    Opened,
-)
+from replay.log_values import NOT_BEGUN, Attached, Busy, IfBusy, Opened
 from replay.prepare import Prepared
 from replay.records import NewSession, SessionRecord, State
 from replay.request import Dialect, GenerationRequest

@@ -9,9 +9,7 @@ from fastapi import APIRouter, Request
 
 from api.build import build_info
 from api.node import Node, NodeDep
-from replay.limits import (
-    WINDOW_BYTES_MAX,
-)
+from replay.limits import WINDOW_BYTES_MAX
 from replay.request import PING_INTERVAL_S, SamplingParams
 
 router = APIRouter()

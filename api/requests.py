@@ -17,9 +17,7 @@ from api.event_ids import EventId
 from api.problems import BodyTooLarge, RequestInvalid
 from replay.errors import OffsetInvalid
 from replay.identity import KEYED, NAME_BYTES_MAX
-from replay.log_values import (
-    IfBusy,
-)
+from replay.log_values import IfBusy
 
 STREAM_PATH = b"/v1/stream/"
 DIGITS_MAX = 19

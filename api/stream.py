@@ -29,10 +29,7 @@ from replay.errors import (
     SessionNotFound,
 )
 from replay.identity import SessionRef
-from replay.log_values import (
-    Doubt,
-    Stopped,
-)
+from replay.log_values import Doubt, Stopped
 from replay.records import SessionRecord, State
 
 RELEASE_WAIT_S = 0.25

@@ -11,15 +11,8 @@ from uuid import uuid4
 from inference_worker.producer import stored_chunks
 from replay.errors import LogUnavailable
 from replay.identity import SessionRef
-from replay.log import (
-    Leases,
-    SessionLog,
-)
-from replay.log_values import (
-    Claim,
-    ClaimResult,
-    ClaimStatus,
-)
+from replay.log import Leases, SessionLog
+from replay.log_values import Claim, ClaimResult, ClaimStatus
 from replay.records import Chunk, SessionRecord, Token, unpack_tokens
 
 CLAIM_TRIES = 20

@@ -21,9 +21,7 @@ from inference_worker.engine import Engine
 from replay import keys
 from replay.errors import LogUnavailable
 from replay.identity import SessionRef, encode
-from replay.log_values import (
-    Look,
-)
+from replay.log_values import Look
 from replay.outage import Outage
 from replay.queue import JOB, JOB_TTL_S, QUEUE_TTL_S, due_at, job_id
 from replay.redis_plane import pool

@@ -29,11 +29,7 @@ from replay import keys
 from replay.cluster import SlotRecord
 from replay.errors import LogUnavailable
 from replay.identity import SessionRef
-from replay.log_values import (
-    AppendStatus,
-    Claim,
-    ClaimStatus,
-)
+from replay.log_values import AppendStatus, Claim, ClaimStatus
 from replay.outage import Outage
 from replay.records import TOKEN_FORCED, State, Token
 from replay.request import GenerationRequest

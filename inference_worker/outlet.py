@@ -15,16 +15,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from replay import frames
-from replay.limits import (
-    CHUNK_BYTES_MAX,
-    PROGRESS_TOKENS,
-)
-from replay.log_values import (
-    Append,
-    AppendStatus,
-    Claim,
-    Restored,
-)
+from replay.limits import CHUNK_BYTES_MAX, PROGRESS_TOKENS
+from replay.log_values import Append, AppendStatus, Claim, Restored
 from replay.records import Chunk, SessionRecord, State, Token
 
 BACKLOG_BYTES_MAX = 32 * 1024 * 1024

@@ -24,17 +24,8 @@ from replay import frames
 from replay.blocks import Block
 from replay.errors import LogUnavailable, OffsetExpired
 from replay.identity import SessionRef
-from replay.log import (
-    Leases,
-    SessionLog,
-)
-from replay.log_values import (
-    Append,
-    AppendResult,
-    AppendStatus,
-    Claim,
-    ClaimStatus,
-)
+from replay.log import Leases, SessionLog
+from replay.log_values import Append, AppendResult, AppendStatus, Claim, ClaimStatus
 from replay.records import Chunk, Reason, State
 
 RETRY_MIN_S = 0.02

@@ -10,10 +10,7 @@ from inference_worker.choices import Choice, Stage
 from inference_worker.engine import Engine
 from inference_worker.outlet import Outlet
 from replay.cluster import SlotRecord
-from replay.log_values import (
-    AppendStatus,
-    Claim,
-)
+from replay.log_values import AppendStatus, Claim
 from replay.records import Reason, SessionRecord
 
 

@@ -14,12 +14,8 @@ from collections.abc import Callable
 from inference_worker.engine import Engine
 from inference_worker.session import Session
 from replay.errors import LogUnavailable
-from replay.log import (
-    Leases,
-)
-from replay.log_values import (
-    ClaimStatus,
-)
+from replay.log import Leases
+from replay.log_values import ClaimStatus
 
 ENTER_RETRY_S = 0.1
 

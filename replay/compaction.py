@@ -16,14 +16,8 @@ from typing import Protocol
 from replay.blocks import Block, joined
 from replay.errors import LogUnavailable, OffsetExpired
 from replay.identity import Conversation
-from replay.log import (
-    Archive,
-)
-from replay.log_values import (
-    Compactable,
-    Due,
-    Look,
-)
+from replay.log import Archive
+from replay.log_values import Compactable, Due, Look
 from replay.records import Chunk
 
 SETTLED_S = 10.0

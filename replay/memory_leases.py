@@ -8,10 +8,7 @@ from dataclasses import replace
 from replay import frames
 from replay.blocks import Block
 from replay.identity import Conversation, SessionRef
-from replay.limits import (
-    DEATHS_MAX,
-    PROGRESS_TOKENS,
-)
+from replay.limits import DEATHS_MAX, PROGRESS_TOKENS
 from replay.log_values import (
     Claim,
     ClaimResult,

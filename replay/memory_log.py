@@ -21,13 +21,7 @@ from replay.errors import (
     StoppedMeanwhile,
 )
 from replay.identity import SEPARATOR, Conversation, SessionRef, candidates
-from replay.limits import (
-    LINE_MAX,
-    PAGE_BYTES_MAX,
-    PAGE_ENTRIES_MAX,
-    PLACE_S,
-    TOMBSTONE_MS,
-)
+from replay.limits import LINE_MAX, PAGE_BYTES_MAX, PAGE_ENTRIES_MAX, PLACE_S, TOMBSTONE_MS
 from replay.log_values import (
     NOT_BEGUN,
     Append,

@@ -9,9 +9,7 @@ from dataclasses import dataclass, field, replace
 from replay import frames, keys
 from replay.blocks import Block
 from replay.identity import Conversation, SessionRef
-from replay.limits import (
-    INTENT_S,
-)
+from replay.limits import INTENT_S
 from replay.records import Chunk, End, SessionRecord, State, Token
 from replay.subscription import OnMessage
 

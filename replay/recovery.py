@@ -17,9 +17,7 @@ from typing import NoReturn, Protocol
 
 from replay.errors import EpochMismatch, LogUnavailable
 from replay.identity import SessionRef
-from replay.log_values import (
-    Stopped,
-)
+from replay.log_values import Stopped
 from replay.records import State
 
 ASK_INTERVAL_S = 2.0

@@ -13,13 +13,7 @@ from replay.errors import (
     StoppedMeanwhile,
 )
 from replay.identity import SEPARATOR, Conversation, SessionRef, decode, encode
-from replay.limits import (
-    INTENT_S,
-    LINE_MAX,
-    LIVE_S,
-    PLACE_S,
-    ROUTE_S,
-)
+from replay.limits import INTENT_S, LINE_MAX, LIVE_S, PLACE_S, ROUTE_S
 from replay.log_values import (
     Append,
     AppendResult,

@@ -11,13 +11,7 @@ from typing import Any
 from replay import frames, keys
 from replay.blocks import Block
 from replay.identity import Conversation, SessionRef, decode, encode
-from replay.limits import (
-    DEATHS_MAX,
-    INTENT_S,
-    LIVE_S,
-    PROGRESS_TOKENS,
-    ROUTE_S,
-)
+from replay.limits import DEATHS_MAX, INTENT_S, LIVE_S, PROGRESS_TOKENS, ROUTE_S
 from replay.log_values import (
     Claim,
     ClaimResult,

@@ -19,11 +19,7 @@ from replay.errors import (
     SessionNotFound,
 )
 from replay.identity import SEPARATOR, Conversation, SessionRef, candidates, decode
-from replay.limits import (
-    PAGE_BYTES_MAX,
-    PAGE_ENTRIES_MAX,
-    TOMBSTONE_MS,
-)
+from replay.limits import PAGE_BYTES_MAX, PAGE_ENTRIES_MAX, TOMBSTONE_MS
 from replay.log_values import (
     Append,
     AppendResult,

@@ -24,13 +24,8 @@ from replay.cluster import HEARTBEAT_TTL_S
 from replay.compaction import SETTLED_S, TAKEN_S, Compactor
 from replay.errors import LogUnavailable
 from replay.identity import SessionRef
-from replay.log import (
-    Leases,
-)
-from replay.log_values import (
-    Due,
-    Look,
-)
+from replay.log import Leases
+from replay.log_values import Due, Look
 from replay.outage import Outage
 from replay.records import State
 

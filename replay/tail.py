@@ -10,9 +10,7 @@ from typing import Protocol
 from replay.blocks import Block, joined
 from replay.errors import LogUnavailable, OffsetDoubtful
 from replay.identity import SessionRef
-from replay.log_values import (
-    Page,
-)
+from replay.log_values import Page
 from replay.records import Chunk, End
 
 READER_BYTES_MAX = 256 * 1024

@@ -23,13 +23,8 @@ from typing import Protocol
 from replay import frames, keys
 from replay.errors import LogUnavailable, OffsetBeyondEnd, OffsetDoubtful, SessionNotFound
 from replay.identity import Conversation, SessionRef
-from replay.log import (
-    Feed,
-    SessionLog,
-)
-from replay.log_values import (
-    Ask,
-)
+from replay.log import Feed, SessionLog
+from replay.log_values import Ask
 from replay.subscription import Channels, OnMessage, OnReset
 from replay.tail import Tail
 from replay.topic import SILENCE_S, Topic

@@ -7,13 +7,8 @@ import time
 
 from replay.errors import SessionNotFound
 from replay.identity import SessionRef
-from replay.log import (
-    SessionLog,
-)
-from replay.log_values import (
-    Page,
-    Pulse,
-)
+from replay.log import SessionLog
+from replay.log_values import Page, Pulse
 from replay.records import End, State
 from replay.tail import Tail
 

@@ -27,9 +27,7 @@ from replay.cli.options import (
 from replay.cli.output import agrees, complain, note, write, write_fields, write_json, write_table
 from replay.errors import LogUnavailable, SessionNotFound
 from replay.inspection import Detail, Inspector, Query, QueueInspector
-from replay.log_values import (
-    Stopped,
-)
+from replay.log_values import Stopped
 from replay.records import Reason, SessionRecord, State
 from replay.redis_log import RedisLog
 from replay.redis_plane import connect_queue

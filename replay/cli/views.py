@@ -14,9 +14,7 @@ from replay.cli.output import Column
 from replay.cluster import NodeRecord, WorkerRecord
 from replay.identity import decode
 from replay.inspection import Detail
-from replay.log_values import (
-    Stopped,
-)
+from replay.log_values import Stopped
 from replay.records import SessionRecord
 
 SESSION_COLUMNS = (

@@ -24,11 +24,7 @@ from replay import frames
 from replay.cluster import ModelRecord, WorkerRecord
 from replay.errors import LogUnavailable
 from replay.identity import SessionRef
-from replay.log_values import (
-    Append,
-    AppendResult,
-    Claim,
-)
+from replay.log_values import Append, AppendResult, Claim
 from replay.memory_log import MemoryLog
 from replay.prepare import Asked, Prepared, Result
 from replay.records import Reason, State

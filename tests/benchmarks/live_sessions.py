@@ -21,11 +21,7 @@ import uvloop
 from replay import keys
 from replay.compaction import Compactor
 from replay.identity import Conversation, SessionRef
-from replay.log_values import (
-    Append,
-    AppendStatus,
-    Claim,
-)
+from replay.log_values import Append, AppendStatus, Claim
 from replay.records import NewSession, Reason, State, Token
 from replay.redis_log import RedisLog
 from replay.redis_plane import connect

@@ -12,9 +12,7 @@ from contextlib import ExitStack, contextmanager
 import pytest
 
 from deploy.bootstrap import ROOT
-from replay.limits import (
-    PAGE_BYTES_MAX,
-)
+from replay.limits import PAGE_BYTES_MAX
 from tests.protocol.stored import Stored, stored
 from tests.protocol.wire import STREAM, Exchange, Node, target
 

@@ -19,9 +19,7 @@ from api.dialects import openai_chat
 from api.opening import Caller
 from api.requests import Place
 from replay.identity import Conversation
-from replay.log_values import (
-    IfBusy,
-)
+from replay.log_values import IfBusy
 from replay.records import NewSession
 from replay.redis_log import RedisLog
 from replay.redis_plane import connect

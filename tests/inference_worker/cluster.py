@@ -20,12 +20,7 @@ from inference_worker.worker import Worker
 from replay import keys
 from replay.cluster import Directory
 from replay.identity import Conversation, SessionRef
-from replay.log_values import (
-    Append,
-    AppendResult,
-    Claim,
-    Look,
-)
+from replay.log_values import Append, AppendResult, Claim, Look
 from replay.prepare import Answer, Chat, Prepared, Question, Result
 from replay.records import Chunk, End, NewSession, State, Token
 from replay.redis_log import RedisLog

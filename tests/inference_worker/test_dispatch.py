@@ -22,9 +22,7 @@ from inference_worker.dispatch import Dispatch, Pool, open_pool
 from replay import keys
 from replay.errors import LogUnavailable
 from replay.identity import SessionRef
-from replay.log_values import (
-    Look,
-)
+from replay.log_values import Look
 from replay.queue import JOB, job_id
 from replay.records import State
 

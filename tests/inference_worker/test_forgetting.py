@@ -22,11 +22,7 @@ from inference_worker.outlet import Outlet
 from inference_worker.producer import Producer, stored_chunks
 from replay.errors import ReplayError
 from replay.identity import SessionRef
-from replay.log_values import (
-    AppendStatus,
-    Claim,
-    ClaimStatus,
-)
+from replay.log_values import AppendStatus, Claim, ClaimStatus
 from replay.memory_log import MemoryLog
 from replay.memory_state import MemoryState
 from replay.records import Chunk, State, Token, unpack_tokens

@@ -33,16 +33,8 @@ from inference_worker.rendering.openai_chat import ChatRenderer
 from replay import keys
 from replay.errors import LogUnavailable
 from replay.identity import SessionRef
-from replay.limits import (
-    PROGRESS_TOKENS,
-)
-from replay.log_values import (
-    AppendResult,
-    Claim,
-    ClaimResult,
-    ClaimStatus,
-    ThoughtEnd,
-)
+from replay.limits import PROGRESS_TOKENS
+from replay.log_values import AppendResult, Claim, ClaimResult, ClaimStatus, ThoughtEnd
 from replay.memory_log import MemoryLog
 from replay.records import (
     TOKEN_CUT,

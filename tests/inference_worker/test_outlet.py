@@ -13,15 +13,8 @@ from hypothesis import strategies as st
 from inference_worker import outlet as outlets
 from inference_worker.outlet import LINGER_S, Outlet
 from replay.identity import SessionRef
-from replay.limits import (
-    CHUNK_BYTES_MAX,
-)
-from replay.log_values import (
-    AppendStatus,
-    Claim,
-    ClaimStatus,
-    Restored,
-)
+from replay.limits import CHUNK_BYTES_MAX
+from replay.log_values import AppendStatus, Claim, ClaimStatus, Restored
 from replay.records import Chunk, SessionRecord, State, Token
 
 WINDOW = 1 << 20

@@ -19,15 +19,8 @@ from inference_worker.producer import Producer
 from replay import frames
 from replay.errors import LogUnavailable
 from replay.identity import SessionRef
-from replay.limits import (
-    CHUNK_BYTES_MAX,
-)
-from replay.log_values import (
-    Append,
-    AppendResult,
-    AppendStatus,
-    Claim,
-)
+from replay.limits import CHUNK_BYTES_MAX
+from replay.log_values import Append, AppendResult, AppendStatus, Claim
 from replay.records import Chunk, SessionRecord, State, Token
 
 pytestmark = pytest.mark.anyio

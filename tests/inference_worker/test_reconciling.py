@@ -14,12 +14,7 @@ from inference_worker.outlet import Outlet
 from inference_worker.producer import Producer, stored_chunks
 from replay.errors import LogUnavailable
 from replay.identity import Conversation, SessionRef
-from replay.log_values import (
-    AppendStatus,
-    Claim,
-    ClaimStatus,
-    Restored,
-)
+from replay.log_values import AppendStatus, Claim, ClaimStatus, Restored
 from replay.memory_log import MemoryLog
 from replay.records import State, Token, unpack_tokens
 

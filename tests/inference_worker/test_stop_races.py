@@ -8,9 +8,7 @@ from collections import Counter
 
 import pytest
 
-from replay.log_values import (
-    Stopped,
-)
+from replay.log_values import Stopped
 from replay.records import End, State
 from replay.tail import Tail
 

@@ -13,9 +13,7 @@ from inference_worker import suspects
 from inference_worker.session import Session
 from inference_worker.suspects import Suspects
 from replay.errors import LogUnavailable
-from replay.log_values import (
-    ClaimStatus,
-)
+from replay.log_values import ClaimStatus
 
 LIMIT_S = 5.0
 

@@ -9,9 +9,7 @@ import pytest
 from redis import Redis
 
 from replay.identity import SessionRef
-from replay.log_values import (
-    Look,
-)
+from replay.log_values import Look
 from replay.records import State
 from replay.sweeper import is_dead
 

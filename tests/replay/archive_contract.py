@@ -19,12 +19,8 @@ from replay.blocks import Block
 from replay.errors import (
     OffsetExpired,
 )
-from replay.limits import (
-    PAGE_ENTRIES_MAX,
-)
-from replay.log_values import (
-    AppendStatus,
-)
+from replay.limits import PAGE_ENTRIES_MAX
+from replay.log_values import AppendStatus
 from replay.records import Chunk, End, State, Token
 from replay.tailer import Tailer
 

@@ -22,10 +22,7 @@ from log_harness import (
 
 from replay import keys
 from replay.identity import Conversation, SessionRef
-from replay.log_values import (
-    ClaimStatus,
-    Doubt,
-)
+from replay.log_values import ClaimStatus, Doubt
 from replay.records import State, Token
 
 LOST_BYTES = 1 << 20

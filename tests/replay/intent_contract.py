@@ -22,12 +22,7 @@ from replay.errors import (
     StoppedMeanwhile,
 )
 from replay.identity import Conversation
-from replay.log_values import (
-    Attached,
-    Busy,
-    IfBusy,
-    Opened,
-)
+from replay.log_values import Attached, Busy, IfBusy, Opened
 from replay.records import State
 
 

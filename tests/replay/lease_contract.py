@@ -16,17 +16,8 @@ from log_harness import (
 )
 
 from replay.identity import Conversation, SessionRef
-from replay.limits import (
-    DEATHS_MAX,
-    PROGRESS_TOKENS,
-)
-from replay.log_values import (
-    Append,
-    AppendStatus,
-    Claim,
-    ClaimStatus,
-    Requeued,
-)
+from replay.limits import DEATHS_MAX, PROGRESS_TOKENS
+from replay.log_values import Append, AppendStatus, Claim, ClaimStatus, Requeued
 from replay.records import End, State, Token
 
 

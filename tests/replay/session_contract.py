@@ -29,16 +29,8 @@ from replay.errors import (
     StoppedMeanwhile,
 )
 from replay.identity import SessionRef
-from replay.limits import (
-    CHUNK_BYTES_MAX,
-    PAGE_BYTES_MAX,
-    PAGE_ENTRIES_MAX,
-)
-from replay.log_values import (
-    AppendResult,
-    AppendStatus,
-    Page,
-)
+from replay.limits import CHUNK_BYTES_MAX, PAGE_BYTES_MAX, PAGE_ENTRIES_MAX
+from replay.log_values import AppendResult, AppendStatus, Page
 from replay.records import End, State, Token, unpack_tokens
 from replay.tailer import Tailer
 

@@ -18,12 +18,8 @@ from replay.compaction import Compactor
 from replay.errors import LogUnavailable, SessionNotFound
 from replay.identity import SessionRef
 from replay.inspection import Inspector
-from replay.limits import (
-    PAGE_BYTES_MAX,
-)
-from replay.log_values import (
-    Compactable,
-)
+from replay.limits import PAGE_BYTES_MAX
+from replay.log_values import Compactable
 from replay.records import Token
 from replay.redis_log import RedisLog
 

@@ -25,12 +25,7 @@ from test_memory_log import MemoryHarness
 from replay import frames
 from replay.errors import OffsetBeyondEnd, SessionExpired, SessionNotFound
 from replay.identity import Conversation, SessionRef
-from replay.log_values import (
-    Append,
-    AppendResult,
-    AppendStatus,
-    Claim,
-)
+from replay.log_values import Append, AppendResult, AppendStatus, Claim
 from replay.records import Chunk, End, State, Token, unpack_tokens
 from replay.redis_plane import connect
 from replay.tail import Tail

@@ -9,9 +9,7 @@ import pytest
 from log_contract import LogContract
 
 from replay.identity import Conversation, SessionRef
-from replay.limits import (
-    INTENT_S,
-)
+from replay.limits import INTENT_S
 from replay.memory_log import MemoryLog
 
 pytestmark = pytest.mark.anyio

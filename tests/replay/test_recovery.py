@@ -14,9 +14,7 @@ from log_harness import close, produced
 from replay import recovery
 from replay.errors import EpochMismatch, LogUnavailable
 from replay.identity import SessionRef
-from replay.log_values import (
-    Stopped,
-)
+from replay.log_values import Stopped
 from replay.memory_log import MemoryLog
 from replay.records import State
 from replay.recovery import Recovery

@@ -17,11 +17,7 @@ from replay.cluster import Directory, NodeRecord
 from replay.errors import LogUnavailable
 from replay.identity import Conversation
 from replay.inspection import Inspector, Query
-from replay.log_values import (
-    Append,
-    AppendStatus,
-    ClaimStatus,
-)
+from replay.log_values import Append, AppendStatus, ClaimStatus
 from replay.redis_cluster import KEYLESS, RedisCluster, key_of, moved_to, owners
 from replay.redis_log import RedisLog
 from replay.redis_plane import connect, connections_made

@@ -11,11 +11,7 @@ from redis.asyncio import Redis
 from redis_harness import RedisHarness
 
 from replay import keys, redis_disk
-from replay.log_values import (
-    AppendStatus,
-    ClaimStatus,
-    Requeued,
-)
+from replay.log_values import AppendStatus, ClaimStatus, Requeued
 from replay.records import State, Token
 
 pytestmark = pytest.mark.anyio
@@ -82,9 +78,7 @@ async def test_no_end_can_be_refused_when_memory_is_full(harness: RedisHarness) 
 
 
 def _append(claim: object, start: int) -> object:
-    from replay.log_values import (
-        Append,
-    )
+    from replay.log_values import Append
 
     return Append(claim, start, b"more")  # type: ignore[arg-type]
 

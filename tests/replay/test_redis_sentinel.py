@@ -15,13 +15,7 @@ from redis_harness import RedisHarness
 from deploy.local.redis_server import LOOPBACK
 from replay import keys, redis_sentinel
 from replay.errors import LogUnavailable, RedisUnfit
-from replay.log_values import (
-    Append,
-    AppendResult,
-    AppendStatus,
-    Claim,
-    ClaimStatus,
-)
+from replay.log_values import Append, AppendResult, AppendStatus, Claim, ClaimStatus
 from replay.redis_log import RedisLog
 from replay.redis_plane import connect, connections_made
 from replay.redis_policy import check_policies

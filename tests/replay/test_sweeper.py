@@ -17,14 +17,8 @@ from replay import frames, keys, sweeper
 from replay.compaction import SETTLED_S, TAKEN_S, WAITING_MAX, Compactor
 from replay.errors import LogUnavailable
 from replay.identity import Conversation, SessionRef
-from replay.limits import (
-    DEATHS_MAX,
-    PROGRESS_TOKENS,
-)
-from replay.log_values import (
-    Due,
-    Look,
-)
+from replay.limits import DEATHS_MAX, PROGRESS_TOKENS
+from replay.log_values import Due, Look
 from replay.memory_log import MemoryLog
 from replay.records import State, Token
 from replay.redis_log import RedisLog

@@ -15,14 +15,8 @@ from log_harness import append, claimed, close, opened, produced
 from replay import keys, tailer
 from replay.errors import LogUnavailable, OffsetBeyondEnd, OffsetExpired, SessionNotFound
 from replay.identity import SessionRef
-from replay.limits import (
-    PAGE_ENTRIES_MAX,
-)
-from replay.log_values import (
-    Claim,
-    Page,
-    Pulse,
-)
+from replay.limits import PAGE_ENTRIES_MAX
+from replay.log_values import Claim, Page, Pulse
 from replay.memory_log import MemoryLog
 from replay.records import Chunk, End, State
 from replay.tail import Tail

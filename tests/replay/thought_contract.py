@@ -5,9 +5,7 @@ from __future__ import annotations
 from log_harness import Harness, close, new_session, opened, produced
 
 from replay.identity import SessionRef
-from replay.log_values import (
-    ThoughtEnd,
-)
+from replay.log_values import ThoughtEnd
 
 
 class ThoughtContract:

@@ -8,9 +8,7 @@ from replay.cli import views
 from replay.cluster import ModelRecord, NodeRecord, WorkerRecord
 from replay.identity import SessionRef
 from replay.inspection import Detail
-from replay.log_values import (
-    Stopped,
-)
+from replay.log_values import Stopped
 from replay.records import SessionRecord, State
 
 NOW_MS = 1_700_000_000_000
