@@ -149,7 +149,7 @@ def create_app(
     if vertex is not None and vertex.is_on:
         add_vertex(app, [module.router for module in ROUTED], vertex)
     add_problems(app)
-    app.openapi = partial(describe, app)  # type: ignore[method-assign]
+    app.openapi = partial(describe, app)  # type: ignore[method-assign]  # FastAPI's way to extend it
     return app
 
 

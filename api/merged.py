@@ -18,6 +18,8 @@ from api.node import Node
 from api.stream_response import SessionHead
 from replay.errors import SessionNotFound
 from replay.identity import SessionRef
+from replay.log import SessionLog
+from replay.pages import pages
 from replay.records import End
 from replay.request import GenerationRequest
 
@@ -33,25 +35,26 @@ class Merged:
     end: End | None
 
 
-async def merge(node: Node, ref: SessionRef) -> Merged:
-    """Folds what is stored of a session. Raises SessionNotFound, OffsetExpired, LogUnavailable."""
-    record = await node.log.record(ref)
-    if record is None:
-        raise SessionNotFound(ref.conversation_id, "expired")
-    request = GenerationRequest.from_json(record.request)
-    fold, offset = DIALECTS[request.dialect].fold(request), 0
-    while True:
-        page = await node.log.read(ref, offset)  # in small pages: folding one takes milliseconds
+async def merge(log: SessionLog, ref: SessionRef, request: GenerationRequest) -> Merged:
+    """Folds what is stored of a session that answers ``request``.
+
+    Raises SessionNotFound, OffsetExpired and LogUnavailable.
+    """
+    fold, offset, end = DIALECTS[request.dialect].fold(request), 0, None
+    async for page in pages(log, ref):
         for stored in page.chunks:
             fold.feed(stored.data)
             offset = stored.end
-        if page.end is not None or not page.more:
-            return Merged(fold, offset, page.end)
+        end = page.end
+    return Merged(fold, offset, end)
 
 
 async def merged_response(node: Node, head: SessionHead, state: str) -> Response:
     """``?view=merged``."""
-    merged = await merge(node, head.ref)
+    record = await node.log.record(head.ref)
+    if record is None:
+        raise SessionNotFound(head.ref.conversation_id, "expired")
+    merged = await merge(node.log, head.ref, GenerationRequest.from_json(record.request))
     state = merged.end.state if merged.end else state
     told: dict[str, Any] = {
         "epoch": head.ref.epoch,

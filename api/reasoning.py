@@ -6,7 +6,7 @@ from typing import Any
 
 from api.fields import Fields
 from api.problems import RequestInvalid
-from replay.request import ReasoningParams
+from replay.request import ReasoningParams, ShownAs
 
 BUDGETS = ("reasoning_budget_tokens", "thinking_budget_tokens")
 """Aliases, in the order in which they are looked up."""
@@ -25,12 +25,11 @@ def parse_reasoning(fields: Fields, *, stream: bool) -> ReasoningParams:
             f"longer than {BUDGET_MESSAGE_CHARACTERS_MAX} characters"
         )
     form = _one_of(fields, "reasoning_format", FORMATS) or "auto"
+    shown_as: ShownAs = "content" if form == "none" else "reasoning"
     if form == "deepseek-legacy":
         shown_as = "content" if stream else "both"
-    else:
-        shown_as = "content" if form == "none" else "reasoning"
     return ReasoningParams(
-        shown_as=shown_as,  # type: ignore[arg-type]
+        shown_as=shown_as,
         budget_tokens=fields.bounded(fields.first_of(BUDGETS), -1, low=-1),
         budget_message=message,
         is_controlled=fields.boolean("reasoning_control"),

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
 from api import requests
 from api.dialects.openai_responses import RESPONSES
+from api.merged import merge
 from api.node import Node
 from api.opening import OWN
 from replay import frames
 from replay.errors import EpochMismatch, SessionExpired, SessionNotFound
 from replay.identity import SessionRef
+from replay.pages import pages
 from replay.records import SessionRecord, State
 from replay.request import GenerationRequest
 from replay.responses import response_of
@@ -73,9 +74,7 @@ async def whole(node: Node, ref: SessionRef, response_id: str) -> Retained:
 async def shown(node: Node, found: Retained) -> dict[str, Any]:
     """The response so far. Raises OffsetExpired where its beginning has left the window."""
     record = found.record
-    fold = RESPONSES.fold(found.request)
-    async for data in _stored(node, record.ref):
-        fold.feed(data)
+    fold = (await merge(node.log, record.ref, found.request)).fold
     told = {**response_of(record, found.request, ""), **fold.answer()}
     if record.state is State.COMPLETED:
         return {**told, "completed_at": record.ended_ms // 1000}
@@ -89,22 +88,12 @@ async def shown(node: Node, found: Retained) -> dict[str, Any]:
 async def offset_after(node: Node, found: Retained, number: int) -> int:
     """The offset at which the event of this number ends; the log's end where it has none yet."""
     offset = 0
-    async for data in _stored(node, found.record.ref):
-        for frame in frames.split(data):
-            offset += len(frame) + 2
-            if not frames.is_comment(frame) and (
-                frames.value_of(frame).get("sequence_number") == number
-            ):
-                return offset
+    async for page in pages(node.log, found.record.ref):
+        for stored in page.chunks:
+            for frame in frames.split(stored.data):
+                offset += len(frame) + 2
+                if not frames.is_comment(frame) and (
+                    frames.value_of(frame).get("sequence_number") == number
+                ):
+                    return offset
     return offset
-
-
-async def _stored(node: Node, ref: SessionRef) -> AsyncIterator[bytes]:
-    """What the log has by now, in whole frames."""
-    offset = 0
-    while (page := await node.log.read(ref, offset)).chunks:
-        for chunk in page.chunks:
-            yield chunk.data
-        offset = page.chunks[-1].end
-        if page.end is not None or not page.more:
-            return

@@ -218,20 +218,17 @@ async def lookup_streams(request: Request, node: NodeDep) -> list[dict[str, Any]
     """The current sessions of the ids in the body's ``conversation_ids``; others are never told."""
     body = parse_json(await requests.read_body(request, node.settings.body_bytes_max))
     names = names_asked(body, node.settings.lookup_ids_max)
-    if not names:
-        return []
-    records = await node.log.lookup(requests.tenant_of(request), names)
-    if len(records) < len(names):
-        node.recovery.check()
-    return await _summarized(node, records)
+    return await summaries(node, requests.tenant_of(request), names)
 
 
 async def summaries(node: Node, tenant: str, names: Sequence[str]) -> list[dict[str, Any]]:
-    """What a lookup tells of ``names``. Raises LogUnavailable."""
-    return await _summarized(node, await node.log.lookup(tenant, names)) if names else []
-
-
-async def _summarized(node: Node, records: Sequence[SessionRecord]) -> list[dict[str, Any]]:
+    """What a lookup tells of ``names``. Raises LogUnavailable, also while what is not there may
+    only not be there yet."""
+    if not names:
+        return []
+    records = await node.log.lookup(tenant, names)
+    if len(records) < len(names):
+        node.recovery.check()
     waiting = [record for record in records if record.state is State.QUEUED]
     positions = await _positions(node, waiting)
     return [summary(record, positions.get(record.ref)) for record in records]

@@ -8,6 +8,7 @@ other reason.
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -97,7 +98,7 @@ async def pump(
     await connection.finish()
 
 
-class ConnectedResponse:
+class ConnectedResponse(ABC):
     """An answer that watches its client and may be cut. Subclasses say what it sends."""
 
     __slots__ = ("_comeback", "_connections", "_start")
@@ -136,9 +137,9 @@ class ConnectedResponse:
             else:
                 await connection.answer(problem_response(error, path))
 
+    @abstractmethod
     async def serve(self, connection: Connection) -> None:
         """Sends the whole response. Raises what is wrong; once it has started, that is a cut."""
-        raise NotImplementedError
 
 
 class StreamResponse(ConnectedResponse):

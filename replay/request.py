@@ -204,6 +204,9 @@ class RenderOptions:
         return cls(**known)
 
 
+ShownAs = Literal["reasoning", "content", "both"]
+
+
 @dataclass(frozen=True, slots=True)
 class ReasoningParams:
     """What the client wants of the model's thinking.
@@ -213,7 +216,7 @@ class ReasoningParams:
     ``is_controlled`` also when somebody orders that.
     """
 
-    shown_as: Literal["reasoning", "content", "both"] = "reasoning"
+    shown_as: ShownAs = "reasoning"
     budget_tokens: int = -1
     budget_message: str = ""
     is_controlled: bool = False

@@ -5,6 +5,7 @@ A ``Dialect`` is all that its routes differ in; ``api.generations`` serves any o
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -16,7 +17,7 @@ from replay.request import GenerationRequest
 __all__ = ["Dialect", "Fold", "Folding"]
 
 
-class Fold:
+class Fold(ABC):
     """Turns a log into the JSON of an answer that is not streamed. One for each answer.
 
     ``feed`` takes the log's bytes in whole frames; ``answer`` tells what they come to. ``error`` is
@@ -36,13 +37,13 @@ class Fold:
             elif value := frames.value_of(frame):
                 self.take(value)
 
+    @abstractmethod
     def take(self, event: dict[str, Any]) -> None:
         """Takes what one event says."""
-        raise NotImplementedError
 
+    @abstractmethod
     def answer(self) -> Any:
         """The whole answer, as JSON has it."""
-        raise NotImplementedError
 
     def so_far(self) -> Any:
         """The same of a log that has not ended: what has been said."""

@@ -18,7 +18,6 @@ STOP_CHARACTERS_MAX = 4096
 MAX_TOKENS = ("n_predict", "max_completion_tokens", "max_tokens")
 """Aliases, in the order in which they are looked up."""
 
-
 CHOICES_MAX = 32
 """Answers of one session, each a sequence of its own; those without a slot wait for one."""
 

@@ -7,17 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from api.constraints import parse_constraint
-from api.context import parse_context
 from api.dialects import Dialect, Fold
-from api.dialects.completing import (
-    choices,
-    max_predict_ms,
-    max_tokens,
-    ping_interval,
-    refuse_not_built,
-    stops,
-)
-from api.dialects.prompts import parse_prompts
+from api.dialects.completing import refuse_not_built
+from api.dialects.text_request import text_request
 from api.fields import Fields, mistyped
 from api.problems import RequestInvalid
 from api.sampling import N_PROBS_MAX, parse_sampling
@@ -31,18 +23,11 @@ def parse(body: Mapping[str, Any], *, random_seed: int) -> GenerationRequest:
     """See ``api.dialects.Parse``."""
     fields = Fields(body)
     refuse_not_built(body)
-    prompts = parse_prompts(fields)
     stream = fields.boolean("stream")
-    return GenerationRequest(
-        dialect="llama.completion",
-        model=fields.text("model"),
-        messages=(),
-        prompts=prompts,
-        n=choices(fields, prompts=len(prompts)),
+    return text_request(
+        "llama.completion",
+        fields,
         sampling=_sampling(fields, random_seed),
-        stop=stops(fields),
-        max_tokens=max_tokens(fields),
-        max_predict_ms=max_predict_ms(fields),
         render=RenderOptions(
             stream=stream,
             timings_per_token=fields.boolean("timings_per_token"),
@@ -50,8 +35,6 @@ def parse(body: Mapping[str, Any], *, random_seed: int) -> GenerationRequest:
             return_tokens=fields.boolean("return_tokens"),
             response_fields=_response_fields(fields.get("response_fields")),
         ),
-        ping_interval_s=ping_interval(fields),
-        context=parse_context(fields),
         constraint=parse_constraint(fields, grammar_wins=True),
     )
 

@@ -8,9 +8,10 @@ from typing import Any
 
 from api.constraints import parse_constraint
 from api.context import parse_context
-from api.dialects import Dialect, Fold
+from api.dialects import Dialect
 from api.dialects.chat_messages import parse_messages
 from api.dialects.chat_options import parse_options
+from api.dialects.chunk_fold import ChunkFold
 from api.dialects.completing import (
     choices,
     max_predict_ms,
@@ -133,21 +134,11 @@ def _continues_explicitly(fields: Fields, messages: Sequence[Mapping[str, Any]])
     return wanted
 
 
-class ChatFold(Fold):
-    """A chat stream as the JSON of ``stream: false``."""
+class ChatFold(ChunkFold):
+    """Of chat chunks."""
 
-    def __init__(self, request: GenerationRequest) -> None:
-        super().__init__()
-        self._choices: dict[int, dict[str, Any]] = {}
-        self._shared: dict[str, Any] = {}
-
-    def take(self, event: dict[str, Any]) -> None:
-        """See ``Fold``."""
-        for choice in event.pop("choices"):
-            self._take_choice(choice)
-        self._shared.update(event)
-
-    def _take_choice(self, choice: dict[str, Any]) -> None:
+    def take_choice(self, choice: dict[str, Any]) -> None:
+        """See ``ChunkFold``."""
         at = self._choices.setdefault(choice["index"], {"finish_reason": None, "text": {}})
         at["finish_reason"] = choice["finish_reason"] or at["finish_reason"]
         if "logprobs" in choice:
@@ -158,22 +149,8 @@ class ChatFold(Fold):
         for call in choice["delta"].get("tool_calls", ()):
             _take_call(at.setdefault("calls", {}), call)
 
-    def answer(self) -> dict[str, Any]:
-        """The whole answer, in llama.cpp's key order."""
-        shared = self._shared
-        choices = [self._choice(index) for index in sorted(self._choices)]
-        answer = {"choices": choices}
-        for name in ("created", "model", "system_fingerprint"):
-            if name in shared:
-                answer[name] = shared[name]
-        answer["object"] = "chat.completion"  # type: ignore[assignment]
-        for name in ("usage", "id", "timings"):
-            if name in shared:
-                answer[name] = shared[name]
-        return answer
-
-    def _choice(self, index: int) -> dict[str, Any]:
-        at = self._choices[index]
+    def choice(self, index: int, at: dict[str, Any]) -> dict[str, Any]:
+        """See ``ChunkFold``."""
         texts = {name: "".join(parts) for name, parts in at["text"].items()}
         message: dict[str, Any] = {"role": "assistant", "content": "", **texts}
         if "calls" in at:
@@ -182,6 +159,11 @@ class ChatFold(Fold):
         if "logprobs" in at:
             choice["logprobs"] = {"content": at["logprobs"]}
         return choice
+
+    def answer(self) -> dict[str, Any]:
+        """See ``ChunkFold``; it is no chunk any more."""
+        self._shared["object"] = "chat.completion"
+        return super().answer()
 
 
 def _take_call(calls: dict[int, dict[str, Any]], delta: dict[str, Any]) -> None:

@@ -7,17 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 from api.constraints import parse_constraint
-from api.context import parse_context
-from api.dialects import Dialect, Fold
-from api.dialects.completing import (
-    choices,
-    max_predict_ms,
-    max_tokens,
-    ping_interval,
-    refuse_not_built,
-    stops,
-)
-from api.dialects.prompts import parse_prompts
+from api.dialects import Dialect
+from api.dialects.chunk_fold import ChunkFold
+from api.dialects.completing import refuse_not_built
+from api.dialects.text_request import text_request
 from api.fields import Fields
 from api.problems import RequestInvalid
 from api.sampling import N_PROBS_MAX, parse_sampling
@@ -31,25 +24,16 @@ def parse(body: Mapping[str, Any], *, random_seed: int) -> GenerationRequest:
     refuse_not_built(body)
     stream = fields.boolean("stream")
     wants_usage = fields.object("stream_options").boolean("include_usage")
-    prompts = parse_prompts(fields)
-    return GenerationRequest(
-        dialect="openai.completions",
-        model=fields.text("model"),
-        messages=(),
-        prompts=prompts,
-        n=choices(fields, prompts=len(prompts)),
+    return text_request(
+        "openai.completions",
+        fields,
         sampling=_sampling(fields, random_seed),
-        stop=stops(fields),
-        max_tokens=max_tokens(fields),
-        max_predict_ms=max_predict_ms(fields),
         render=RenderOptions(
             stream=stream,
             include_usage=stream and wants_usage,
             timings_per_token=fields.boolean("timings_per_token"),
             return_progress=stream and fields.boolean("return_progress"),
         ),
-        ping_interval_s=ping_interval(fields),
-        context=parse_context(fields),
         constraint=parse_constraint(fields),
     )
 
@@ -72,21 +56,11 @@ def _sampling(fields: Fields, random_seed: int) -> SamplingParams:
     return replace(sampling, logprobs=is_told, n_probs=n_probs)
 
 
-class CompletionFold(Fold):
-    """A stream of text chunks as the JSON of ``stream: false``."""
+class CompletionFold(ChunkFold):
+    """Of text chunks."""
 
-    def __init__(self, request: GenerationRequest) -> None:
-        super().__init__()
-        self._choices: dict[int, dict[str, Any]] = {}
-        self._shared: dict[str, Any] = {}
-
-    def take(self, event: dict[str, Any]) -> None:
-        """See ``Fold``."""
-        for choice in event.pop("choices"):
-            self._take_choice(choice)
-        self._shared.update(event)
-
-    def _take_choice(self, choice: dict[str, Any]) -> None:
+    def take_choice(self, choice: dict[str, Any]) -> None:
+        """See ``ChunkFold``."""
         at = self._choices.setdefault(
             choice["index"], {"text": [], "logprobs": {}, "finish_reason": None}
         )
@@ -95,20 +69,14 @@ class CompletionFold(Fold):
         for name, told in (choice["logprobs"] or {}).items():
             at["logprobs"].setdefault(name, []).extend(told)
 
-    def answer(self) -> dict[str, Any]:
-        """The whole answer, in llama.cpp's key order."""
-        choices = [
-            {
-                "text": "".join(at["text"]),
-                "index": index,
-                "logprobs": at["logprobs"] or None,
-                "finish_reason": at["finish_reason"],
-            }
-            for index, at in sorted(self._choices.items())
-        ]
-        names = ("created", "model", "system_fingerprint", "object", "usage", "id", "timings")
-        shared = {name: self._shared[name] for name in names if name in self._shared}
-        return {"choices": choices, **shared}
+    def choice(self, index: int, at: dict[str, Any]) -> dict[str, Any]:
+        """See ``ChunkFold``."""
+        return {
+            "text": "".join(at["text"]),
+            "index": index,
+            "logprobs": at["logprobs"] or None,
+            "finish_reason": at["finish_reason"],
+        }
 
 
 COMPLETIONS = Dialect(

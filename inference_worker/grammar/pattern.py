@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from re import _constants, _parser  # type: ignore[attr-defined]
+from re import _constants, _parser  # type: ignore[attr-defined]  # typeshed has no hint
 from typing import Any
 
 from inference_worker.grammar.gbnf import GrammarInvalid
