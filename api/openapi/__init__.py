@@ -13,7 +13,9 @@ from fastapi.openapi.utils import get_openapi
 
 from api.openapi.answers import COMPONENTS, answers
 from api.openapi.bodies import BODIES
-from api.openapi.operations import OPERATIONS, PARAMETERS, TAGS, Operation
+from api.openapi.operation import TAGS, Operation
+from api.openapi.operations import OPERATIONS
+from api.openapi.parameters import PARAMETERS
 
 ABOUT = """\
 Answers of language models that outlive their connection. A POST with `X-Conversation-Id` (or an

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from api.openapi.operations import Operation
+from api.openapi.operation import Operation
 
 _ERROR = {
     "type": "object",

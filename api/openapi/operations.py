@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
-SESSIONS, OPENAI, ANTHROPIC, LLAMA, OPERATIONS_TAG = (
-    "Sessions",
-    "OpenAI",
-    "Anthropic",
-    "llama.cpp",
-    "Operations",
+from api.openapi.operation import (
+    ANTHROPIC,
+    KEYED,
+    LLAMA,
+    OPENAI,
+    OPERATIONS_TAG,
+    READ,
+    SESSIONS,
+    Operation,
 )
-TAGS = [
-    {"name": OPENAI, "description": "Chat, completions, Responses and embeddings."},
-    {"name": ANTHROPIC, "description": "Messages."},
-    {"name": SESSIONS, "description": "Read again, find, follow and stop what was generated."},
-    {"name": LLAMA, "description": "What llama.cpp's server offers beside."},
-    {"name": OPERATIONS_TAG, "description": "What the cluster is and does."},
-]
 
-_KEYED = (401, 403)
-_READ = (400, *_KEYED, 503)
-_GENERATE = (400, *_KEYED, 409, 410, 413, 422, 429, 500, 503)
-_ASK = (400, *_KEYED, 413, 500, 503)
+_GENERATE = (400, *KEYED, 409, 410, 413, 422, 429, 500, 503)
+_ASK = (400, *KEYED, 413, 500, 503)
 _OPENS = (
     "X-Conversation-Id",
     "Idempotency-Key",
@@ -32,84 +25,6 @@ _OPENS = (
     "X-Message-Id",
     "X-Stream-Prefix-Chars",
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Operation:
-    """One route. ``body`` names one of ``BODIES``; without ``answer`` it only refuses."""
-
-    tag: str
-    id: str
-    summary: str
-    answer: str | None
-    errors: tuple[int, ...] = _READ
-    body: str = ""
-    parameters: tuple[str, ...] = ()
-    example: Any = None
-    events: str = ""
-    status: int = 200
-    names_session: bool = False
-    is_public: bool = False
-
-    @property
-    def is_anthropic(self) -> bool:
-        """Whether errors stand in Anthropic's envelope."""
-        return self.tag == ANTHROPIC
-
-
-def _parameter(where: str, name: str, about: str, **schema: Any) -> dict[str, Any]:
-    found = {
-        "in": where,
-        "name": name,
-        "description": about,
-        "schema": schema or {"type": "string"},
-    }
-    return {**found, "required": True} if where == "path" else found
-
-
-def _query(name: str, about: str, **schema: Any) -> dict[str, Any]:
-    return _parameter("query", name, about, **schema)
-
-
-_NATURAL = {"type": "integer", "minimum": 0}
-_POSITIVE = {"type": "integer", "minimum": 1}
-_FLAG = {"type": "boolean", "default": False}
-
-PARAMETERS: Mapping[str, dict[str, Any]] = {
-    "X-Conversation-Id": _parameter(
-        "header", "X-Conversation-Id", "Opts in: the session outlives the connection by this name."
-    ),
-    "Idempotency-Key": _parameter(
-        "header", "Idempotency-Key", "Equal requests under one key are one generation for 24 h."
-    ),
-    "X-Message-Id": _parameter(
-        "header", "X-Message-Id", "Kept with the session, and told by lookup."
-    ),
-    "X-Stream-Prefix-Chars": _parameter(
-        "header", "X-Stream-Prefix-Chars", "How much of the message stood there before: `120,0`."
-    ),
-    "Last-Event-ID": _parameter("header", "Last-Event-ID", "`<epoch>-<offset>`, with `ids=true`."),
-    "if_busy": _query(
-        "if_busy",
-        "What happens where the conversation is live.",
-        type="string",
-        enum=["replace", "attach", "queue", "reject"],
-        default="replace",
-    ),
-    "conv_id": {**_query("conv_id", "The session's name."), "required": True, "example": "trip"},
-    "from": _query("from", "The offset of the first byte wanted.", **_NATURAL, default=0),
-    "epoch": _query("epoch", "That session of the conversation, not the current one.", **_POSITIVE),
-    "keep": _query("keep", "Keeps what was said readable.", **_FLAG),
-    "ids": _query("ids", "Frames carry `id:` lines for EventSource.", **_FLAG),
-    "view": _query("view", "The answer so far as one message.", type="string", enum=["merged"]),
-    "link": _query("link", "A signed link's; stands in for a key."),
-    "response_id": _parameter("path", "response_id", "As `response.created` told it."),
-    "stream": _query("stream", "Events instead of the response.", **_FLAG),
-    "starting_after": _query("starting_after", "The last `sequence_number` received.", **_NATURAL),
-    "model": _query("model", "Only this one."),
-    "fail_on_no_slot": _query("fail_on_no_slot", "503 where no slot is free.", **_FLAG),
-    "slot": _parameter("path", "slot", "Its number in the list.", type="integer"),
-}
 
 _CHUNKS = (
     'data: {"choices":[{"finish_reason":null,"index":0,"delta":{"content":"The"}}],...}\n\n'
@@ -163,7 +78,7 @@ def _generates(
 
 def _refuses(name: str, summary: str, status: int, **more: Any) -> Operation:
     return Operation(
-        LLAMA, name, summary, None, (401, 403, status) if status != 403 else _KEYED, **more
+        LLAMA, name, summary, None, (401, 403, status) if status != 403 else KEYED, **more
     )
 
 
@@ -172,7 +87,7 @@ _ENDED = Operation(
     "deleteResponse",
     "Delete a response",
     "It is gone.",
-    (400, *_KEYED, 404, 503),
+    (400, *KEYED, 404, 503),
     parameters=("response_id",),
     example={"id": "resp_4Vn0", "object": "response", "deleted": True},
 )
@@ -202,7 +117,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         "readResponse",
         "Read a response",
         "The response, so far where it is not complete; or its events.",
-        (400, *_KEYED, 404, 503),
+        (400, *KEYED, 404, 503),
         parameters=("response_id", "stream", "starting_after"),
         example={"id": "resp_4Vn0", "object": "response", "status": "in_progress", "output": []},
         events='event: response.completed\ndata: {"sequence_number":12,...}\n\n',
@@ -213,7 +128,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         "cancelResponse",
         "Cancel a response",
         "It is cancelled, or had ended.",
-        (400, *_KEYED, 404, 503),
+        (400, *KEYED, 404, 503),
         parameters=("response_id",),
         example={"id": "resp_4Vn0", "object": "response", "status": "cancelled", "output": []},
     ),
@@ -240,7 +155,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         "controlChatCompletion",
         "End the thought of a live completion",
         "Whether it was told to.",
-        _READ,
+        READ,
         "control",
         example={"success": True},
     ),
@@ -285,7 +200,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         "readStream",
         "Read a session's bytes from any offset, then live",
         "The bytes that every other reader gets. The path may also name it: `/v1/stream/<name>`.",
-        (400, *_KEYED, 404, 409, 410, 416, 503),
+        (400, *KEYED, 404, 409, 410, 416, 503),
         parameters=("conv_id", "from", "epoch", "ids", "view", "link", "Last-Event-ID"),
         example={"message": {"role": "assistant", "content": "The Nile"}, "offset": 2048},
         events=_CHUNKS,
@@ -296,7 +211,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         "stopStream",
         "Stop a session, and erase it unless `keep`",
         "It has ended, or there was none.",
-        (400, *_KEYED, 409, 503),
+        (400, *KEYED, 409, 503),
         parameters=("conv_id", "epoch", "keep", "link"),
         status=204,
     ),
@@ -305,7 +220,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         "lookupStreams",
         "Which of these conversations have sessions",
         "The sessions that there are.",
-        (*_READ, 413),
+        (*READ, 413),
         "names",
         example=[_SESSION],
     ),
@@ -314,7 +229,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         "feedStreams",
         "Follow what becomes of these conversations",
         "Events: session, progress, ended, gone.",
-        (*_READ, 413),
+        (*READ, 413),
         "names",
         events='event: progress\ndata: {"conversation_id":"trip","tokens":42,...}\n\n',
     ),
@@ -323,7 +238,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         "createLink",
         "A URL that reads or stops one session without a key",
         "The link.",
-        (400, *_KEYED, 404, 409, 410, 413, 501, 503),
+        (400, *KEYED, 404, 409, 410, 413, 501, 503),
         "link",
         example={"url": "/v1/stream?conv_id=trip&epoch=1795386858552&link=...", "method": "GET"},
     ),
@@ -393,14 +308,14 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ),
     ("GET", "/metrics"): _refuses("readMetrics", "Nothing is counted here", 501),
     ("GET", "/lora-adapters"): Operation(
-        LLAMA, "listAdapters", "Adapters", "None are loaded.", _KEYED, example=[]
+        LLAMA, "listAdapters", "Adapters", "None are loaded.", KEYED, example=[]
     ),
     ("POST", "/lora-adapters"): Operation(
         LLAMA,
         "scaleAdapters",
         "Scale adapters",
         "Nothing was to be scaled.",
-        (*_READ, 413),
+        (*READ, 413),
         "adapters",
         example={"success": True},
     ),
@@ -419,7 +334,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         "listModels",
         "Models of all living workers",
         "The models.",
-        (*_KEYED, 503),
+        (*KEYED, 503),
         example={"object": "list", "data": [{"id": "smollm2", "status": {"value": "loaded"}}]},
     ),
     ("GET", "/props"): Operation(
@@ -427,7 +342,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         "readProps",
         "Settings, limits and features",
         "What a page needs to know first.",
-        _READ,
+        READ,
         parameters=("model",),
         example={"role": "router", "retention_s": 7200, "features": {"resume": True}},
     ),
@@ -436,7 +351,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         "listSlots",
         "What every slot of the cluster does",
         "The slots.",
-        _READ,
+        READ,
         parameters=("model", "fail_on_no_slot"),
         example=[{"id": 0, "worker": "worker-1", "model": "smollm2", "is_processing": False}],
     ),

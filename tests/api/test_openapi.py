@@ -10,7 +10,9 @@ import pytest
 from api.app import create_app
 from api.config import ApiSettings
 from api.openapi.bodies import BODIES
-from api.openapi.operations import OPERATIONS, PARAMETERS, TAGS
+from api.openapi.operation import TAGS
+from api.openapi.operations import OPERATIONS
+from api.openapi.parameters import PARAMETERS
 
 APP = create_app(ApiSettings())
 DOCUMENT: dict[str, Any] = APP.openapi()
