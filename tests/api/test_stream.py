@@ -338,3 +338,14 @@ async def test_a_stop_of_nothing_is_204(node: NodeHarness, name: str) -> None:
 @pytest.mark.parametrize("address", ["/v1/stream/%FF", "/v1/stream?conv_id=%FF"])
 async def test_an_id_that_is_no_utf8_is_400(node: NodeHarness, address: str) -> None:
     assert (await node.http.get(address)).status_code == 400
+
+
+@pytest.mark.parametrize("path", ["/v1/streams/lookup", "/v1/streams/events"])
+async def test_nobody_is_told_that_nothing_is_there_while_redis_may_have_forgotten_it(
+    node: NodeHarness, path: str
+) -> None:
+    recovery = node.app.state.node.recovery
+    await recovery._ask()
+    recovery.look()
+    response = await node.http.post(path, json={"conversation_ids": ["none"]})
+    assert (response.status_code, response.headers["retry-after"]) == (503, "1")

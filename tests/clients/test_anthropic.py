@@ -11,14 +11,12 @@ import anthropic
 import httpx
 import pytest
 from anthropic.types import MessageParam, ToolParam, ToolResultBlockParam
+from sdk_cluster import KEY, SETTINGS
 
 from deploy.local.cluster import Cluster
 from tests.protocol.wire import Node, until
 
 pytestmark = pytest.mark.system
-
-KEY = "sdk-key"
-SETTINGS = {"REPLAY_API_KEYS": KEY, "REPLAY_REDIS_URL": "", "REPLAY_MODELS": ""}
 
 
 def said(words: str) -> list[MessageParam]:
@@ -30,36 +28,11 @@ SHORT = said("[[tokens=40 rate=0 seed=3]]")
 SLOW = said("[[tokens=4000 rate=50]]")
 
 
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """Two nodes and a worker, with an API key."""
-    folder = tmp_path_factory.mktemp("cluster")
-    with Cluster(folder, "--engine", "scripted", environment=SETTINGS) as running:
-        for node in [Node(url, KEY) for url in running.nodes]:
-            with node.http:
-                until(node.is_sure)
-        yield running
-
-
-@pytest.fixture
-def nodes(cluster: Cluster) -> list[str]:
-    """The nodes' addresses."""
-    return cluster.nodes
-
-
 @pytest.fixture
 def client(nodes: list[str]) -> Iterator[anthropic.Anthropic]:
     """The SDK on the first node; it repeats nothing, so that nothing is hidden."""
     with anthropic.Anthropic(base_url=nodes[0], api_key=KEY, max_retries=0) as made:
         yield made
-
-
-@pytest.fixture
-def model(nodes: list[str]) -> str:
-    """The only model there is."""
-    with Node(nodes[0], KEY).http as http:
-        [only] = http.get("/v1/models").json()["data"]
-    return str(only["id"])
 
 
 def read(node: str, name: str) -> httpx.Response:

@@ -14,15 +14,13 @@ import openai
 import pydantic
 import pytest
 from openai.types.chat import ChatCompletionMessageParam
+from sdk_cluster import KEY
 
 from deploy.local.cluster import Cluster
-from tests.protocol.wire import Node, until
 
 pytestmark = pytest.mark.system
 
-KEY = "sdk-key"
 AUTHORIZATION = {"Authorization": f"Bearer {KEY}"}
-SETTINGS = {"REPLAY_API_KEYS": KEY, "REPLAY_REDIS_URL": "", "REPLAY_MODELS": ""}
 
 
 def said(words: str) -> list[ChatCompletionMessageParam]:
@@ -43,36 +41,11 @@ CALL = said('[[say]]{"tool_calls": [{"name": "add", "arguments": {"a": 2}}]}[[/s
 SLOW = said("[[tokens=4000 rate=50]]")
 
 
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """Two nodes and a worker, with an API key."""
-    folder = tmp_path_factory.mktemp("cluster")
-    with Cluster(folder, "--engine", "scripted", environment=SETTINGS) as running:
-        for node in [Node(url, KEY) for url in running.nodes]:
-            with node.http:
-                until(node.is_sure)
-        yield running
-
-
-@pytest.fixture
-def nodes(cluster: Cluster) -> list[str]:
-    """The nodes' addresses, both well after what an earlier test killed."""
-    cluster.wait_ready()
-    return cluster.nodes
-
-
 @pytest.fixture
 def client(nodes: list[str]) -> Iterator[openai.OpenAI]:
     """The SDK on the first node; it repeats nothing, so that nothing is hidden."""
     with openai.OpenAI(base_url=f"{nodes[0]}/v1", api_key=KEY, max_retries=0) as made:
         yield made
-
-
-@pytest.fixture
-def model(client: openai.OpenAI) -> str:
-    """The only model there is."""
-    [only] = client.models.list()
-    return only.id
 
 
 def read(node: str, name: str, offset: int = 0) -> httpx.Response:

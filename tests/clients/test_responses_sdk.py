@@ -8,26 +8,13 @@ import httpx
 import openai
 import pytest
 from openai.types.responses import FunctionToolParam, Response
+from sdk_cluster import KEY
 
-from deploy.local.cluster import Cluster
-from tests.protocol.wire import Node, until
+from tests.protocol.wire import until
 
 pytestmark = pytest.mark.system
 
-KEY = "sdk-key"
-SETTINGS = {"REPLAY_API_KEYS": KEY, "REPLAY_REDIS_URL": "", "REPLAY_MODELS": ""}
 SHORT = "[[tokens=40 rate=0 seed=3]]"
-
-
-@pytest.fixture(scope="module")
-def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
-    """The addresses of two nodes with an API key, and with a worker."""
-    folder = tmp_path_factory.mktemp("cluster")
-    with Cluster(folder, "--engine", "scripted", environment=SETTINGS) as running:
-        for node in [Node(url, KEY) for url in running.nodes]:
-            with node.http:
-                until(node.is_sure)
-        yield running.nodes
 
 
 @pytest.fixture
@@ -35,13 +22,6 @@ def client(nodes: list[str]) -> Iterator[openai.OpenAI]:
     """The SDK on the first node; it repeats nothing, so that nothing is hidden."""
     with openai.OpenAI(base_url=f"{nodes[0]}/v1", api_key=KEY, max_retries=0) as made:
         yield made
-
-
-@pytest.fixture
-def model(client: openai.OpenAI) -> str:
-    """The only model there is."""
-    [only] = client.models.list()
-    return only.id
 
 
 def test_a_response_is_parsed_whole(client: openai.OpenAI, model: str) -> None:
