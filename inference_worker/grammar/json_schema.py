@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import unquote
 
 from inference_worker.grammar import json_text
 from inference_worker.grammar.formats import FORMATS
@@ -37,6 +36,7 @@ from inference_worker.grammar.keywords import (
 )
 from inference_worker.grammar.merging import merged
 from inference_worker.grammar.pattern import Pattern
+from inference_worker.grammar.references import target_of
 from inference_worker.grammar.rules import GrammarRules
 
 DEPTH_MAX = 64
@@ -147,7 +147,7 @@ class SchemaRules:
 
     def _reference(self, reference: Any) -> str:
         """A rule for each schema that is referred to, so that it may refer to itself."""
-        return self._referred(str(reference), self._target(reference))
+        return self._referred(str(reference), target_of(self._document, reference))
 
     def _referred(self, key: str, schema: Schema) -> str:
         if key not in self._references:
@@ -155,26 +155,12 @@ class SchemaRules:
             self._waiting.append((self._references[key], schema))
         return self._references[key]
 
-    def _target(self, reference: Any) -> Schema:
-        if not isinstance(reference, str) or not reference.startswith("#"):
-            raise GrammarInvalid(f"$ref {reference!r} is not within the schema")
-        target = self._document
-        for name in unquote(reference[1:]).split("/")[1:]:
-            name = name.replace("~1", "/").replace("~0", "~")
-            if isinstance(target, list) and name.isdigit() and int(name) < len(target):
-                target = target[int(name)]
-            elif isinstance(target, dict) and name in target:
-                target = target[name]
-            else:
-                raise GrammarInvalid(f"$ref {reference!r} leads nowhere")
-        return target
-
     def _flat(self, schema: Mapping[str, Any]) -> dict[str, Any]:
         """The schema with what it refers to, and all that it must satisfy, in one."""
         flat = dict(schema)
         for _ in range(DEPTH_MAX):
             if "$ref" in flat:
-                parts = [self._target(flat.pop("$ref"))]
+                parts = [target_of(self._document, flat.pop("$ref"))]
             elif "allOf" in flat:
                 parts = list_of(flat.pop("allOf"), "allOf")
             else:
