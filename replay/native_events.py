@@ -6,17 +6,15 @@ import struct
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from replay.request import RenderOptions, SamplingParams
+from replay.request import GenerationRequest
 
 _ABSENT = object()
 _FLOAT = struct.Struct("<f")
 
 
-def generation_settings(
-    sampling: SamplingParams, *, max_tokens: int = -1, render: RenderOptions | None = None
-) -> dict[str, Any]:
+def generation_settings(request: GenerationRequest) -> dict[str, Any]:
     """How a generation is set up, in llama.cpp's order; numbers are rounded to 32 bits."""
-    options = render or RenderOptions(stream=False)
+    sampling, context, options = request.sampling, request.context, request.render
     return {
         "seed": sampling.seed,
         "temperature": _float32(sampling.temperature),
@@ -42,10 +40,10 @@ def generation_settings(
         "mirostat_eta": _float32(sampling.mirostat_eta),
         "adaptive_target": _float32(sampling.adaptive_target),
         "adaptive_decay": _float32(sampling.adaptive_decay),
-        "max_tokens": max_tokens,
-        "n_predict": max_tokens,
-        "n_keep": 0,
-        "n_discard": 0,
+        "max_tokens": request.max_tokens,
+        "n_predict": request.max_tokens,
+        "n_keep": context.n_keep,
+        "n_discard": context.n_discard,
         "ignore_eos": sampling.ignore_eos,
         "stream": options.stream,
         "n_probs": sampling.n_probs,

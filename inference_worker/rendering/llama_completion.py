@@ -100,7 +100,7 @@ class NativeRenderer:
 
     def _settings(self) -> dict[str, Any]:
         request, sampling = self._request, self._request.sampling
-        told = generation_settings(sampling, max_tokens=request.max_tokens, render=request.render)
+        told = generation_settings(request)
         biases = [{"bias": bias, "token": token} for token, bias in sampling.logit_bias]
         return {
             **told,

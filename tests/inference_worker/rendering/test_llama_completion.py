@@ -12,7 +12,7 @@ from inference_worker.answer import PlainParser
 from inference_worker.engine import Candidate, Finish, FinishReason, Timings, TokenLogprobs
 from inference_worker.rendering.llama_completion import NativeRenderer
 from replay.records import SessionRecord
-from replay.request import GenerationRequest, RenderOptions, SamplingParams
+from replay.request import ContextOptions, GenerationRequest, RenderOptions, SamplingParams
 
 RECORD = SessionRecord("t", "c", "c", "m", 1, completion_id="cmpl-1", prompt_token_count=5)
 TIMINGS = Timings(prompt_n=4, prompt_ms=2.0, predicted_n=2, predicted_ms=10.0, cache_n=1)
@@ -24,6 +24,7 @@ REQUEST = GenerationRequest(
     stop=("END",),
     max_tokens=9,
     prompts=("Once",),
+    context=ContextOptions(n_keep=4, n_discard=2),
 )
 FINAL = [
     "index",
@@ -84,6 +85,7 @@ def test_the_last_event_says_everything() -> None:
     assert settings["temperature"] == 0.800000011920929
     assert settings["logit_bias"] == [{"bias": None, "token": 3}, {"bias": 0.5, "token": 4}]
     assert settings["stop"] == ["END"]
+    assert (settings["n_keep"], settings["n_discard"]) == (4, 2)
 
 
 @pytest.mark.parametrize(
