@@ -24,6 +24,8 @@ from deploy.local.cluster import Cluster
 pytestmark = pytest.mark.anyio
 
 GERMAN = "de_DE"
+TOKENS_MAX = 120
+"""The longest two numbers that a schema allows have some 80 characters: nothing cuts them."""
 HALF = """
 import ctypes
 import sys
@@ -109,7 +111,7 @@ async def test_every_number_that_a_process_writes_has_a_point(client: Client) ->
 async def test_numbers_that_llama_cpp_reads_and_makes_have_points(client: Client) -> None:
     async def said(**fields: Any) -> str:
         asked = {"messages": [{"role": "user", "content": "A half?"}], "temperature": 0.5, **fields}
-        response = await client.front.post(CHAT, json={**asked, "max_tokens": 40})
+        response = await client.front.post(CHAT, json={**asked, "max_tokens": TOKENS_MAX})
         assert response.status_code == 200, response.text
         return str(response.json()["choices"][0]["message"]["content"])
 
