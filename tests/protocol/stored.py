@@ -112,6 +112,12 @@ class Stored:
         return {k.decode(): v.decode() for k, v in raw.items() if k != b"prompt"}
 
     @property
+    def takeovers(self) -> int:
+        """How often a worker went on after another had died; a claim that was given up is none."""
+        fields = self.fields
+        return int(fields["attempt"]) - int(fields.get("hand_overs", 0)) - 1
+
+    @property
     def prompt(self) -> bytes:
         """The prompt's tokens as they are stored."""
         return self.redis.hget(self.keys.record, "prompt") or b""
