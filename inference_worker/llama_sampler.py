@@ -14,6 +14,7 @@ import llama_cpp
 import numpy as np
 
 from inference_worker.engine import Candidate, EngineFailed, TokenLogprobs
+from inference_worker.likelihood import Likelihoods, likeliest
 from inference_worker.llama_grammar import TOKEN_DATA, TokenGrammar
 from inference_worker.model import Draw
 from replay.request import SamplingParams
@@ -68,6 +69,7 @@ class Vocabulary:
         )
         """Those that show nothing, but where an answer shows their names."""
         self._dry: dict[tuple[Any, ...], Any] = {}
+        self.likelihoods = Likelihoods(len(pieces))
         self._candidates = np.zeros(len(pieces), dtype=TOKEN_DATA)
         self._ids = np.arange(len(pieces))
 
@@ -149,7 +151,7 @@ class Sampler:
         if forced is None and not post and self._grammar is None:
             self._reseed(index)
             token = int(llama_cpp.llama_sampler_sample(self._chain, context, row))
-            return Draw(token, self._logprobs(token, _logits(context, row, self._size)))
+            return Draw(token, self._logprobs(token, context, row))
         drawn, left = self._drawn(_logits(context, row, self._size), index)
         token = drawn if forced is None else forced
         llama_cpp.llama_sampler_accept(self._chain, token)
@@ -157,7 +159,7 @@ class Sampler:
             self._grammar.accept(token)
         if post:
             return Draw(token, self._probabilities(token, left))
-        return Draw(token, self._logprobs(token, _logits(context, row, self._size)))
+        return Draw(token, self._logprobs(token, context, row))
 
     def close(self) -> None:
         """Frees the chain with all that is in it, and the grammar."""
@@ -206,31 +208,27 @@ class Sampler:
         left = np.ctypeslib.as_array(array.data, shape=(array.size,))
         return int(left["id"][array.selected]), left
 
-    def _logprobs(self, token: int, logits: Any) -> TokenLogprobs | None:
+    def _logprobs(self, token: int, context: Any, row: int) -> TokenLogprobs | None:
         """As the model gave them."""
         if not self._sampling.logprobs:
             return None
-        likelihoods = _log_softmax(logits)
-        top = _largest(likelihoods, self._sampling.n_probs)
-        return TokenLogprobs(
-            self._candidate(token, max(float(likelihoods[token]), LIKELIHOOD_MIN)),
-            tuple(
-                self._candidate(other, max(float(likelihoods[other]), LIKELIHOOD_MIN))
-                for other in map(int, top)
-            ),
-        )
+        logits = _logits(context, row, self._size)
+        tokens = [token, *likeliest(logits, self._sampling.n_probs).tolist()]
+        told = self._vocabulary.likelihoods.logarithms(logits, tokens)
+        chosen, *top = map(self._candidate, tokens, np.maximum(told, LIKELIHOOD_MIN).tolist())
+        return TokenLogprobs(chosen, tuple(top))
 
     def _probabilities(self, token: int, left: Any) -> TokenLogprobs:
         """As the samplers left them; what they left no probability is not among the top."""
-        tokens, likelihoods = left["id"], np.exp(_log_softmax(left["logit"]))
-        top = _largest(likelihoods, self._sampling.n_probs)
+        logits = np.ascontiguousarray(left["logit"])
+        top = likeliest(logits, self._sampling.n_probs)
+        places = np.append(top, np.flatnonzero(left["id"] == token))
+        tokens = left["id"][places].tolist()
+        logarithms = self._vocabulary.likelihoods.logarithms(logits, places)
+        told = dict(zip(tokens, np.exp(logarithms).tolist(), strict=True))
         return TokenLogprobs(
-            self._candidate(token, float(likelihoods[tokens == token].sum())),
-            tuple(
-                self._candidate(int(tokens[place]), float(likelihoods[place]))
-                for place in top
-                if likelihoods[place] > 0
-            ),
+            self._candidate(token, told.get(token, 0.0)),
+            tuple(self._candidate(one, told[one]) for one in tokens[: len(top)] if told[one] > 0),
         )
 
     def _candidate(self, token: int, likelihood: float) -> Candidate:
@@ -353,17 +351,3 @@ _MAKERS: Mapping[str, Callable[[SamplingParams, Vocabulary, int], Any]] = {
 
 def _logits(context: Any, row: int, size: int) -> Any:
     return np.ctypeslib.as_array(llama_cpp.llama_get_logits_ith(context, row), shape=(size,))
-
-
-def _log_softmax(logits: Any) -> Any:
-    shifted = logits.astype(np.float64) - float(logits.max())
-    return shifted - np.log(np.exp(shifted).sum())
-
-
-def _largest(values: Any, count: int) -> Any:
-    """The places of the largest values, in their order; equal ones by place."""
-    count = min(count, len(values))
-    if count == 0:
-        return ()
-    places = np.sort(np.argpartition(-values, count - 1)[:count])
-    return places[np.argsort(-values[places], kind="stable")]
