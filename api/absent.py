@@ -1,4 +1,4 @@
-"""What llama.cpp's server offers and this cluster does not: refused by name, not as unknown."""
+"""What llama.cpp's server, or a vendor, offers and this cluster does not: refused by name."""
 
 from __future__ import annotations
 
@@ -29,6 +29,12 @@ async def create_transcription() -> None:
 async def decide() -> None:
     """501: no model here is one of decisions."""
     raise NotSupported("This model is not a decision model")
+
+
+@router.post("/v1/responses/compact")
+async def compact_response() -> None:
+    """501: what the vendor makes of a conversation, only its own models read."""
+    raise NotSupported("This server does not compact conversations.")
 
 
 @router.get("/tools")

@@ -10,7 +10,8 @@ from fastapi import APIRouter, Request, Response
 from starlette.responses import JSONResponse
 
 from api import requests
-from api.dialects.openai_responses import RESPONSES, messages_of, parse
+from api.dialects.openai_responses import RESPONSES, asked_of, messages_of, parse
+from api.dialects.response_items import ITEMS_DEFAULT, ITEMS_MAX, Window, items_of, page_of
 from api.generations import answer, opened
 from api.node import Node, NodeDep
 from api.preparing import prompt_length
@@ -75,6 +76,29 @@ async def read_response(request: Request, node: NodeDep, response_id: str) -> Re
     node.presence.check_open()
     offset = 0 if number is None else await offset_after(node, found, number)
     return await replayed(node, request, found.record, offset)
+
+
+@router.get("/v1/responses/{response_id}/input_items")
+async def list_input_items(request: Request, node: NodeDep, response_id: str) -> Response:
+    """What the response was asked, and what it went on from, as a list of items in pages."""
+    window = _window(requests.query_of(request))
+    found = await _retained(request, node, response_id)
+    items = items_of(asked_of(found.request), found.record.id_seed)
+    return JSONResponse(page_of(items, window))
+
+
+def _window(query: dict[str, list[str]]) -> Window:
+    limit = requests.parse_number(query, "limit")
+    if limit is not None and not 1 <= limit <= ITEMS_MAX:
+        raise RequestInvalid(f"'limit' must be 1 to {ITEMS_MAX}, got {limit}")
+    order = requests.single(query, "order") or "desc"
+    if order not in ("asc", "desc"):
+        raise RequestInvalid(f"'order' must be asc or desc, got {order[:40]!r}")
+    return Window(
+        after=requests.single(query, "after") or None,
+        limit=ITEMS_DEFAULT if limit is None else limit,
+        is_ascending=order == "asc",
+    )
 
 
 @router.post("/v1/responses/{response_id}/cancel")

@@ -18,7 +18,7 @@ from api.problems import RequestInvalid
 from replay import frames
 from replay.request import GenerationRequest
 
-NOT_BUILT = ("conversation", "prompt")
+NOT_BUILT = ("context_management", "conversation", "moderation", "prompt")
 ASKERS = ("user", "system", "developer")
 LOGPROBS = "message.output_text.logprobs"
 
@@ -51,10 +51,15 @@ def parse(
     return replace(request, dialect="openai.responses", render=render, keep=keep)
 
 
-def messages_of(request: GenerationRequest, output: list[Any]) -> list[dict[str, Any]]:
-    """What a response goes on from that follows this one: not its instructions."""
+def asked_of(request: GenerationRequest) -> Sequence[dict[str, Any]]:
+    """The messages that a response was asked, and went on from: not its instructions."""
     begin = 0 if request.render.response.get("instructions") is None else 1
-    return [*request.messages[begin:], *_input(output)]
+    return request.messages[begin:]
+
+
+def messages_of(request: GenerationRequest, output: list[Any]) -> list[dict[str, Any]]:
+    """What a response goes on from that follows this one."""
+    return [*asked_of(request), *_input(output)]
 
 
 def chat_of(body: Mapping[str, Any], before: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:

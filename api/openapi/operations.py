@@ -41,6 +41,12 @@ _FOLDED = {
     "object": "chat.completion",
     "usage": {"completion_tokens": 12, "prompt_tokens": 34, "total_tokens": 46},
 }
+_ASKED = {
+    "id": "msg_4Vn0",
+    "type": "message",
+    "role": "user",
+    "content": [{"type": "input_text", "text": "Name three rivers."}],
+}
 _SESSION = {
     "conversation_id": "trip",
     "is_done": False,
@@ -123,6 +129,15 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         events='event: response.completed\ndata: {"sequence_number":12,...}\n\n',
     ),
     ("DELETE", "/v1/responses/{response_id}"): _ENDED,
+    ("GET", "/v1/responses/{response_id}/input_items"): Operation(
+        OPENAI,
+        "listResponseInputItems",
+        "List what a response was asked",
+        "A page of the items.",
+        (400, *KEYED, 404, 503),
+        parameters=("response_id", "after", "limit", "order"),
+        example={"object": "list", "data": [_ASKED], "has_more": False},
+    ),
     ("POST", "/v1/responses/{response_id}/cancel"): Operation(
         OPENAI,
         "cancelResponse",
@@ -324,6 +339,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         "changeSlot", "Slots are the cluster's", 501, parameters=("slot",)
     ),
     ("POST", "/v1/audio/transcriptions"): _refuses("createTranscription", "No model hears", 501),
+    ("POST", "/v1/responses/compact"): _refuses("compactResponse", "Nothing is compacted", 501),
     ("POST", "/v1/systemone"): _refuses("decide", "No model is one of decisions", 501),
     ("GET", "/tools"): _refuses("listTools", "Switched off", 403),
     ("POST", "/tools"): _refuses("runTool", "Switched off", 403),

@@ -55,6 +55,11 @@ PARAMETERS: Mapping[str, dict[str, Any]] = {
     "response_id": _parameter("path", "response_id", "As `response.created` told it."),
     "stream": _query("stream", "Events instead of the response.", **_FLAG),
     "starting_after": _query("starting_after", "The last `sequence_number` received.", **_NATURAL),
+    "after": _query("after", "The last item received."),
+    "limit": _query("limit", "So many at most.", **_POSITIVE, maximum=100, default=20),
+    "order": _query(
+        "order", "The last first.", type="string", enum=["asc", "desc"], default="desc"
+    ),
     "model": _query("model", "Only this one."),
     "fail_on_no_slot": _query("fail_on_no_slot", "503 where no slot is free.", **_FLAG),
     "slot": _parameter("path", "slot", "Its number in the list.", type="integer"),

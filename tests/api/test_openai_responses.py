@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from api.dialects.openai_responses import chat_of, parse
+from api.dialects.response_items import items_of
 from api.problems import RequestInvalid
 from replay.request import GenerationRequest, SamplingParams
 
@@ -244,6 +245,7 @@ def of(*parts: Any) -> dict[str, Any]:
         ({"tool_choice": {"type": "web_search"}}, "'tool_choice.type'"),
         ({"tool_choice": {"type": "allowed_tools", "tools": [TOOL] * 129}}, "'tool_choice.tools'"),
         ({"conversation": "c"}, "'conversation'"),
+        ({"moderation": {"model": "m"}}, "'moderation'"),
         ({"temperature": "hot"}, "'temperature'"),
         ({"store": "yes"}, "'store'"),
         ({"user": 1}, "'user'"),
@@ -314,6 +316,14 @@ def test_whatever_the_vendor_accepts_has_a_meaning(
     json.dumps(messages, allow_nan=False)
     roles = [message["role"] for message in messages]
     assert ("assistant", "assistant") not in pairwise(roles)
+
+
+@given(st.lists(ITEMS, max_size=6))
+def test_what_is_listed_of_an_input_means_the_same(items: list[dict[str, Any]]) -> None:
+    messages = said(*items)
+    listed = items_of(messages, "seed")
+    assert said(*listed) == messages
+    assert len({item["id"] for item in listed}) == len(listed)
 
 
 @given(st.dictionaries(st.text() | st.sampled_from(["input", "text", "tools"]), JSON))

@@ -164,6 +164,30 @@ def test_a_background_response_is_polled_to_its_end(
         client.responses.create(model=model, input="And?", previous_response_id=begun.id)
 
 
+def test_what_was_asked_is_listed_page_by_page(
+    client: openai.OpenAI, model: str, nodes: list[str]
+) -> None:
+    said = [{"role": "user", "content": f"Word {number}."} for number in range(5)]
+    response = client.responses.create(model=model, input=said, max_output_tokens=2)  # type: ignore[arg-type]
+    with openai.OpenAI(base_url=f"{nodes[1]}/v1", api_key=KEY, max_retries=0) as elsewhere:
+        items = list(elsewhere.responses.input_items.list(response.id, order="asc", limit=2))
+        asked = [one for one in items if one.type == "message" and one.role == "user"]
+        texts = [part.text for one in asked for part in one.content if part.type == "input_text"]
+        assert texts == [one["content"] for one in said] and len(items) == len(said)
+        with pytest.raises(openai.NotFoundError):
+            elsewhere.responses.input_items.list("resp_unknown")
+
+
+def test_what_only_the_vendor_does_is_refused_in_so_many_words(
+    client: openai.OpenAI, model: str
+) -> None:
+    with pytest.raises(openai.APIStatusError, match="does not compact") as caught:
+        client.responses.compact(model=model, input=SHORT)
+    assert caught.value.status_code == 501
+    with pytest.raises(openai.BadRequestError, match="'conversation'"):
+        client.responses.create(model=model, input=SHORT, conversation="conv_1")
+
+
 def test_a_background_response_is_cancelled(client: openai.OpenAI, model: str) -> None:
     begun = client.responses.create(model=model, input="[[tokens=4000 rate=50]]", background=True)
     cancelled = client.responses.cancel(begun.id)

@@ -76,6 +76,8 @@ PROBES = [
     Probe("GET", "/v1/stream?conv_id=ID&ids=true", {"Last-Event-ID": "EPOCH-5"}),
     Probe("GET", "/v1/stream?conv_id=ID&view=merged"),
     Probe("GET", "/v1/responses/ID?stream=true&starting_after=3"),
+    Probe("GET", "/v1/responses/ID/input_items"),
+    Probe("GET", "/v1/responses/ID/input_items?after=x"),
     Probe("POST", "/v1/responses/ID/cancel"),
     Probe("POST", "/v1/streams/lookup", json={"conversation_ids": ["ID", "ID::scripted"]}),
     Probe("POST", "/v1/streams/lookup", json={"conversation_ids": ["ID"] * 10_000}),

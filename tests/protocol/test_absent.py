@@ -13,6 +13,7 @@ from .wire import Node, error_of
     [
         ("/v1/audio/transcriptions", "does not support audio"),
         ("/audio/transcriptions", "does not support audio"),
+        ("/v1/responses/compact", "does not compact"),
         ("/v1/systemone", "not a decision model"),
         ("/props", "global properties"),
     ],

@@ -102,8 +102,9 @@ def test_what_is_deleted_or_unknown_is_404(node: Node, other: Node) -> None:
     deleted = other.http.delete(path)
     assert deleted.json() == {"id": response_id, "object": "response", "deleted": True}
     chat = node.post(None, SHORT).headers["x-completion-id"]
+    ways = (("GET", ""), ("GET", "/input_items"), ("POST", "/cancel"), ("DELETE", ""))
     for one in (response_id, "resp_unknown", chat, "x" * 3000):
-        for method, more in (("GET", ""), ("POST", "/cancel"), ("DELETE", "")):
+        for method, more in ways:
             refused = node.http.request(method, f"{RESPONSES}/{one}{more}")
             assert (refused.status_code, error_of(refused)["type"]) == (404, "not_found_error")
 
@@ -148,6 +149,28 @@ def test_a_response_goes_on_from_another(node: Node, other: Node) -> None:
     assert node.http.post(f"{RESPONSES}/input_tokens", json=asked).json() == counted
     third = ask(node, None, "So?", max_output_tokens=4, previous_response_id=second["id"]).json()
     assert third["usage"]["input_tokens"] > second["usage"]["input_tokens"]
+
+
+@pytest.mark.clause("RESP-6")
+def test_what_a_response_was_asked_is_listed_in_pages(node: Node, other: Node) -> None:
+    first = ask(node, None, SHORT, instructions="Be brief.").json()
+    follow = ask(node, None, "And?", max_output_tokens=2, previous_response_id=first["id"]).json()
+    path = f"{RESPONSES}/{follow['id']}/input_items"
+    listed = other.http.get(path).json()
+    asked, answered, begun = listed["data"]
+    assert [item["role"] for item in listed["data"]] == ["user", "assistant", "user"]
+    assert asked["content"] == [{"type": "input_text", "text": "And?"}]
+    assert answered["content"] == first["output"][0]["content"]
+    assert begun["content"][0]["text"] == SHORT
+    assert (listed["object"], listed["has_more"]) == ("list", False)
+    assert (listed["first_id"], listed["last_id"]) == (asked["id"], begun["id"])
+    page = node.http.get(target(path, order="asc", limit=1, after=begun["id"])).json()
+    assert (page["data"], page["has_more"]) == ([answered], True)
+    for query in ({"limit": "0"}, {"limit": "101"}, {"order": "up"}, {"after": "msg_unknown"}):
+        refused = node.http.get(target(path, **query))
+        assert (
+            refused.status_code == 400 and f"'{next(iter(query))}'" in error_of(refused)["message"]
+        )
 
 
 @pytest.mark.clause("RESP-5")
