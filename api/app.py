@@ -47,6 +47,7 @@ from api.catalog import Catalog
 from api.config import ApiSettings, VertexSettings
 from api.connection import Connections
 from api.dispatch import ArqQueue, JobQueue, position_of
+from api.heads import HeadAsGet
 from api.inbox import Inbox
 from api.keyring import Keyring
 from api.lasting import Application
@@ -154,7 +155,7 @@ def create_app(
 
 
 def middleware(settings: ApiSettings, keyring: Keyring, signer: Signer) -> list[Middleware]:
-    """From the outside in: CORS, the page, the request's id, the key."""
+    """From the outside in: CORS, the page, the request's id, the key, HEAD."""
     assets = webui.load(settings.webui_dir, settings.root_path)
     return [
         Middleware(
@@ -168,6 +169,7 @@ def middleware(settings: ApiSettings, keyring: Keyring, signer: Signer) -> list[
         Middleware(webui.Webui, assets=assets),
         Middleware(RequestIds),
         Middleware(Auth, keyring=keyring, signer=signer),
+        Middleware(HeadAsGet),
     ]
 
 

@@ -57,6 +57,7 @@ class Connection:
         "old_at",
         "sending_since",
         "started",
+        "wants_body",
     )
 
     def __init__(
@@ -70,6 +71,7 @@ class Connection:
         """``start`` takes the status line; it is forgotten after that."""
         self.comeback = comeback
         self.old_at = float("inf")
+        self.wants_body = scope.get("method") != "HEAD"
         self._cut: Callable[[], None] | None = scope.get("extensions", {}).get(CUT)
         self._receive = receive
         self._send = send

@@ -32,7 +32,7 @@ PARAMETER = "link"
 SECRET_CHARACTERS_MIN = 16
 EXPIRES_S = 3600
 BODY_BYTES_MAX = 16 * 1024
-ALLOWS = {"GET": Scope.READ, "DELETE": Scope.STOP}
+ALLOWS = {"GET": Scope.READ, "HEAD": Scope.READ, "DELETE": Scope.STOP}
 """What a link must allow for each method; there is none for others."""
 
 router = APIRouter()

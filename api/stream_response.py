@@ -179,4 +179,7 @@ class StreamResponse(ConnectedResponse):
             first = await tail.next() if self._is_stored else None
             headers = head.headers(self._state, offset=self._offset)
             await connection.start(200, [*STREAM_HEADERS, VARIES, *raw(headers)])
-            await pump(connection, tail, first, self._coding)
+            if connection.wants_body:
+                await pump(connection, tail, first, self._coding)
+            else:
+                await connection.finish()

@@ -46,6 +46,25 @@ def test_a_node_that_is_well_says_so(node: Node) -> None:
     assert [node.http.get(path).status_code for path in ("/health", "/ready")] == [200, 200]
 
 
+@pytest.mark.clause("HEAD-1")
+@pytest.mark.parametrize("path", ["/health", "/ready", "/v1/models", "/props", "/openapi.json"])
+def test_head_answers_as_get_does_without_the_body(node: Node, path: str) -> None:
+    response, whole = node.http.head(path), node.http.get(path)
+    assert (response.status_code, response.content) == (200, b"")
+    assert response.headers["content-type"] == whole.headers["content-type"]
+    assert int(response.headers["content-length"]) > 0
+
+
+@pytest.mark.clause("HEAD-1")
+def test_head_of_a_live_stream_ends_at_once(node: Node, other: Node, name: str) -> None:
+    with node.posting(name, "[[tokens=100000 rate=10]]"):
+        node.reaches(name, "running")
+        with other.http.stream("HEAD", f"/v1/stream/{name}") as response:
+            told = (response.status_code, response.headers["X-Stream-State"], response.read())
+        assert told == (200, "running", b"")
+        assert other.http.head("/v1/stream/never").status_code == 404
+
+
 @pytest.mark.clause("ERR-1")
 @pytest.mark.parametrize(
     ("method", "path"),
