@@ -1,6 +1,6 @@
 """Jinja's sandbox for templates that come with a model file: limits on output, iterations, time.
 
-It must not know what a chat is.
+It must not know what a chat is. How large a template's values may become, ``template_growth`` says.
 """
 
 from __future__ import annotations
@@ -11,15 +11,22 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any, NoReturn
 
-from jinja2 import TemplateError
+from jinja2 import TemplateError, nodes, pass_context
+from jinja2.compiler import CodeGenerator
 from jinja2.exceptions import SecurityError
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.visitor import NodeTransformer
 
-RENDER_CHARACTERS_MAX = 16 * 1024 * 1024
+from inference_worker import template_growth
+
+RENDER_CHARACTERS_MAX = template_growth.LENGTH_MAX
 RENDER_TIME_MAX_S = 5.0
 RENDER_ITERATIONS_MAX = 1_000_000
-"""Of all the template's own ranges in one rendering; loops over messages are bounded by them."""
+"""Of all the template's own ranges in one rendering."""
+
+_DEADLINE = "the deadline"
+"""What no template can name: when its rendering must be over."""
 
 
 class TemplateBroken(Exception):
@@ -38,7 +45,11 @@ class SandboxedTemplate:
 
     def render(self, variables: Mapping[str, Any]) -> str:
         """The text. Raises TemplateBroken."""
-        bounded = {**variables, "range": _range_with_budget(RENDER_ITERATIONS_MAX)}
+        bounded = {
+            **variables,
+            "range": _range_with_budget(RENDER_ITERATIONS_MAX),
+            _DEADLINE: time.monotonic() + RENDER_TIME_MAX_S,
+        }
         try:
             return "".join(_limited(self._template.generate(bounded)))
         except (
@@ -49,21 +60,62 @@ class SandboxedTemplate:
             LookupError,
             ArithmeticError,
             RecursionError,
+            MemoryError,
         ) as error:
             # The sandbox lets Python's own errors through: a template that adds a list to a string.
-            raise TemplateBroken(str(error)) from error
+            raise TemplateBroken(str(error) or repr(error)) from error
 
 
 def _limited(pieces: Iterable[str]) -> Iterator[str]:
-    deadline = time.monotonic() + RENDER_TIME_MAX_S
     characters = 0
     for piece in pieces:
         characters += len(piece)
         if characters > RENDER_CHARACTERS_MAX:
             raise TemplateBroken(f"the prompt exceeds {RENDER_CHARACTERS_MAX} characters")
-        if time.monotonic() > deadline:
-            raise TemplateBroken(f"rendering the prompt took over {RENDER_TIME_MAX_S} s")
         yield piece
+
+
+def _check_time(deadline: float) -> None:
+    if time.monotonic() > deadline:
+        raise SecurityError(f"rendering the prompt took over {RENDER_TIME_MAX_S} s")
+
+
+@pass_context
+def _timed(context: Context, values: Iterable[Any]) -> Iterator[Any]:
+    """What a loop goes through: a template can loop for ever and show nothing."""
+    deadline = context[_DEADLINE]
+    for value in values:
+        _check_time(deadline)
+        yield value
+
+
+def _concatenated(values: Iterable[Any]) -> str:
+    return template_growth.joined(map(str, values))
+
+
+class _Bounds(NodeTransformer):
+    """Puts our filters where jinja has no hook: around what loops go through, and into ``~``."""
+
+    def visit_For(self, node: nodes.For) -> nodes.For:
+        self.generic_visit(node)
+        node.iter = _filtered(node.iter, "_timed")
+        return node
+
+    def visit_Concat(self, node: nodes.Concat) -> nodes.Filter:
+        self.generic_visit(node)
+        listed = nodes.List(node.nodes, lineno=node.lineno, environment=node.environment)
+        return _filtered(listed, "_concatenated")
+
+
+def _filtered(node: nodes.Node, name: str) -> nodes.Filter:
+    return nodes.Filter(
+        node, name, [], [], None, None, lineno=node.lineno, environment=node.environment
+    )
+
+
+class _BoundGenerator(CodeGenerator):
+    def visit_Template(self, node: nodes.Template, frame: Any = None) -> None:
+        super().visit_Template(_Bounds().visit(node), frame)
 
 
 def _range_with_budget(iterations: int) -> Any:
@@ -86,25 +138,41 @@ def _range_with_budget(iterations: int) -> Any:
 
 
 class _Sandbox(ImmutableSandboxedEnvironment):
-    """Jinja's sandbox, which also refuses to multiply a text into gigabytes."""
+    """Jinja's sandbox, which also bounds how long a rendering takes, and how large it becomes."""
 
-    intercepted_binops = frozenset({"*", "**"})
+    code_generator_class = _BoundGenerator
+    concat = staticmethod(template_growth.joined)
+    intercepted_binops = frozenset(template_growth.OPERATIONS)
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        if not all(isinstance(operand, int | float) for operand in (left, right)):
-            raise SecurityError(f"{operator} is for numbers only")
-        if operator == "**" and (abs(left) > 2**32 or abs(right) > 64):
-            raise SecurityError("the power is too large")
-        return super().call_binop(context, operator, left, right)
+        return template_growth.OPERATIONS[operator](left, right)
+
+    def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:
+        # Macros call one another, and show nothing before the first has ended.
+        _check_time(__context[_DEADLINE])
+        template_growth.check_call(__obj, args)
+        return super().call(__context, __obj, *args, **kwargs)
+
+    def wrap_str_format(self, value: Any) -> Any:
+        wrapped = super().wrap_str_format(value)
+        if wrapped is not None:
+            template_growth.check_format(value.__self__)
+        return wrapped
 
 
 def _environment() -> ImmutableSandboxedEnvironment:
     environment = _Sandbox(
         trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
     )
+    del environment.globals["lipsum"]  # as much of it as a template asks for
     environment.globals["raise_exception"] = _refuse
     environment.globals["strftime_now"] = lambda pattern: datetime.now().strftime(pattern)
-    environment.filters["tojson"] = _to_json
+    environment.filters |= {
+        **template_growth.FILTERS_BOUND,
+        "tojson": _to_json,
+        "_timed": _timed,
+        "_concatenated": _concatenated,
+    }
     return environment
 
 
@@ -114,4 +182,5 @@ def _refuse(message: str) -> NoReturn:
 
 def _to_json(value: Any, indent: int | None = None, **_options: Any) -> str:
     """Unlike jinja's own, it escapes nothing for HTML: the model reads plain JSON."""
+    template_growth.check_padding([indent])
     return json.dumps(value, ensure_ascii=False, indent=indent)
