@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TypeVar
 
 from api.catalog import Model
@@ -14,6 +15,7 @@ from replay.prepare import (
     Embedded,
     Prepared,
     Refused,
+    Render,
     Result,
     Text,
     Tokenized,
@@ -43,7 +45,11 @@ async def prepare(node: Node, model: Model, asked: GenerationRequest) -> Prepare
         completion = Completion(asked.prompts, biases, constraint, asked.infill)
         return await answered(node, model, completion, Prepared)
     chat = Chat(asked.messages, biases, asked.chat, asked.reasoning.budget_message, constraint)
-    return await answered(node, model, chat, Prepared)
+    prepared = await answered(node, model, chat, Prepared)
+    if not asked.render.verbose:
+        return prepared
+    shown = await answered(node, model, Render(asked.messages, asked.chat), Text)
+    return replace(prepared, prompts=(shown.text,))
 
 
 async def prompt_length(node: Node, model: Model, asked: GenerationRequest) -> int:

@@ -181,9 +181,10 @@ class RenderOptions:
     """What the client asked to see in the stream beside the text.
 
     ``prefill`` is the beginning that the client gave the answer, ``prefill_reasoning`` that of its
-    thought, where they are to be shown too. The native route's last event has the
-    ``response_fields`` alone, where any are named; an answer of the Responses API says ``response``
-    again of its request.
+    thought, where they are to be shown too. With ``verbose`` llama.cpp's own result stands beside
+    an answer of OpenAI's completions. The native route's last event has the ``response_fields``
+    alone, where any are named; an answer of the Responses API says ``response`` again of its
+    request.
     """
 
     stream: bool = True
@@ -193,6 +194,7 @@ class RenderOptions:
     prefill_reasoning: str = ""
     return_tokens: bool = False
     return_progress: bool = False
+    verbose: bool = False
     response_fields: tuple[str, ...] = ()
     response: Mapping[str, Any] = field(default_factory=dict)
 

@@ -13,7 +13,7 @@ NOT_PASSED = frozenset(
         *MAX_TOKENS,
         *("messages", "stop", "n", "n_cmpl", "stream_options", "echo"),
         *("logprobs", "top_logprobs", "n_probs", "functions", "function_call"),
-        *("add_generation_prompt", "continue_final_message"),
+        *("add_generation_prompt", "continue_final_message", "verbose"),
     }
 )
 """Fields of a chat that mean nothing elsewhere; all others may be given beside the vendor's."""

@@ -8,6 +8,12 @@ from typing import Any
 from api.dialects import Fold
 from replay.request import GenerationRequest
 
+SHARED = (
+    *("created", "model", "system_fingerprint", "object", "usage", "id"),
+    *("__verbose", "timings"),
+)
+"""What is said once of all choices, in llama.cpp's order."""
+
 
 class ChunkFold(Fold):
     """A stream of OpenAI's chunks as the JSON of ``stream: false``; subclasses know the choices."""
@@ -34,5 +40,4 @@ class ChunkFold(Fold):
     def answer(self) -> dict[str, Any]:
         """The whole answer, in llama.cpp's key order."""
         choices = [self.choice(index, at) for index, at in sorted(self._choices.items())]
-        names = ("created", "model", "system_fingerprint", "object", "usage", "id", "timings")
-        return {"choices": choices, **{n: self._shared[n] for n in names if n in self._shared}}
+        return {"choices": choices, **{n: self._shared[n] for n in SHARED if n in self._shared}}

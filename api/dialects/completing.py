@@ -40,7 +40,6 @@ NOT_BUILT: Mapping[str, Callable[[Any], bool]] = {
     "lora": _is([]),
     "id_slot": _equals(-1),
     "n_indent": _equals(0),
-    "verbose": _is(False),
 }
 """Fields that ask for what is not built, and the values with which they ask for nothing."""
 

@@ -57,6 +57,7 @@ def parse(body: Mapping[str, Any], *, random_seed: int) -> GenerationRequest:
             include_usage=fields.object("stream_options").boolean("include_usage") or not stream,
             timings_per_token=fields.boolean("timings_per_token"),
             return_progress=stream and fields.boolean("return_progress"),
+            verbose=fields.boolean("verbose"),
             prefill=_begun(messages, "content") if is_echoed else "",
             prefill_reasoning=_begun(messages, "reasoning_content") if is_echoed else "",
         ),

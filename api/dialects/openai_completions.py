@@ -33,6 +33,7 @@ def parse(body: Mapping[str, Any], *, random_seed: int) -> GenerationRequest:
             include_usage=stream and wants_usage,
             timings_per_token=fields.boolean("timings_per_token"),
             return_progress=stream and fields.boolean("return_progress"),
+            verbose=fields.boolean("verbose"),
         ),
         constraint=parse_constraint(fields),
     )

@@ -84,6 +84,7 @@ _GENERATION: dict[str, Schema] = {
     "stream_options": _object(include_usage=FLAG),
     "timings_per_token": FLAG,
     "return_progress": FLAG,
+    "verbose": FLAG,
     "sse_ping_interval": _integer(-1, 15, "Seconds of silence before a comment; -1: never."),
     "cache_prompt": {"type": "boolean", "default": True},
     "n_keep": _integer(-1, 0),

@@ -70,14 +70,16 @@ class NativeRenderer:
 
     def finish(self, finish: Finish, *, tokens: int, timings: Timings | None) -> bytes:
         """What the generation was and how it ended; of that a stream shows what was asked for."""
-        options, event = self._request.render, self._final(finish, tokens, timings)
+        options = self._request.render
+        event = self.final(finish, tokens=tokens, timings=timings)
         if options.stream and options.response_fields:
             # Of several choices nobody could tell otherwise which one has ended.
             named = ["index"] if self._request.choices > 1 else []
             event = picked(event, [*named, *options.response_fields])
         return frames.data(event)
 
-    def _final(self, finish: Finish, tokens: int, timings: Timings | None) -> dict[str, Any]:
+    def final(self, finish: Finish, *, tokens: int, timings: Timings | None) -> dict[str, Any]:
+        """The last event, whole."""
         return {
             "index": self._index,
             "content": "",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from inference_worker.answer import (
@@ -22,6 +22,7 @@ from inference_worker.rendering.parts import (
     timings_of,
     usage_of,
 )
+from inference_worker.rendering.verbose import Verbose
 from replay import frames
 from replay.records import SessionRecord
 from replay.request import GenerationRequest
@@ -42,6 +43,7 @@ class ChatRenderer:
         self._sampling = request.sampling
         self._parser = parser
         self._part = part or Part()
+        self._verbose = Verbose(record, request, parser, part)
         self._has_role = False
         self._has_calls = False
 
@@ -58,6 +60,7 @@ class ChatRenderer:
 
         Probabilities are told at once, also where the parser holds their text back.
         """
+        self._verbose.take(text)
         deltas = [self._delta(delta) for delta in self._parser.feed(text)]
         if logprobs and not deltas:
             deltas = [{}]
@@ -79,7 +82,10 @@ class ChatRenderer:
         with_usage = is_last and self._options.include_usage
         frame = self._role() + held
         frame += self._chunk(
-            {}, finish_reason=self._reason(finish), timings=None if with_usage else timings
+            {},
+            finish_reason=self._reason(finish),
+            timings=None if with_usage else timings,
+            verbose=self._verbose.shown(finish, tokens=tokens, timings=timings),
         )
         if with_usage:
             frame += frames.data(self._usage(timings))
@@ -136,6 +142,7 @@ class ChatRenderer:
         timings: Timings | None = None,
         logprobs: Sequence[TokenLogprobs] = (),
         progress: Progress | None = None,
+        verbose: Mapping[str, Any] | None = None,
     ) -> bytes:
         choice: dict[str, Any] = {
             "finish_reason": finish_reason,
@@ -144,7 +151,7 @@ class ChatRenderer:
         }
         if logprobs:
             choice["logprobs"] = {"content": probabilities_of(logprobs, self._sampling)}
-        more = {**timings_of(timings), **(progress.shown() if progress else {})}
+        more = {**(verbose or {}), **timings_of(timings), **(progress.shown() if progress else {})}
         return frames.data({"choices": [choice], **self._base(), **more})
 
     def _usage(self, timings: Timings | None) -> dict[str, Any]:

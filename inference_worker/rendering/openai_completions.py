@@ -15,6 +15,7 @@ from inference_worker.rendering.parts import (
     timings_of,
     usage_of,
 )
+from inference_worker.rendering.verbose import Verbose
 from replay import frames
 from replay.records import SessionRecord
 from replay.request import GenerationRequest
@@ -34,6 +35,7 @@ class CompletionRenderer:
         self._options = request.render
         self._sampling = request.sampling
         self._part = part or Part()
+        self._verbose = Verbose(record, request, parser, part)
         self._shown_characters = 0
 
     def step(
@@ -46,6 +48,7 @@ class CompletionRenderer:
         ids: Sequence[int] = (),
     ) -> bytes:
         """A chunk where there is text, or the probabilities of a token that shows none."""
+        self._verbose.take(text)
         if not text and not logprobs:
             return b""
         told = self._probabilities(logprobs) if logprobs else None
@@ -64,6 +67,7 @@ class CompletionRenderer:
         """
         reason = "length" if finish.reason is FinishReason.LENGTH else "stop"
         chunk = self._chunk("", None, finish_reason=reason)
+        chunk |= self._verbose.shown(finish, tokens=tokens, timings=timings)
         if not self._part.together.ended(tokens):
             return frames.data({**chunk, **timings_of(timings)})
         total, prompt = self._part.together.tokens, self._record.prompt_token_count

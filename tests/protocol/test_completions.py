@@ -126,3 +126,19 @@ def test_a_model_that_cannot_fill_a_hole_says_what_it_lacks(node: Node) -> None:
     assert "prefix token is missing." in error_of(response)["message"]
     mistake = node.http.post("/infill", json={"input_prefix": "a"})
     assert (mistake.status_code, "input_suffix" in error_of(mistake)["message"]) == (400, True)
+
+
+@pytest.mark.clause("POST-19")
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_verbose_answer_shows_the_prompt_that_it_was_made_of(
+    node: Node, other: Node, stream: bool
+) -> None:
+    body = {"messages": [{"role": "user", "content": WORDS}], "stream": stream, "verbose": True}
+    told = node.http.post("/v1/chat/completions", json=body)
+    chunks = (
+        [one for one in events(told.content) if "__verbose" in one] if stream else [told.json()]
+    )
+    [found] = [chunk["__verbose"] for chunk in chunks]
+    assert found["prompt"] == other.http.post("/apply-template", json=body).json()["prompt"]
+    assert found["stop_type"] == "eos"
+    assert answered(node, OPENAI, verbose=True)["__verbose"]["prompt"].endswith(WORDS)
