@@ -114,7 +114,7 @@ def choices_of(
     if request.max_predict_ms >= 0:
         for choice in choices:
             choice.time_limit = TimeLimit(request.max_predict_ms)
-    texts = [TextAssembler(request.stop) for _ in choices]
+    texts = [TextAssembler(request.stop, indent=request.indent) for _ in choices]
     shown = frozenset(request.format.shown_tokens)
     for token in tokens:
         piece = engine.spelling(token.id) if token.id in shown else engine.piece(token.id)
@@ -151,6 +151,7 @@ def _spec(
         prefill_chunk_tokens=record.prefill_chunk_tokens,
         cache_prompt=request.context.cache_prompt,
         shift=Shift.of(request.context),
+        indent=request.indent,
         forced=frozenset(i for i, token in enumerate(own) if token.flags & TOKEN_FORCED),
         thought=_thought_limit(record, request),
         shown_tokens=frozenset(request.format.shown_tokens),

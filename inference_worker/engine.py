@@ -211,7 +211,8 @@ class SequenceSpec:
     The prompt is fed in chunks of ``prefill_chunk_tokens``, 0 for the engine's own, and begins with
     what a slot's cache holds of it where ``cache_prompt`` allows it. The text has the names of
     ``shown_tokens``, which else show nothing.
-    Without a ``shift`` a full context ends the answer.
+    Without a ``shift`` a full context ends the answer. It ends too where one of its lines, but the
+    first, is ``indent``ed less.
     """
 
     id: str
@@ -226,6 +227,7 @@ class SequenceSpec:
     thought: ThoughtLimit | None = None
     shown_tokens: frozenset[int] = frozenset()
     shift: Shift | None = None
+    indent: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,7 +254,7 @@ class FinishReason(StrEnum):
     STOP = "stop"
     """The model ended its answer, or a stop string came up."""
     LENGTH = "length"
-    """``max_tokens`` or the context is used up."""
+    """``max_tokens`` or the context is used up, or a line is not indented as was asked."""
     STOPPED = "stopped"
     """Somebody called ``Engine.stop``, or the engine is closing."""
     FAILED = "failed"

@@ -59,7 +59,7 @@ class Sequence:
         """Whether the token that it took last was not sampled."""
         self._context_tokens = context_tokens
         self._chunk_tokens = chunk_tokens
-        self._text = TextAssembler(spec.stop)
+        self._text = TextAssembler(spec.stop, indent=spec.indent)
         self._logprobs = _UnshownLogprobs() if spec.sampling.logprobs else None
         self._thought = ThoughtWatch(spec.thought) if spec.thought else None
 
@@ -219,7 +219,7 @@ class Sequence:
         if self._text.stopping_word:
             word = self._text.stopping_word
             return Finish(FinishReason.STOP, stopping_word=word, shifted=shifted)
-        if 0 <= spec.max_tokens <= len(self.sampled):
+        if self._text.is_dedented or 0 <= spec.max_tokens <= len(self.sampled):
             return Finish(FinishReason.LENGTH, shifted=shifted)
         if spec.shift is None and used >= self._context_tokens:
             return Finish(FinishReason.LENGTH, context_full=True)

@@ -286,7 +286,8 @@ class GenerationRequest:
     """A prompt in, an answer out; or several of them, the *choices* of one session.
 
     ``max_tokens`` is -1 for "until the context is full", ``max_predict_ms`` for no limit,
-    ``ping_interval_s`` for never.
+    ``ping_interval_s`` for never. Where a line of the answer, but the first, has less ``indent``,
+    it ends.
     ``messages`` are the client's, verbatim; the prompt's tokens are made of them by *prepare*,
     which tells the ``format`` of the answer too, and makes the sampling parameters' grammar of a
     ``constraint``: the record has that one alone. Where no template is asked for, ``prompts`` take
@@ -314,6 +315,7 @@ class GenerationRequest:
     constraint: Constraint | None = None
     infill: Infill | None = None
     max_predict_ms: int = -1
+    indent: int = 0
 
     @property
     def choices(self) -> int:

@@ -39,7 +39,6 @@ NOT_BUILT: Mapping[str, Callable[[Any], bool]] = {
     "web_search_options": _is(),
     "lora": _is([]),
     "id_slot": _equals(-1),
-    "n_indent": _equals(0),
 }
 """Fields that ask for what is not built, and the values with which they ask for nothing."""
 
@@ -61,6 +60,11 @@ def choices(fields: Fields, *, prompts: int = 1) -> int:
 def max_predict_ms(fields: Fields) -> int:
     """How long the answer may go on after its first token and line; -1 is without a limit."""
     return fields.bounded("t_max_predict_ms", -1, low=-1) or -1
+
+
+def indent(fields: Fields) -> int:
+    """How many blanks and tabs each line but the first has, or the answer ends before it."""
+    return fields.bounded("n_indent", 0, low=0)
 
 
 def ping_interval(fields: Fields) -> int:

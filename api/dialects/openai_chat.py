@@ -14,6 +14,7 @@ from api.dialects.chat_options import parse_options
 from api.dialects.chunk_fold import ChunkFold
 from api.dialects.completing import (
     choices,
+    indent,
     max_predict_ms,
     max_tokens,
     ping_interval,
@@ -50,6 +51,7 @@ def parse(body: Mapping[str, Any], *, random_seed: int) -> GenerationRequest:
         stop=stops(fields),
         max_tokens=max_tokens(fields),
         max_predict_ms=max_predict_ms(fields),
+        indent=indent(fields),
         n=choices(fields),
         render=RenderOptions(
             stream=stream,

@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from api.context import parse_context
-from api.dialects.completing import choices, max_predict_ms, max_tokens, ping_interval, stops
+from api.dialects.completing import (
+    choices,
+    indent,
+    max_predict_ms,
+    max_tokens,
+    ping_interval,
+    stops,
+)
 from api.dialects.prompts import parse_prompts
 from api.fields import Fields
 from replay.request import Constraint, Dialect, GenerationRequest, RenderOptions, SamplingParams
@@ -29,6 +36,7 @@ def text_request(
         stop=stops(fields),
         max_tokens=max_tokens(fields),
         max_predict_ms=max_predict_ms(fields),
+        indent=indent(fields),
         render=render,
         ping_interval_s=ping_interval(fields),
         context=parse_context(fields),

@@ -81,6 +81,7 @@ _GENERATION: dict[str, Schema] = {
     "n": {**_integer(1, 1), "description": "How many answers."},
     "max_tokens": _integer(-1, -1, "-1: until the context is full."),
     "t_max_predict_ms": _integer(-1, -1, "Milliseconds after its first token; -1: no limit."),
+    "n_indent": _integer(0, 0, "Blanks before each line but the first; one with less ends it."),
     "stream_options": _object(include_usage=FLAG),
     "timings_per_token": FLAG,
     "return_progress": FLAG,

@@ -133,6 +133,7 @@ SAMPLING: Mapping[str, Value] = {
     "reasoning_budget_tokens": whole(-1, 20),
     "reasoning_control": among(True, False),
     "t_max_predict_ms": whole(-1, 1000),
+    "n_indent": whole(0, 4),
     "response_fields": some(["content", "timings/prompt_n", "missing"], 3),
 }
 CHAT: Mapping[str, Value] = {

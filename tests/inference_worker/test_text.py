@@ -71,3 +71,32 @@ def test_nothing_is_shown_after_a_stop_string() -> None:
     text = TextAssembler(["b"])
     assert [text.feed(b"abc"), text.feed(b"d"), text.finish()] == ["a", "", ""]
     assert text.stopping_word == "b"
+
+
+def block(whole: str, indent: int) -> tuple[str, bool]:
+    """Line by line: the text before the first line but the first that goes on too early."""
+    shown = ""
+    for number, line in enumerate(whole.splitlines(keepends=True)):
+        blanks = line[: len(line) - len(line.lstrip(" \t"))]
+        if number and len(blanks) < indent and blanks != line:
+            return shown + blanks, True
+        shown += line
+    return shown, False
+
+
+@given(st.text(alphabet=st.sampled_from("a \t\n\u00e9"), max_size=30), CUTS, st.integers(0, 3))
+def test_a_text_ends_at_a_line_that_is_not_indented_enough(
+    whole: str, cuts: list[int], indent: int
+) -> None:
+    raw, text = whole.encode(), TextAssembler(indent=indent)
+    borders = [0, *sorted(min(cut, len(raw)) for cut in cuts), len(raw)]
+    shown = "".join(text.feed(raw[a:b]) for a, b in pairwise(borders)) + text.finish()
+    assert (shown, text.is_dedented) == block(whole, indent)
+
+
+def test_what_comes_first_ends_a_text_a_stop_string_or_a_line() -> None:
+    for stop, shown, word in (("b\n", "a\n ", "b\n"), ("b\nc", "a\n ", "b\nc"), ("cd", None, "")):
+        text = TextAssembler([stop], indent=1)
+        told = "".join(text.feed(piece) for piece in (b"a\n ", b"b", b"\nc", b"d")) + text.finish()
+        assert (told, text.stopping_word) == (shown or "a\n b\n", word)
+        assert text.is_dedented is (shown is None)

@@ -491,3 +491,19 @@ def test_an_answer_may_have_a_limit_of_time(node: Node) -> None:
     assert answer["choices"][0]["finish_reason"] == "length"
     assert "\n" in answer["choices"][0]["message"]["content"]
     assert answer["usage"]["completion_tokens"] < 4000
+
+
+@pytest.mark.clause("POST-20")
+@pytest.mark.parametrize(
+    ("said", "indent", "shown", "reason"),
+    [
+        ("def f():\n  a\n  b\nc", 2, "def f():\n  a\n  b\n", "length"),
+        ("def f():\n\ta\n", 1, "def f():\n\ta\n", "stop"),
+        ("def f():\n  a\nc", 0, "def f():\n  a\nc", "stop"),
+    ],
+)
+def test_an_answer_may_be_a_block(
+    node: Node, said: str, indent: int, shown: str, reason: str
+) -> None:
+    answer = node.post(None, f"[[say]]{said}[[/say]]", n_indent=indent).json()["choices"][0]
+    assert (answer["message"]["content"], answer["finish_reason"]) == (shown, reason)
