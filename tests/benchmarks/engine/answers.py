@@ -47,9 +47,9 @@ def whole(url: str, prompt: Sequence[int], max_tokens: int) -> list[int]:
     return tokens
 
 
-def streamed(url: str, prompt: Sequence[int], max_tokens: int) -> Answer:
+def streamed(url: str, prompt: Sequence[int], max_tokens: int, n_probs: int = 0) -> Answer:
     """An answer as it comes."""
-    exchange = _asked(url, prompt, max_tokens, stream=True)
+    exchange = _asked(url, prompt, max_tokens, n_probs=n_probs, stream=True)
     tokens: list[int] = []
     came_s: list[float] = []
     seen = b""
@@ -63,7 +63,9 @@ def streamed(url: str, prompt: Sequence[int], max_tokens: int) -> Answer:
     return Answer(exchange.sent_s, tuple(tokens), tuple(came_s))
 
 
-def _asked(url: str, prompt: Sequence[int], max_tokens: int, *, stream: bool) -> Exchange:
+def _asked(
+    url: str, prompt: Sequence[int], max_tokens: int, *, n_probs: int = 0, stream: bool
+) -> Exchange:
     """llama.cpp's own route, by token ids, greedy."""
     body = {
         "prompt": list(prompt),
@@ -72,6 +74,7 @@ def _asked(url: str, prompt: Sequence[int], max_tokens: int, *, stream: bool) ->
         "ignore_eos": True,
         "cache_prompt": False,
         "return_tokens": True,
+        "n_probs": n_probs,
         "stream": stream,
     }
     http = HttpSocket(url, timeout_s=LINE_S)

@@ -32,10 +32,19 @@ class Sizes:
     short_answer: int = 48
     long_prompt: int = 1500
     long_answer: int = 16
+    likely_at_once: int = 8
+    n_probs: int = 20
     with_cluster: bool = True
 
 
-TINY = Sizes(rounds=1, widths=(1, 2), short_answer=8, long_prompt=200, with_cluster=False)
+TINY = Sizes(
+    rounds=1,
+    widths=(1, 2),
+    short_answer=8,
+    long_prompt=200,
+    likely_at_once=2,
+    with_cluster=False,
+)
 
 SLOTS = max(Sizes().widths)
 
@@ -53,11 +62,11 @@ def measure(sizes: Sizes) -> list[Row]:
         prompts = _prompts(engine)
         rows = []
         for width in sizes.widths:
-            short = [(next(prompts)[:30], sizes.short_answer) for _ in range(width)]
+            short = _short(prompts, width, sizes.short_answer)
             rows += _width(f"{width} x 30 tokens", sides, short, sizes.rounds)
             long = [(next(prompts)[: sizes.long_prompt], sizes.long_answer) for _ in range(width)]
             rows += _width(f"{width} x {sizes.long_prompt} tokens", sides, long, sizes.rounds)
-        return [*rows, *_stalls(sides, prompts, sizes)]
+        return [*rows, *_likely(sides, prompts, sizes), *_stalls(sides, prompts, sizes)]
 
 
 def _prompts(engine: Bare) -> Iterator[list[int]]:
@@ -67,9 +76,25 @@ def _prompts(engine: Bare) -> Iterator[list[int]]:
         yield [*engine.companion.ask("tokens", text=f"{number} apples fell. "), *filler]
 
 
-def _width(what: str, sides: Mapping[str, Ask], asked: Asked, rounds: int) -> list[Row]:
+def _short(prompts: Iterator[list[int]], width: int, max_tokens: int) -> Asked:
+    return [(next(prompts)[:30], max_tokens) for _ in range(width)]
+
+
+def _likely(sides: Mapping[str, Ask], prompts: Iterator[list[int]], sizes: Sizes) -> list[Row]:
+    """The same, where each token is told with its likeliest rivals."""
+    short = _short(prompts, sizes.likely_at_once, sizes.short_answer)
+    what = f"{sizes.likely_at_once} x 30 tokens, n_probs {sizes.n_probs}"
+    return _width(what, sides, short, sizes.rounds, n_probs=sizes.n_probs)
+
+
+def _width(
+    what: str, sides: Mapping[str, Ask], asked: Asked, rounds: int, *, n_probs: int = 0
+) -> list[Row]:
     """Each side in turns, so many rounds; the first one, which is not counted, warms them up."""
-    told = [{name: ask(asked, 0) for name, ask in sides.items()} for _ in range(rounds + 1)][1:]
+    told = [
+        {name: ask(asked, n_probs=n_probs) for name, ask in sides.items()}
+        for _ in range(rounds + 1)
+    ][1:]
     rows = [Row(f"{what}, engine", [tokens_per_s(one["engine"]) for one in told], "tokens/s")]
     rows.append(Row(f"{what}, first token", [_first_s(one["engine"]) for one in told], "s"))
     for name in sides.keys() - {"theirs"}:
@@ -84,10 +109,10 @@ def _stalls(sides: Mapping[str, Ask], prompts: Iterator[list[int]], sizes: Sizes
     """The longest silence of running answers while a long prompt comes."""
     stalls: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(sizes.rounds):
-        running = [(next(prompts)[:30], 4 * sizes.short_answer) for _ in range(RUNNING)]
+        running = _short(prompts, RUNNING, 4 * sizes.short_answer)
         late = (next(prompts)[: sizes.long_prompt], sizes.long_answer)
         for name, ask in sides.items():
-            stalls[name].append(mean(one.stall_s for one in ask([*running, late], 1)[:-1]))
+            stalls[name].append(mean(one.stall_s for one in ask([*running, late], late=1)[:-1]))
     what = f"longest silence of {RUNNING} answers while {sizes.long_prompt} tokens come"
     named = {"engine": "the engine", "theirs": described(), "cluster": "the cluster"}
     return [Row(f"{what}, {named[name]}", took, "s") for name, took in stalls.items()]

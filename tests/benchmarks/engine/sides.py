@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
+from typing import Protocol
 
 from deploy.bootstrap import MODEL, model_file
 from deploy.local.cluster import Cluster
@@ -26,8 +27,13 @@ LATE_S = 0.5
 Asked = Sequence[tuple[Sequence[int], int]]
 """Prompts as token ids, each with the length of its answer."""
 
-Ask = Callable[[Asked, int], list[Answer]]
-"""Asks them all at once, but for so many of the last ones, which come while the others answer."""
+
+class Ask(Protocol):
+    """One side."""
+
+    def __call__(self, asked: Asked, *, late: int = 0, n_probs: int = 0) -> list[Answer]:
+        """Asks them all at once, but for so many of the last ones, which come while the others
+        answer. Each token is told with its ``n_probs`` likeliest rivals."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,22 +42,24 @@ class Bare:
 
     companion: Companion
 
-    def ask(self, asked: Asked, late: int) -> list[Answer]:
+    def ask(self, asked: Asked, *, late: int = 0, n_probs: int = 0) -> list[Answer]:
         """See ``Ask``."""
-        told = self.companion.ask("run", asked=[list(one) for one in asked], late=late)
+        told = self.companion.ask(
+            "run", asked=[list(one) for one in asked], late=late, n_probs=n_probs
+        )
         return [Answer(one["asked_s"], tuple(one["tokens"]), tuple(one["came_s"])) for one in told]
 
 
 def over_http(urls: Sequence[str]) -> Ask:
     """A thread and a connection for each prompt."""
 
-    def ask(asked: Asked, late: int) -> list[Answer]:
+    def ask(asked: Asked, *, late: int = 0, n_probs: int = 0) -> list[Answer]:
         with ThreadPoolExecutor(len(asked)) as pool:
             running = []
             for place, ((prompt, max_tokens), url) in enumerate(zip(asked, cycle(urls))):
                 if late and place == len(asked) - late:
                     time.sleep(LATE_S)
-                running.append(pool.submit(streamed, url, prompt, max_tokens))
+                running.append(pool.submit(streamed, url, prompt, max_tokens, n_probs))
             return [one.result() for one in running]
 
     return ask
