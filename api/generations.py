@@ -18,6 +18,7 @@ from fastapi import Request, Response
 from api import requests
 from api.connection import Connection
 from api.dialects import Dialect
+from api.dialects.as_chat import in_own_words
 from api.json_body import parse_object
 from api.lasting import Lasting
 from api.node import Node
@@ -62,9 +63,10 @@ async def opened(
     caller = Caller.of(request, node.settings.name_bytes_max)
     body = await requests.read_body(request, node.settings.body_bytes_max)
     said, seed = parse_object(body), secrets.randbelow(SEED_MAX)
-    asked = await parse(said, seed) if parse else dialect.parse(said, random_seed=seed)
-    opening = Opening(node, caller, asked, body, request.receive, id_prefix=dialect.id_prefix)
-    return await opening.session()
+    with in_own_words(dialect.names):
+        asked = await parse(said, seed) if parse else dialect.parse(said, random_seed=seed)
+        opening = Opening(node, caller, asked, body, request.receive, id_prefix=dialect.id_prefix)
+        return await opening.session()
 
 
 class FirstBytes:

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Request, Response
 from starlette.responses import JSONResponse
 
 from api import requests
+from api.dialects.as_chat import in_own_words
 from api.dialects.openai_responses import RESPONSES, asked_of, messages_of, parse
 from api.dialects.response_items import ITEMS_DEFAULT, ITEMS_MAX, Window, items_of, page_of
 from api.generations import answer, opened
@@ -59,8 +60,9 @@ async def count_response_tokens(request: Request, node: NodeDep) -> Response:
     """How many tokens the prompt of a response has, fit it or not."""
     asking = await Asking.of(request, node)
     before = await _before(node, requests.tenant_of(request), asking.body)
-    asked = parse(asking.body, random_seed=0, before=before)
-    count = await prompt_length(node, await asking.model(), asked)
+    with in_own_words(RESPONSES.names):
+        asked = parse(asking.body, random_seed=0, before=before)
+        count = await prompt_length(node, await asking.model(), asked)
     return JSONResponse({"object": "response.input_tokens", "input_tokens": count})
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from replay import frames
@@ -68,7 +68,8 @@ class Folding(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """How one dialect asks and answers; ``id_prefix`` begins the ids of its answers.
+    """How one dialect asks and answers; ``id_prefix`` begins the ids of its answers, ``names`` are
+    those of its fields where they become a chat's (see ``as_chat.in_own_words``).
 
     How it tells of errors follows from the route's path before a request is read
     (``api.problems``), and from its name in a log (``replay.frames``).
@@ -78,3 +79,4 @@ class Dialect:
     id_prefix: str
     parse: Parse
     fold: Folding
+    names: Mapping[str, str] = field(default_factory=dict)

@@ -50,6 +50,7 @@ def chat_of(body: Mapping[str, Any]) -> dict[str, Any]:
     for name in NOT_BUILT:
         if fields.get(name):
             raise RequestInvalid(f"Field '{name}': not supported")
+    fields.object("metadata").text("user_id")
     chat = passed_on(body)
     chat["messages"] = [*_system(fields.get("system")), *_messages(fields.get("messages"))]
     chat["max_tokens"] = fields.bounded("max_tokens", MAX_TOKENS, low=1)
@@ -65,8 +66,11 @@ def chat_of(body: Mapping[str, Any]) -> dict[str, Any]:
 def _stop_sequences(value: Any) -> list[str]:
     if value is None:
         return []
-    if not isinstance(value, list) or not all(isinstance(stop, str) for stop in value):
+    if not isinstance(value, list):
         raise mistyped("stop_sequences", "an array of strings", value)
+    for index, stop in enumerate(value):
+        if not isinstance(stop, str):
+            raise mistyped(f"stop_sequences[{index}]", "a string", stop)
     return value
 
 
@@ -320,4 +324,13 @@ def _input(arguments: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {"INVALID_JSON": arguments}
 
 
-MESSAGES = Dialect(name="anthropic.messages", id_prefix="msg_", parse=parse, fold=MessageFold)
+NAMES = {
+    r"messages\[\d+\]\.(tool_calls|reasoning_content).*": "messages",
+    r"tools\[(\d+)\]\.function\.": r"tools[\1].",
+    r"response_format\.json_schema": "output_config.format",
+    r"reasoning_effort$": "output_config.effort",
+    r"stop$": "stop_sequences",
+}
+"""What a chat's fields are called here; a turn may have become several messages."""
+
+MESSAGES = Dialect("anthropic.messages", "msg_", parse, MessageFold, NAMES)

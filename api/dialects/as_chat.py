@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from api.dialects.completing import MAX_TOKENS
 from api.fields import mistyped
+from api.problems import RequestInvalid
 
 NOT_PASSED = frozenset(
     {
@@ -17,6 +20,33 @@ NOT_PASSED = frozenset(
     }
 )
 """Fields of a chat that mean nothing elsewhere; all others may be given beside the vendor's."""
+
+_FIELD = re.compile(r"(?<=Field ')[^']+")
+
+
+@contextmanager
+def in_own_words(names: Mapping[str, str]) -> Iterator[None]:
+    """A block whose mistakes are told by the names that the client knows.
+
+    ``names``: patterns of a chat's fields, and what the dialect calls them; the first that fits
+    counts.
+    """
+    try:
+        yield
+    except RequestInvalid as error:
+        raise RequestInvalid(own_words(str(error), names)) from None
+
+
+def own_words(message: str, names: Mapping[str, str]) -> str:
+    """The message with the dialect's names in it."""
+
+    def own(found: re.Match[str]) -> str:
+        for pattern, name in names.items():
+            if at := re.match(pattern, found[0]):
+                return at.expand(name) + found[0][at.end() :]
+        return found[0]
+
+    return _FIELD.sub(own, message)
 
 
 def passed_on(body: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from replay.request import GenerationRequest
 
 NOT_BUILT = ("context_management", "conversation", "moderation", "prompt")
 ASKERS = ("user", "system", "developer")
+TRUNCATIONS = ("disabled", "auto")
 LOGPROBS = "message.output_text.logprobs"
 
 METADATA_MAX = 16
@@ -68,6 +69,8 @@ def chat_of(body: Mapping[str, Any], before: Sequence[dict[str, Any]] = ()) -> d
     for name in NOT_BUILT:
         if fields.get(name):
             raise RequestInvalid(f"Field '{name}': not supported yet")
+    if fields.text("truncation", "disabled") not in TRUNCATIONS:
+        raise RequestInvalid(f"Field 'truncation': must be {' or '.join(TRUNCATIONS)}")
     chat = passed_on(body)
     instructions, asked = _instructions(fields.get("instructions")), _input(fields.get("input"))
     chat["messages"] = [*instructions, *before, *asked]
@@ -193,8 +196,8 @@ def _part(name: str, part: Any, kind: str) -> str:
 
 def _logprobs(fields: Fields) -> dict[str, Any]:
     include = fields.get("include") or []
-    if not isinstance(include, list):
-        raise mistyped("include", "an array", include)
+    if not isinstance(include, list) or not all(isinstance(one, str) for one in include):
+        raise mistyped("include", "an array of strings", include)
     top = fields.bounded("top_logprobs", 0, low=0)
     if LOGPROBS not in include and not top:
         return {}
@@ -359,4 +362,14 @@ class ResponseFold(Fold):
         return {**item, "content": [part]}
 
 
-RESPONSES = Dialect(name="openai.responses", id_prefix="resp_", parse=parse, fold=ResponseFold)
+NAMES = {
+    r"messages(\[.*)?$": "input",
+    r"tools\[(\d+)\]\.function\.": r"tools[\1].",
+    r"tool_choice\.function\.name": "tool_choice.name",
+    r"response_format\.json_schema": "text.format",
+    r"response_format": "text.format",
+    r"reasoning_effort$": "reasoning.effort",
+}
+"""What a chat's fields are called here; an item may have become a part of a message."""
+
+RESPONSES = Dialect("openai.responses", "resp_", parse, ResponseFold, NAMES)

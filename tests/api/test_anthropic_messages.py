@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.dialects.anthropic_messages import MAX_TOKENS, MessageFold, chat_of, parse
+from api.dialects.anthropic_messages import MAX_TOKENS, MESSAGES, MessageFold, chat_of, parse
+from api.dialects.as_chat import in_own_words, own_words
 from api.fields import INT_MAX
 from api.problems import RequestInvalid
 from replay import frames
@@ -248,7 +249,7 @@ IMAGE = {"type": "image", "source": {"type": "url", "url": "x"}}
         ({"max_tokens": "8"}, "'max_tokens'"),
         ({"max_tokens": INT_MAX + 1}, "'max_tokens'"),
         ({"stop_sequences": "x"}, "'stop_sequences'"),
-        ({"stop_sequences": [1]}, "'stop_sequences'"),
+        ({"stop_sequences": [1]}, "'stop_sequences[0]'"),
         ({"tools": {}}, "'tools'"),
         ({"tools": [1]}, "'tools[0]'"),
         ({"tools": [{"name": "f"}]}, "'tools[0].input_schema'"),
@@ -433,3 +434,31 @@ def test_arguments_that_are_no_json_are_told_as_they_are(
     call = {"type": "tool_use", "id": "t", "name": "f", "input": {}}
     delta = {"type": "input_json_delta", "partial_json": arguments}
     assert folded(START, *block(0, call, delta))["content"] == [{**call, "input": given}]
+
+
+CALL = {"type": "tool_use", "id": "t", "name": "a", "input": {}}
+TWINS = [{"name": "a", "input_schema": {"type": "object"}}] * 2
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"metadata": 5}, "metadata"),
+        ({"metadata": {"user_id": 5}}, "metadata.user_id"),
+        ({"stop_sequences": ["a", None]}, "stop_sequences[1]"),
+        ({"stop_sequences": ["a"] * 300}, "stop_sequences"),
+        ({"tools": TWINS}, "tools[1].name"),
+        ({"output_config": {"effort": "so-so"}}, "output_config.effort"),
+        ({"messages": [{"role": "assistant", "content": [CALL]}]}, "messages"),
+    ],
+)
+def test_a_mistake_is_told_by_the_clients_own_name(body: dict[str, Any], field: str) -> None:
+    with pytest.raises(RequestInvalid) as caught, in_own_words(MESSAGES.names):
+        parse({"messages": HELLO, "max_tokens": 8, **body}, random_seed=1)
+    assert f"Field '{field}'" in str(caught.value)
+
+
+def test_what_a_worker_finds_wrong_is_told_so_too() -> None:
+    told = own_words("Field 'response_format.json_schema.schema': no", MESSAGES.names)
+    assert told == "Field 'output_config.format.schema': no"
+    assert own_words("Field 'stop_sequences'", MESSAGES.names) == "Field 'stop_sequences'"

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.dialects.openai_responses import chat_of, parse
+from api.dialects.as_chat import in_own_words, own_words
+from api.dialects.openai_responses import RESPONSES, chat_of, parse
 from api.dialects.response_items import items_of
 from api.problems import RequestInvalid
 from replay.request import GenerationRequest, SamplingParams
@@ -333,3 +334,35 @@ def test_any_json_is_a_request_or_a_mistake(body: dict[str, Any]) -> None:
     except RequestInvalid:
         return
     assert GenerationRequest.from_json(request.to_json()) == request
+
+
+TWINS = [{"type": "function", "name": "a"}] * 2
+CALL = {"type": "function_call", "call_id": "c", "name": "a", "arguments": "{}"}
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"include": [5]}, "include"),
+        ({"truncation": "some"}, "truncation"),
+        ({"truncation": 5}, "truncation"),
+        ({"reasoning": {"effort": "so-so"}}, "reasoning.effort"),
+        ({"tools": TWINS}, "tools[1].name"),
+        ({"tool_choice": {"type": "function", "name": "b"}}, "tool_choice.name"),
+        ({"input": [CALL]}, "input"),
+    ],
+)
+def test_a_mistake_is_told_by_the_clients_own_name(body: dict[str, Any], field: str) -> None:
+    with pytest.raises(RequestInvalid) as caught, in_own_words(RESPONSES.names):
+        parse({"input": "hello", **body}, random_seed=1)
+    assert f"Field '{field}'" in str(caught.value)
+
+
+def test_what_a_worker_finds_wrong_is_told_so_too() -> None:
+    for field, own in (
+        ("response_format.json_schema.schema", "text.format.schema"),
+        ("messages[0].tool_calls[0].function.arguments", "input"),
+        ("messages", "input"),
+        ("input[0].content", "input[0].content"),
+    ):
+        assert own_words(f"Field '{field}': no", RESPONSES.names) == f"Field '{own}': no"
