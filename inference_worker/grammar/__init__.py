@@ -36,9 +36,10 @@ def compiled(constraint: Constraint) -> str:
     return checked(rules.text())
 
 
-def schema_rule(rules: GrammarRules, schema: Any) -> str:
-    """The name of a rule of all that a JSON Schema allows. Raises GrammarInvalid."""
-    return SchemaRules(rules, schema).root()
+def schema_rule(rules: GrammarRules, schema: Any, *, document: Any = None) -> str:
+    """The name of a rule of all that a JSON Schema allows, which may be a part of a ``document``.
+    Raises GrammarInvalid."""
+    return SchemaRules(rules, schema if document is None else document).root(schema)
 
 
 def checked(grammar: str) -> str:

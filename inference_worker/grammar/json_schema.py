@@ -68,12 +68,13 @@ class SchemaRules:
         self._depth = 0
         self._path: list[str] = []
 
-    def root(self) -> str:
-        """A rule of the document's values; one without any constraint means an object."""
-        anything = self._document is True or self._document == {}
-        document = {"type": "object"} if anything else self._document
+    def root(self, schema: Schema) -> str:
+        """A rule of the values of the document, or of a schema in it; one without any constraint
+        means an object."""
+        if schema is True or schema == {}:
+            schema = {"type": "object"}
         with self._named():
-            root = self._rules.define("value", self._value(document))
+            root = self._rules.define("value", self._value(schema))
             while self._waiting:
                 name, schema = self._waiting.pop()
                 self._path = [name]

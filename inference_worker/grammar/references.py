@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 from urllib.parse import unquote
 
 from inference_worker.grammar.gbnf import GrammarInvalid
+
+_INDEX = re.compile("[0-9]{1,9}")
 
 
 def target_of(document: Any, reference: Any) -> Any:
@@ -13,9 +16,12 @@ def target_of(document: Any, reference: Any) -> Any:
     if not isinstance(reference, str) or not reference.startswith("#"):
         raise GrammarInvalid(f"$ref {reference!r} is not within the schema")
     target = document
-    for name in unquote(reference[1:]).split("/")[1:]:
+    first, *names = unquote(reference[1:]).split("/")
+    if first:
+        raise GrammarInvalid(f"$ref {reference!r} is no path in the schema")
+    for name in names:
         name = name.replace("~1", "/").replace("~0", "~")
-        if isinstance(target, list) and name.isdigit() and int(name) < len(target):
+        if isinstance(target, list) and _INDEX.fullmatch(name) and int(name) < len(target):
             target = target[int(name)]
         elif isinstance(target, dict) and name in target:
             target = target[name]

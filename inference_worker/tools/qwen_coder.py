@@ -9,7 +9,15 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from inference_worker.grammar import GrammarRules, literal, schema_rule
+from inference_worker.grammar import GrammarInvalid, GrammarRules, literal, schema_rule
+from inference_worker.grammar.json_schema import DEPTH_MAX
+from inference_worker.grammar.keywords import (
+    CONSTRAINTS,
+    properties_of,
+    required_of,
+    values_of,
+)
+from inference_worker.grammar.references import target_of
 from inference_worker.tools.reading import (
     Output,
     Reading,
@@ -46,12 +54,13 @@ def _call(output: Output) -> Reading[None]:
     if name not in output.tools:
         return refused(output)
     output.begin(name)
+    schema = output.tools[name]
     before = "{"
     while not (yield from _is_over()):
         key = yield from until(">")
         text = yield from until(PARAMETER_END)
-        kind = _type_of(output.tools[name], key)
-        output.argument(f"{before}{json.dumps(key, ensure_ascii=False)}: {_json(text, kind)}")
+        shown = _json(text, is_text=_is_text(_parameter_of(schema, key)))
+        output.argument(f"{before}{json.dumps(key, ensure_ascii=False)}: {shown}")
         before = ", "
     output.argument("{}" if before == "{" else "}")
     yield from closed(output, END)
@@ -66,16 +75,32 @@ def _is_over() -> Reading[bool]:
             return text.endswith(FUNCTION_END)
 
 
-def _type_of(schema: Any, key: str) -> object:
-    properties = schema.get("properties") if isinstance(schema, Mapping) else None
-    parameter = properties.get(key) if isinstance(properties, Mapping) else None
-    return parameter.get("type", "string") if isinstance(parameter, Mapping) else "string"
+def _parameter_of(schema: Mapping[str, Any], key: str) -> Any:
+    """The schema of one parameter, None where there is none. Raises GrammarInvalid."""
+    parameter = properties_of(schema).get(key)
+    for _ in range(DEPTH_MAX):
+        if not isinstance(parameter, Mapping) or parameter.keys() & CONSTRAINTS != {"$ref"}:
+            break
+        parameter = target_of(schema, parameter["$ref"])
+    return parameter
 
 
-def _json(text: str, kind: object) -> str:
-    """A parameter's value, which stands on lines of its own; a text is not JSON there."""
+def _is_text(parameter: Any) -> bool:
+    """Whether its values stand there as they are, and not as JSON."""
+    if not isinstance(parameter, Mapping):
+        return True
+    if "type" in parameter:
+        return bool(parameter["type"] == "string")
+    values = values_of(parameter)
+    if values is not None:
+        return all(isinstance(value, str) for value in values)
+    return not parameter.keys() & {"$ref", "anyOf", "oneOf", "allOf"}
+
+
+def _json(text: str, *, is_text: bool) -> str:
+    """A parameter's value, which stands on lines of its own."""
     text = text.removeprefix("\n").removesuffix("\n")
-    if kind != "string":
+    if not is_text:
         try:
             return json.dumps(json.loads(text), ensure_ascii=False)
         except (ValueError, RecursionError):
@@ -95,10 +120,10 @@ _LINE = '"\\n"?'
 
 def _function(rules: GrammarRules, tool: Tool) -> str:
     schema = parameters_of(tool)
-    required = schema.get("required", ())
+    required = required_of(schema)
     parameters = [
         f"({_parameter(rules, key, schema)} {_LINE})" + ("" if key in required else "?")
-        for key in schema.get("properties", {})
+        for key in properties_of(schema)
     ]
     begin, end = literal(f"{FUNCTION}{name_of(tool)}>"), literal(FUNCTION_END)
     return rules.define(f"call-{name_of(tool)}", " ".join([begin, _LINE, *parameters, end]))
@@ -107,13 +132,16 @@ def _function(rules: GrammarRules, tool: Tool) -> str:
 def _parameter(rules: GrammarRules, key: str, schema: Mapping[str, Any]) -> str:
     """A text up to the closing tag, or JSON."""
     begin, line = literal(f"{PARAMETER}{key}>"), _LINE
-    parameter = schema["properties"][key]
-    is_text = _type_of(schema, key) == "string"
-    if is_text and "enum" not in parameter:
+    parameter = _parameter_of(schema, key)
+    texts = values_of(parameter) if isinstance(parameter, Mapping) else None
+    if not _is_text(parameter):
+        value = schema_rule(rules, parameter, document=schema)
+    elif texts is None:
         return rules.define(f"parameter-{key}", f"{begin} {text_until(rules, PARAMETER_END)}")
-    if is_text:
-        value = any_of(rules, f"value-{key}", [literal(str(one)) for one in parameter["enum"]])
     else:
-        value = schema_rule(rules, {**parameter, "$defs": schema.get("$defs", {})})
+        ways = [literal(one) for one in texts if isinstance(one, str)]
+        if not ways:
+            raise GrammarInvalid(f"{key}: no value that it names satisfies it")
+        value = any_of(rules, f"value-{key}", ways)
     body = f"{begin} {line} {value} {line} {literal(PARAMETER_END)}"
     return rules.define(f"parameter-{key}", body)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -194,6 +195,62 @@ def test_a_thought_comes_before_the_call() -> None:
         hermes, options, AnswerFormat("<think>", "</think>", is_thought_open=True)
     )
     assert satisfies(f"a</think> {call}", opened) and not satisfies(call, opened)
+
+
+@pytest.mark.parametrize(
+    ("parameter", "written", "meant", "wrong"),
+    [
+        ({"anyOf": [{"type": "integer"}, {"type": "null"}]}, "5", 5, "five"),
+        ({"$ref": "#/$defs/unit"}, "F", "F", "K"),
+        ({"$ref": "#/$defs/days"}, "[1, 2]", [1, 2], "1"),
+        ({"$ref": "#/properties/city"}, "Łódź", "Łódź", None),
+        ({"allOf": [{"$ref": "#/$defs/unit"}]}, '"F"', "F", "F"),
+        ({"enum": [1, 2]}, "2", 2, "3"),
+        ({"const": "F"}, "F", "F", "C"),
+        ({"type": "string", "enum": ["F", None]}, "F", "F", "None"),
+    ],
+)
+def test_parameters_between_tags_are_text_only_where_they_are_texts(
+    parameter: Any, written: str, meant: Any, wrong: str | None
+) -> None:
+    [coder] = [one for one in SYNTAXES if one.name == "qwen-coder"]
+    schema = {
+        "properties": {"city": {"type": "string"}, "it": parameter},
+        "required": ["it"],
+        "$defs": {
+            "unit": {"type": "string", "enum": ["C", "F"]},
+            "days": {"type": "array", "items": {"type": "integer"}},
+        },
+    }
+    tool = {"type": "function", "function": {"name": "weather", "parameters": schema}}
+    constraint = grammar(coder, tools=(tool,))
+
+    def call(text: str) -> str:
+        return f"<function=weather>\n<parameter=it>\n{text}\n</parameter>\n</function>"
+
+    assert satisfies(call(written), constraint)
+    assert wrong is None or not satisfies(call(wrong), constraint)
+    parser = parser_of_calls(coder.name, (tool,), id_seed="seed")
+    told = [*parser.feed(call(written)), *parser.finish()]
+    arguments = "".join(delta.text for delta in told if isinstance(delta, ToolArguments))
+    assert json.loads(arguments) == {"it": meant}
+
+
+@pytest.mark.parametrize("syntax", ALL, ids=lambda one: one.name)
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"properties": {"a": True}},
+        {"properties": {"a": {"enum": 3}}},
+        {"properties": ["a"]},
+        {"properties": {"a": {"type": "string"}}, "required": True},
+        {"properties": {"a": {"$ref": "#/$defs/b"}}, "$defs": {"b": {"$ref": "#/$defs/b"}}},
+    ],
+)
+def test_parameters_of_any_shape_are_compiled_or_refused(syntax: Syntax, parameters: Any) -> None:
+    tool = {"type": "function", "function": {"name": "odd", "parameters": parameters}}
+    with suppress(GrammarInvalid):
+        grammar(syntax, tools=(tool,))
 
 
 def test_parameters_that_cannot_be_compiled_name_their_tool() -> None:

@@ -293,6 +293,8 @@ def nested(depth: int) -> Any:
         ({"type": "string", "pattern": "^a+$", "maxLength": 3}, "must have a length"),
         ({"$ref": "#/nowhere"}, "leads nowhere"),
         ({"$ref": "https://example.org/schema"}, "is not within the schema"),
+        ({"$ref": "#node", "$defs": {"n": {"$anchor": "node"}}}, "is no path in the schema"),
+        ({"$ref": "#/allOf/²", "allOf": [{}, {}, {}]}, "leads nowhere"),
         ({"$ref": "#"}, "left recursion"),
         ({"allOf": [{"$ref": "#"}]}, "refers to itself without end"),
         ({"properties": {"a": {"$ref": "#"}}, "required": ["a"]}, "no finite answer"),
