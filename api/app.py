@@ -25,6 +25,7 @@ from api import (
     absent,
     anthropic,
     control,
+    docs,
     embeddings,
     feed,
     health,
@@ -140,6 +141,8 @@ def create_app(
         lifespan=lifespan,
         middleware=middleware(settings, keyring, signer),
         redirect_slashes=False,
+        docs_url=None,
+        redoc_url=None,
     )
     app.state.connections = connections
     app.state.presence = presence
@@ -156,7 +159,8 @@ def create_app(
 
 def middleware(settings: ApiSettings, keyring: Keyring, signer: Signer) -> list[Middleware]:
     """From the outside in: CORS, the page, the request's id, the key, HEAD."""
-    assets = webui.load(settings.webui_dir, settings.root_path)
+    root = settings.root_path
+    assets = {**webui.load(settings.webui_dir, root), **docs.load(root)}
     return [
         Middleware(
             CORSMiddleware,

@@ -16,13 +16,13 @@ from api.keyring import OPEN, Access, Keyring, Scope
 from api.links import Signer
 from api.problems import KeyInvalid, LinkInvalid, ScopeMissing, problem_response, route_path
 
-PUBLIC_PATHS = frozenset({"/health", "/v1/health", "/ready"})
+PUBLIC_PATHS = frozenset({"/health", "/v1/health", "/ready", "/openapi.json"})
 
 STREAM_PATH = re.compile(r"/v1/stream(/.*)?", re.DOTALL)
 """Where a signed link is a credential."""
 
 _ROUTES: tuple[tuple[re.Pattern[str], Scope | None], ...] = (
-    (re.compile(r"(GET|HEAD) ((/v1)?/models|/(props|docs|redoc|openapi\.json))"), None),
+    (re.compile(r"(GET|HEAD) ((/v1)?/models|/props)"), None),
     (re.compile(r"POST /v1/streams/links"), None),
     (re.compile(r"POST /v1/streams/\w+"), Scope.READ),
     (re.compile(r"POST .*/(cancel|control)"), Scope.STOP),

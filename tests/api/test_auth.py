@@ -42,7 +42,7 @@ async def test_a_key_may_come_in_several_ways(headers: dict[str, str]) -> None:
         {"X-Api-Key": "ONE"},
     ],
 )
-@pytest.mark.parametrize("path", ["/v1/models", "/nowhere", "/v1/stream?conv_id=c", "/docs"])
+@pytest.mark.parametrize("path", ["/v1/models", "/nowhere", "/v1/stream?conv_id=c", "/props"])
 async def test_without_a_key_everything_is_401(headers: dict[str, str], path: str) -> None:
     async with memory_node(api_keys=KEYS) as node:
         response = await node.http.get(path, headers=headers)
@@ -51,8 +51,8 @@ async def test_without_a_key_everything_is_401(headers: dict[str, str], path: st
         assert error["type"] == "authentication_error"
 
 
-@pytest.mark.parametrize("path", ["/health", "/v1/health", "/ready", "/"])
-async def test_health_and_page_are_public(path: str) -> None:
+@pytest.mark.parametrize("path", ["/health", "/v1/health", "/ready", "/", "/docs", "/openapi.json"])
+async def test_health_and_pages_are_public(path: str) -> None:
     async with memory_node(api_keys=KEYS) as node:
         assert (await node.http.get(path)).status_code == 200
 

@@ -75,7 +75,7 @@ async def test_a_place_within_the_page_is_the_page(page: NodeHarness, path: str)
     assert (await page.http.get(path)).status_code == 401
 
 
-@pytest.mark.parametrize("path", ["/v1/nowhere", "/models/x", "/docs", "/chat/x", "/props/x"])
+@pytest.mark.parametrize("path", ["/v1/nowhere", "/models/x", "/docs/x", "/chat/x", "/props/x"])
 async def test_the_apis_paths_are_never_the_page(page: NodeHarness, path: str) -> None:
     assert (await page.http.get(path, headers=BROWSER)).status_code == 401
 

@@ -99,4 +99,4 @@ def test_every_refusal_is_in_the_envelope(node: Node, method: str, path: str, st
 def test_the_document_of_all_routes_is_handed_out(node: Node) -> None:
     document = node.http.get("/openapi.json").json()
     assert {"/v1/chat/completions", "/v1/messages", "/v1/stream"} <= set(document["paths"])
-    assert "openapi.json" in node.http.get("/docs").text
+    assert "docs/start.js" in node.http.get("/docs").text
