@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from api.fields import Fields, is_number, mistyped
+from api.fields import Fields, mistyped
 from api.problems import RequestInvalid
 from replay.request import PING_INTERVAL_S
 
@@ -26,10 +26,6 @@ def _is(*neutral: Any) -> Callable[[Any], bool]:
     return lambda value: any(value == n and type(value) is type(n) for n in neutral)
 
 
-def _equals(number: float) -> Callable[[Any], bool]:
-    return lambda value: is_number(value) and value == number
-
-
 NOT_BUILT: Mapping[str, Callable[[Any], bool]] = {
     "functions": _is([]),
     "function_call": _is("none"),
@@ -38,7 +34,6 @@ NOT_BUILT: Mapping[str, Callable[[Any], bool]] = {
     "prediction": _is(),
     "web_search_options": _is(),
     "lora": _is([]),
-    "id_slot": _equals(-1),
 }
 """Fields that ask for what is not built, and the values with which they ask for nothing."""
 

@@ -120,6 +120,14 @@ def test_a_cached_prompt_is_taken_unless_the_client_does_not_want_it() -> None:
     assert mistake(cache_prompt=1) == "Field 'cache_prompt': expected a boolean, but got a number"
 
 
+@pytest.mark.clause("POST-15")
+def test_hints_at_slots_and_caches_are_checked_and_change_nothing() -> None:
+    assert parsed(id_slot=3, n_cache_reuse=256) == parsed(id_slot=-1, n_cache_reuse=None)
+    assert "'id_slot'" in mistake(id_slot=-2)
+    assert "'id_slot'" in mistake(id_slot="0")
+    assert "'n_cache_reuse'" in mistake(n_cache_reuse=-1)
+
+
 def test_unknown_fields_are_accepted() -> None:
     assert parsed(user="me", metadata={}, store=True) == parsed()
 
