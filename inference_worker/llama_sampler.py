@@ -337,7 +337,7 @@ _MAKERS: Mapping[str, Callable[[SamplingParams, Vocabulary, int], Any]] = {
         s.xtc_probability, s.xtc_threshold, s.min_keep, seed
     ),
     "temperature": lambda s, _, __: llama_cpp.llama_sampler_init_temp_ext(
-        s.temperature, s.dynatemp_range, s.dynatemp_exponent
+        s.temperature, 0.0 if s.mirostat else s.dynatemp_range, s.dynatemp_exponent
     ),
     "infill": lambda _, vocabulary, __: llama_cpp.llama_sampler_init_infill(vocabulary.pointer),
     "greedy": lambda _, __, ___: llama_cpp.llama_sampler_init_greedy(),

@@ -104,7 +104,9 @@ class SamplingParams:
         if self.mirostat == 0 and "adaptive_p" in self.samplers and self.adaptive_target >= 0:
             return "adaptive_p"
         cools = self.mirostat > 0 or "temperature" in self.samplers
-        if cools and self.temperature <= 0:
+        # A range warms up even a temperature of 0; mirostat knows none.
+        is_dynamic = self.mirostat == 0 and self.dynatemp_range > 0
+        if cools and self.temperature <= 0 and not is_dynamic:
             return "greedy"
         return "mirostat" if self.mirostat else "dist"
 

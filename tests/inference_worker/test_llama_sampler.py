@@ -90,6 +90,19 @@ def test_what_leaves_only_the_best_is_greedy(recorder: Recorder, name: str) -> N
     assert narrow == greedy
 
 
+def test_a_range_warms_up_a_temperature_of_0_but_not_mirostats(recorder: Recorder) -> None:
+    ranged, mirostat = {"dynatemp_range": 3.0}, CHANGES["mirostat_v2"]
+    greedy, warm, without, beside = runs(
+        recorder,
+        GREEDY,
+        replace(GREEDY, min_p=0.0, top_p=1.0, top_k=0, **ranged),
+        replace(DRAWN, **mirostat),
+        replace(DRAWN, **mirostat, **ranged),
+    )
+    assert warm != greedy
+    assert beside == without
+
+
 def test_the_order_of_samplers_matters(recorder: Recorder) -> None:
     # Of the best token alone, xtc leaves out nothing.
     xtc = {"xtc_probability": 1.0, "xtc_threshold": 0.01, "top_k": 1}

@@ -112,6 +112,8 @@ def test_a_request_without_a_concrete_seed_is_refused() -> None:
         ({"temperature": 0.0, "samplers": ("top_k",)}, "dist", False),
         ({"mirostat": 2}, "mirostat", True),
         ({"mirostat": 1, "temperature": 0.0}, "greedy", False),
+        ({"mirostat": 1, "temperature": 0.0, "dynatemp_range": 1.0}, "greedy", False),
+        ({"temperature": 0.0, "dynatemp_range": 1.0}, "dist", False),
         ({"adaptive_target": 0.5}, "dist", False),
         ({"adaptive_target": 0.5, "samplers": ("adaptive_p",)}, "adaptive_p", True),
         ({"adaptive_target": -1.0, "samplers": ("adaptive_p",)}, "dist", False),
