@@ -19,6 +19,7 @@ from pydantic import SecretStr
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.requests import ClientDisconnect
 
 from api import (
@@ -158,7 +159,7 @@ def create_app(
 
 
 def middleware(settings: ApiSettings, keyring: Keyring, signer: Signer) -> list[Middleware]:
-    """From the outside in: CORS, the page, the request's id, the key, HEAD."""
+    """From the outside in: CORS, errors of ours, the pages, the request's id, the key, HEAD."""
     root = settings.root_path
     assets = {**webui.load(settings.webui_dir, root), **docs.load(root)}
     return [
@@ -170,6 +171,7 @@ def middleware(settings: ApiSettings, keyring: Keyring, signer: Signer) -> list[
             expose_headers=EXPOSED_HEADERS,
             **cors_origins(settings.cors_origins),
         ),
+        Middleware(ServerErrorMiddleware, handler=_told),  # Starlette's own stands outside of CORS
         Middleware(webui.Webui, assets=assets),
         Middleware(RequestIds),
         Middleware(Auth, keyring=keyring, signer=signer),
@@ -184,20 +186,21 @@ def cors_origins(text: str) -> dict[str, Any]:
     return {"allow_origins": [part.strip() for part in text.split(",") if part.strip()]}
 
 
-def add_problems(app: FastAPI) -> None:
-    """Every error becomes the envelope, whatever raised it."""
+async def _told(request: Request, error: Exception) -> Response:
+    return problem_response(error, route_path(request.scope))
 
-    async def answer(request: Request, error: Exception) -> Response:
-        return problem_response(error, route_path(request.scope))
+
+def add_problems(app: FastAPI) -> None:
+    """Every error that we know becomes the envelope, whatever raised it."""
 
     async def nothing_there(request: Request, error: Exception) -> Response:
-        return await answer(request, NothingThere(request.method, request.url.path))
+        return await _told(request, NothingThere(request.method, request.url.path))
 
     async def client_gone(request: Request, error: Exception) -> Response:
         return Response(status_code=400)  # nobody reads it
 
-    for kind in (*TABLE, Exception):
-        app.add_exception_handler(kind, answer)
+    for kind in TABLE:
+        app.add_exception_handler(kind, _told)
     app.add_exception_handler(HTTPException, nothing_there)
     app.add_exception_handler(ClientDisconnect, client_gone)
 

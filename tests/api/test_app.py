@@ -43,9 +43,11 @@ async def test_an_error_nobody_thought_of_is_500_and_tells_nothing(
         raise ZeroDivisionError("secret")
 
     monkeypatch.setattr(node.log, "resolve", broken)
-    error = error_of(await node.http.get("/v1/stream/c"))
+    response = await node.http.get("/v1/stream/c", headers=ORIGIN)
+    error = error_of(response)
     assert (error["code"], error["type"]) == (500, "server_error")
     assert "secret" not in error["message"]
+    assert response.headers["access-control-allow-origin"] == ORIGIN["Origin"]
 
 
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
