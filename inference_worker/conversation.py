@@ -33,7 +33,7 @@ def fitted(
     tools = options.tools
     if tools and not abilities.tools:
         said, tools = _introduced(said, options), ()
-    said = [_with_calls(index, message, abilities) for index, message in enumerate(said)]
+    said = [_with_calls(message, abilities) for message in said]
     plain = [{**message, "content": text_of(message.get("content"))} for message in said]
     if not abilities.results:
         plain = [_as_users(message) for message in plain]
@@ -84,14 +84,11 @@ def _introduced(messages: list[Message], options: ChatOptions) -> list[Message]:
     return [{"role": "system", "content": introduction}, *messages]
 
 
-def _with_calls(index: int, message: Message, abilities: Abilities) -> Message:
+def _with_calls(message: Message, abilities: Abilities) -> Message:
     """Calls as the template takes them, or as the text that it would have had the model say."""
     if not message.get("tool_calls") or (abilities.calls and not abilities.wants_objects):
         return message
-    calls = [
-        _with_object(f"messages[{index}].tool_calls[{number}]", call)
-        for number, call in enumerate(message["tool_calls"])
-    ]
+    calls = [_with_object(call) for call in message["tool_calls"]]
     if abilities.calls:
         return {**message, "tool_calls": calls}
     told = [
@@ -104,16 +101,21 @@ def _with_calls(index: int, message: Message, abilities: Abilities) -> Message:
     return {**rest, "content": f"{before}\n{said}" if before else said}
 
 
-def _with_object(name: str, call: dict[str, Any]) -> dict[str, Any]:
-    """The call with its arguments parsed. Raises PromptInvalid."""
+def _with_object(call: dict[str, Any]) -> dict[str, Any]:
+    """The call with its arguments parsed."""
     arguments = call["function"].get("arguments")
     if isinstance(arguments, str):
-        try:
-            arguments = json.loads(arguments or "{}")
-        except (ValueError, RecursionError):
-            field = f"{name}.function.arguments"
-            raise PromptInvalid("the arguments are no JSON", field) from None
+        arguments = _parsed(arguments)
     return {**call, "function": {**call["function"], "arguments": arguments}}
+
+
+def _parsed(arguments: str) -> dict[str, Any]:
+    """What a model has said is no object where it was cut, or erred; its history says so."""
+    try:
+        value = json.loads(arguments or "{}")
+    except (ValueError, RecursionError):
+        value = None
+    return value if isinstance(value, dict) else {"INVALID_JSON": arguments}
 
 
 def _as_users(message: Message) -> Message:

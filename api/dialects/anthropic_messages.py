@@ -27,6 +27,9 @@ MAX_TOKENS = 4096
 THINKING_TOKENS = 10_000
 """Of thinking that is enabled without a budget."""
 
+AS_THE_MODEL_LIKES = ("adaptive", "between_tools")
+"""Kinds of thinking that leave it to the model whether it thinks."""
+
 NOT_BUILT = ("container", "mcp_servers")
 
 CHANGING = re.compile(r"\bcch=\w+")
@@ -235,9 +238,10 @@ def _tool_choice(choice: Fields, names: Collection[str]) -> dict[str, Any]:
 def _thinking(fields: Fields) -> dict[str, Any]:
     thinking = fields.object("thinking")
     kind = thinking.get("type")
-    if kind not in (None, "adaptive", "enabled", "disabled"):
-        raise RequestInvalid("Field 'thinking.type': must be adaptive, enabled or disabled")
-    if kind in (None, "adaptive"):  # as the model likes
+    if kind not in (None, *AS_THE_MODEL_LIKES, "enabled", "disabled"):
+        known = ", ".join((*AS_THE_MODEL_LIKES, "enabled"))
+        raise RequestInvalid(f"Field 'thinking.type': must be {known} or disabled")
+    if kind in (None, *AS_THE_MODEL_LIKES):
         return {}
     switch = {"enable_thinking": kind == "enabled"}
     found: dict[str, Any] = {"chat_template_kwargs": switch}

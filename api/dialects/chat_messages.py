@@ -1,4 +1,4 @@
-"""The messages of a chat as OpenAI has them: checked, and kept verbatim. Pure."""
+"""The messages of a chat as OpenAI has them: checked, and kept nearly verbatim. Pure."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def parse_messages(messages: Any) -> tuple[dict[str, Any], ...]:
         if not isinstance(message, dict):
             raise mistyped(f"messages[{index}]", "an object", message)
         _check_message(f"messages[{index}]", message)
-    return tuple(messages)
+    return tuple(map(_said, messages))
 
 
 def _check_message(name: str, message: Mapping[str, Any]) -> None:
@@ -36,10 +36,11 @@ def _check_message(name: str, message: Mapping[str, Any]) -> None:
         raise mistyped(f"{name}.reasoning_content", "a string", thought)
     content = message.get("content")
     if content is None:
-        _check_may_be_empty(name, role, has_more=has_calls or bool(thought))
+        has_refused = isinstance(message.get("refusal"), str)
+        _check_may_be_empty(name, role, has_more=has_calls or bool(thought) or has_refused)
     elif isinstance(content, list):
         for index, part in enumerate(content):
-            _check_part(f"{name}.content[{index}]", part)
+            _check_part(f"{name}.content[{index}]", role, part)
     elif not isinstance(content, str):
         raise RequestInvalid(
             f"Expected 'content' to be a string or an array (Field '{name}.content')"
@@ -82,13 +83,27 @@ def _check_call(name: str, call: Any) -> None:
         raise mistyped(f"{name}.function.arguments", "a string or an object", arguments)
 
 
-def _check_part(name: str, part: Any) -> None:
+def _check_part(name: str, role: str, part: Any) -> None:
     if not isinstance(part, dict):
         raise mistyped(name, "an object", part)
     kind = part.get("type")
     if isinstance(kind, str) and kind in PARTS_NOT_BUILT:
         raise RequestInvalid(f"Field '{name}': the model has no {PARTS_NOT_BUILT[kind]} input")
-    if kind != "text":
+    if kind != "text" and (kind, role) != ("refusal", "assistant"):
         raise RequestInvalid(f"unsupported content[].type (Field '{name}.type')")
-    if not isinstance(part.get("text"), str):
-        raise mistyped(f"{name}.text", "a string", part.get("text"))
+    if not isinstance(part.get(kind), str):
+        raise mistyped(f"{name}.{kind}", "a string", part.get(kind))
+
+
+def _said(message: dict[str, Any]) -> dict[str, Any]:
+    """A refusal is what the assistant said: templates have no other place for it."""
+    content = message.get("content")
+    if isinstance(content, list):
+        return {**message, "content": [_text_part(part) for part in content]}
+    if content is None and isinstance(message.get("refusal"), str):
+        return {**message, "content": message["refusal"]}
+    return message
+
+
+def _text_part(part: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "text", "text": part["refusal"]} if part["type"] == "refusal" else part

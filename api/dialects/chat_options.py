@@ -90,6 +90,8 @@ def _with_choice(options: ChatOptions, choice: Any) -> ChatOptions:
         if not options.tools:
             raise RequestInvalid("Field 'tool_choice': there are no tools to call")
         return replace(options, tool_choice="required")
+    if isinstance(choice, dict) and choice.get("type") == "allowed_tools":
+        return _with_allowed(options, Fields(choice, "tool_choice.").object("allowed_tools"))
     if isinstance(choice, dict):
         return replace(
             options,
@@ -100,6 +102,24 @@ def _with_choice(options: ChatOptions, choice: Any) -> ChatOptions:
     if isinstance(choice, str):
         raise RequestInvalid(f"Invalid tool_choice: {choice[:40]} (Field 'tool_choice')")
     raise mistyped("tool_choice", "a string or an object", choice)
+
+
+def _with_allowed(options: ChatOptions, allowed: Fields) -> ChatOptions:
+    """Some of the tools alone, of which one may or must be called."""
+    named, field = allowed.get("tools"), "tool_choice.allowed_tools"
+    if not isinstance(named, list):
+        raise mistyped(f"{field}.tools", "an array", named)
+    if len(named) > TOOLS_MAX:  # each is looked for among the tools
+        raise RequestInvalid(f"Field '{field}.tools': more than {TOOLS_MAX}")
+    mode = allowed.text("mode")
+    if mode not in ("auto", "required"):
+        raise RequestInvalid(f"Field '{field}.mode': must be auto or required")
+    for index, tool in enumerate(named):
+        if not isinstance(tool, dict):
+            raise mistyped(f"{field}.tools[{index}]", "an object", tool)
+    names = {_named(options.tools, tool)["function"]["name"] for tool in named}
+    tools = tuple(tool for tool in options.tools if tool["function"]["name"] in names)
+    return _with_choice(replace(options, tools=tools), mode)
 
 
 def _named(tools: tuple[dict[str, Any], ...], choice: Mapping[str, Any]) -> dict[str, Any]:

@@ -31,6 +31,7 @@ NOT_BUILT: Mapping[str, Callable[[Any], bool]] = {
     "function_call": _is("none"),
     "modalities": _is(["text"]),
     "audio": _is(),
+    "moderation": _is(),
     "prediction": _is(),
     "web_search_options": _is(),
     "lora": _is([]),

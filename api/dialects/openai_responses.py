@@ -118,11 +118,9 @@ def _is_answer(named: Item) -> bool:
 
 def _asked(name: str, item: Mapping[str, Any]) -> dict[str, Any]:
     if item.get("type") == "function_call_output":
-        return {
-            "role": "tool",
-            "tool_call_id": text_at(name, item, "call_id"),
-            "content": content_of(_texts(f"{name}.output", item.get("output"), "input_text")),
-        }
+        texts = _texts(f"{name}.output", item.get("output"), "input_text")
+        call = "" if item.get("call_id") is None else text_at(name, item, "call_id")
+        return {"role": "tool", "tool_call_id": call, "content": content_of(texts)}
     if item.get("type", "message") != "message" or item.get("role") not in ASKERS:
         raise RequestInvalid(f"Field '{name}': Cannot determine type of 'item'")
     role = "user" if item["role"] == "user" else "system"

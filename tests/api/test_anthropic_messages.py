@@ -190,7 +190,8 @@ def test_thinking_is_switched_and_limited() -> None:
     off = chat(thinking={"type": "disabled"}, chat_template_kwargs={"style": "x"})
     assert off["chat_template_kwargs"] == {"enable_thinking": False, "style": "x"}
     assert "thinking_budget_tokens" not in off
-    assert "chat_template_kwargs" not in chat(thinking={"type": "adaptive"})
+    for kind in ("adaptive", "between_tools"):
+        assert "chat_template_kwargs" not in chat(thinking={"type": kind})
 
 
 def test_the_outputs_form_and_effort() -> None:

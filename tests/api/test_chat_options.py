@@ -43,6 +43,19 @@ def test_a_tool_that_must_be_called_stands_alone() -> None:
     assert parsed(tools=[ADD, NOW], tool_choice=choice, parallel_tool_calls=True) == wanted
 
 
+@pytest.mark.parametrize("mode", ["auto", "required"])
+def test_tools_that_are_not_allowed_are_not_there(mode: Any) -> None:
+    other = tool("other")
+    allowed = {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": [NOW, ADD]}}
+    wanted = ChatOptions(tools=(ADD, NOW), tool_choice=mode)
+    assert parsed(tools=[ADD, other, NOW], tool_choice=allowed) == wanted
+
+
+def allowing(mode: Any, *tools: Any) -> dict[str, Any]:
+    allowed = {"mode": mode, "tools": list(tools)}
+    return {"tools": [ADD], "tool_choice": {"type": "allowed_tools", "allowed_tools": allowed}}
+
+
 @pytest.mark.parametrize(
     ("body", "said"),
     [
@@ -64,6 +77,12 @@ def test_a_tool_that_must_be_called_stands_alone() -> None:
             {"tools": [ADD], "tool_choice": {"type": "function", "function": {"name": "rm"}}},
             "'tool_choice.function.name': no tool is called 'rm'",
         ),
+        (allowing("any", ADD), "'tool_choice.allowed_tools.mode'"),
+        (allowing("auto", "add"), "'tool_choice.allowed_tools.tools[0]'"),
+        (allowing("auto", NOW), "no tool is called 'now'"),
+        (allowing("required"), "'tool_choice': there are no tools"),
+        (allowing("auto", *[ADD] * (TOOLS_MAX + 1)), "'tool_choice.allowed_tools.tools'"),
+        ({"tools": [ADD], "tool_choice": {"type": "allowed_tools"}}, "'tool_choice.allowed_tools"),
         ({"tool_choice": "required"}, "'tool_choice': there are no tools"),
         ({"tools": [ADD], "parallel_tool_calls": "no"}, "'parallel_tool_calls'"),
         ({"tools": [ADD], "grammar": "root ::= x"}, "Cannot use custom grammar constraints"),

@@ -375,6 +375,23 @@ def test_what_asks_for_nothing_is_accepted(field: str, value: Any) -> None:
     assert parsed(**{field: value}) == parsed()
 
 
+REFUSAL = {"type": "refusal", "refusal": "No."}
+
+
+def test_a_refusal_is_what_the_assistant_said() -> None:
+    part = {"type": "text", "text": "Well,"}
+    first = {"role": "assistant", "content": [part, REFUSAL]}
+    second = {"role": "assistant", "content": None, "refusal": "No."}
+    assert [
+        one["content"] for one in parsed(messages=[first, *HELLO, second, *HELLO]).messages
+    ] == [
+        [part, {"type": "text", "text": "No."}],
+        "hello",
+        "No.",
+        "hello",
+    ]
+
+
 @pytest.mark.parametrize(
     ("messages", "message"),
     [
@@ -387,6 +404,8 @@ def test_what_asks_for_nothing_is_accepted(field: str, value: Any) -> None:
         ([{"role": "user", "content": 3}], "Expected 'content' to be a string or an array"),
         ([{"role": "user", "content": [{"type": "what"}]}], "unsupported content[].type"),
         ([{"role": "user", "content": [{"type": "text"}]}], "'messages[0].content[0].text'"),
+        ([{"role": "user", "content": [REFUSAL]}], "unsupported content[].type"),
+        ([{"role": "assistant", "content": [{"type": "refusal"}]}], "content[0].refusal'"),
         ([{"role": "user", "content": [{"type": "image_url"}]}], "no image input"),
         ([{"role": "user", "content": [{"type": "input_audio"}]}], "no audio input"),
         ([{"role": "tool"}], "All non-assistant messages must contain 'content'"),

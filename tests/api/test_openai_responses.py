@@ -125,6 +125,12 @@ def test_what_an_assistant_did_in_a_row_is_one_message() -> None:
     ]
 
 
+def test_an_output_may_not_say_whose_it_is() -> None:
+    assert said({"type": "function_call_output", "output": "4"}) == [
+        {"role": "tool", "tool_call_id": "", "content": "4"}
+    ]
+
+
 def test_of_a_thought_that_only_its_vendor_reads_the_summary_is_told() -> None:
     item = {"type": "reasoning", "encrypted_content": "x", "summary": []}
     assert said(item)[0] == {"role": "assistant", "content": ""}
@@ -211,6 +217,11 @@ def of(*parts: Any) -> dict[str, Any]:
     return {"input": [{"role": "user", "content": list(parts)}]}
 
 
+def of_call(output: dict[str, Any]) -> dict[str, Any]:
+    """A body with one output of a call."""
+    return {"input": [{"type": "function_call_output", **output}]}
+
+
 @pytest.mark.parametrize(
     ("body", "field"),
     [
@@ -228,8 +239,8 @@ def of(*parts: Any) -> dict[str, Any]:
         (of({"type": "input_file"}), "'input_file' is not supported"),
         (of(text("x", "output_text")), "'input[0].content[0].type'"),
         ({"input": [{"type": "function_call", "name": "f"}]}, "'input[0].arguments'"),
-        ({"input": [{"type": "function_call_output", "output": ""}]}, "'input[0].call_id'"),
-        ({"input": [{"type": "function_call_output", "call_id": "c"}]}, "'input[0].output'"),
+        (of_call({"output": "", "call_id": 1}), "'input[0].call_id'"),
+        (of_call({"call_id": "c"}), "'input[0].output'"),
         ({"input": [{"type": "reasoning", "content": "x"}]}, "'input[0].content'"),
         ({"input": [{"type": "reasoning", "content": [1]}]}, "'input[0].content[0]'"),
         ({"input": [{"type": "reasoning", "content": [{}]}]}, "'input[0].content[0].text'"),
