@@ -79,10 +79,17 @@ async def shown(node: Node, found: Retained) -> dict[str, Any]:
     if record.state is State.COMPLETED:
         return {**told, "completed_at": record.ended_ms // 1000}
     told["status"] = STATUSES[record.state]
+    if record.state.is_final:
+        told["output"] = [_cut(item) for item in told["output"]]
     if record.state in (State.FAILED, State.LOST):
         message = fold.error or frames.MESSAGES.get((record.state, record.reason), record.reason)
         told["error"] = {"code": "server_error", "message": message}
     return told
+
+
+def _cut(item: dict[str, Any]) -> dict[str, Any]:
+    """An item to which nothing is added any more."""
+    return {**item, "status": "incomplete"} if item["status"] == "in_progress" else item
 
 
 async def offset_after(node: Node, found: Retained, number: int) -> int:

@@ -21,7 +21,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from api.gzip_coding import accepts_gzip
 
 INDEX = "/index.html"
-API_PATHS = frozenset({"v1", "chat", "models", "props", "health", "ready", "docs", "openapi.json"})
+API_PATHS = frozenset(
+    {
+        *("v1", "chat", "models", "props", "slots", "metrics", "lora-adapters", "tools"),
+        *("cors-proxy", "health", "ready", "docs", "openapi.json"),
+    }
+)
 """First parts of paths that are the API's, whatever a client accepts."""
 
 HASHED = re.compile(r"[-.][A-Za-z0-9_-]{8,}\.[a-z0-9]+$")

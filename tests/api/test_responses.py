@@ -35,3 +35,22 @@ async def test_an_order_to_a_response_means_no_later_one_of_its_name(node: NodeH
     assert refused.status_code == 409 and "current_epoch" in error_of(refused)
     for one in (before, after):
         assert (await node.http.get(f"/v1/responses/{one}")).status_code == 200
+
+
+@pytest.mark.clause("RESP-2")
+async def test_what_a_stop_has_cut_is_incomplete(node: NodeHarness) -> None:
+    body = {"input": "x", "background": True}
+    posting = asyncio.create_task(node.http.post("/v1/responses", json=body))
+    producer = await node.producer()
+    one, two = ({"type": "message", "id": f"msg_{n}", "content": []} for n in (1, 2))
+    for index, item in enumerate(
+        [{**one, "status": "completed"}, {**two, "status": "in_progress"}]
+    ):
+        event = {"type": "response.output_item.done", "output_index": index, "item": item}
+        await producer.put(frames.event(event["type"], {**event, "sequence_number": index}))
+    path = f"/v1/responses/{(await posting).json()['id']}"
+    running = (await node.http.get(path)).json()["output"]
+    assert [item["status"] for item in running] == ["completed", "in_progress"]
+    stopped = (await node.http.post(f"{path}/cancel")).json()
+    assert stopped["status"] == "cancelled"
+    assert [item["status"] for item in stopped["output"]] == ["completed", "incomplete"]

@@ -7,7 +7,10 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from fastapi.routing import APIRoute
 from node_harness import NodeHarness, error_of, memory_node
+
+from api.app import ROUTED
 
 pytestmark = pytest.mark.anyio
 
@@ -90,3 +93,19 @@ async def test_without_a_bundle_the_root_says_how_to_build_it(node: NodeHarness)
     response = await node.http.get("/")
     assert response.status_code == 200 and "make webui" in response.text
     assert error_of(await node.http.get("/assets/x.js"))["code"] == 404
+
+
+GETS = sorted(
+    {
+        route.path
+        for module in ROUTED
+        for route in module.router.routes
+        if isinstance(route, APIRoute) and "GET" in route.methods
+    }
+)
+
+
+@pytest.mark.parametrize("path", GETS)
+async def test_a_browser_that_asks_for_the_api_gets_no_page(page: NodeHarness, path: str) -> None:
+    response = await page.http.get(path, headers=BROWSER)
+    assert "<!doctype html>" not in response.text
