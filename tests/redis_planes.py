@@ -13,14 +13,13 @@ from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from redis.exceptions import RedisError
 from redis.sentinel import Sentinel
 
-from deploy.local.ports import free_block
 from deploy.local.redis_server import LOOPBACK, find_program
 from tests.protocol.wire import until
-from tests.redis_server import RedisServer
+from tests.redis_server import RedisServer, free_port
 
 LIMIT_S = 40.0
 SERVICE = "main"
-DOWN_AFTER_MS = 500
+DOWN_AFTER_MS = 1000
 FAILOVER_MS = 3000
 NODE_TIMEOUT_MS = 1000
 MASTERS = 3
@@ -137,7 +136,7 @@ class ClusterPlane:
     """Three masters that share the slots and a replica of the last, in a block of ``running``."""
 
     def __init__(self, folder: Path) -> None:
-        self._buses = [str(free_block(LOOPBACK, 1)) for _ in range(MASTERS + 1)]
+        self._buses = [str(free_port()) for _ in range(MASTERS + 1)]
         *self.servers, self.replica = [
             _data_server(
                 folder / str(number),

@@ -27,6 +27,17 @@ def leave_to_the_kernel(url: str) -> None:
         db.config_set("appendfsync", "no")
 
 
+_given: set[int] = set()
+
+
+def free_port() -> int:
+    """A port that nobody has, and that nobody here was given who may not have taken it yet."""
+    while (port := free_block(LOOPBACK, 1)) in _given:
+        pass
+    _given.add(port)
+    return port
+
+
 class RedisServer:
     """A Redis on one port, its append-only file in ``folder``, as the launcher starts one.
 
@@ -38,7 +49,7 @@ class RedisServer:
         folder.mkdir(parents=True, exist_ok=True)
         # Below the ports that clients get: a client that asks for a port where nobody listens
         # could else be given that very port and talk to itself.
-        self.port = free_block(LOOPBACK, 1)
+        self.port = free_port()
         self.folder = folder
         settings = {
             "port": str(self.port),

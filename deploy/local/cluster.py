@@ -23,7 +23,7 @@ from deploy.bootstrap import ROOT
 from deploy.local.state_file import read_state
 
 READY_MAX_S = 60.0
-STOP_MAX_S = 6.0  # what the launcher promises, and a moment
+STOP_MAX_S = 20.0  # what the launcher promises, four times: machines are busy
 LOOK_S = 0.02
 LAUNCHER = (sys.executable, "-m", "deploy.local")
 

@@ -19,6 +19,7 @@ from deploy.local import launcher
 from deploy.local.arguments import parse
 from deploy.local.cluster import Cluster, ClusterFailed
 from deploy.local.ports import free_block
+from deploy.local.supervisor import REDIS_GRACE_S
 
 STUBS = (sys.executable, str(Path(__file__).with_name("stub_cluster.py")))
 WAIT_S = 20.0
@@ -105,7 +106,7 @@ def test_a_deaf_child_is_killed_in_time(tmp_path: Path) -> None:
         pids = cluster.pids
         began_s = time.monotonic()
         assert cluster.stop() == 0
-        assert time.monotonic() - began_s < 5.0
+        assert time.monotonic() - began_s < 2 * REDIS_GRACE_S, "as a busy machine may need"
         assert gone(pids.values())
         assert "api-1     did not end in time and is killed" in cluster.output
 

@@ -42,6 +42,12 @@ class FakeServer(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}"
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """These ask once, and the machine may be busy."""
+    monkeypatch.setattr(probes, "ANSWER_S", 10.0)
+
+
 @pytest.fixture
 def node() -> Iterator[FakeServer]:
     with FakeServer(("127.0.0.1", 0), FakeNode) as server:
@@ -94,7 +100,7 @@ def test_a_worker_is_ready_by_the_word_of_the_process_that_runs_now(
 ) -> None:
     record = WorkerRecord("w", "here", 7, 0, "b1", (ModelRecord("m", status),))
     with Redis.from_url(redis_server) as redis:
-        redis.set(keys.worker("w"), record.to_json(), px=5_000)
+        redis.set(keys.worker("w"), record.to_json(), px=60_000)
         assert probes.workers_are_ready(redis_server, {"w": pid}) is ready
         redis.delete(keys.worker("w"))
         assert not probes.workers_are_ready(redis_server, {"w": pid})

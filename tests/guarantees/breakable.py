@@ -164,7 +164,7 @@ class Breakable:
 
 
 def _workers_known_to(node: Node) -> int:
-    known: int = node.http.get("/props").json()["workers"]
+    known: int = node.http.get("/props").json().get("workers", -1)  # none while Redis is away
     return known
 
 

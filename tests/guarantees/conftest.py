@@ -13,6 +13,8 @@ import pytest
 from .breakable import Breakable
 
 FOLDER = Path(__file__).parent
+PATIENT = dict.fromkeys(("REPLAY_SEND_TIMEOUT_S", "REPLAY_TCP_USER_TIMEOUT_S"), "60")
+"""With readers that a test reads one after the other."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -25,7 +27,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="package")
 def shared_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Breakable]:
     """Two nodes and two workers of four slots each, leases of two seconds."""
-    with Breakable(tmp_path_factory.mktemp("breakable")).running() as cluster:
+    folder = tmp_path_factory.mktemp("breakable")
+    with Breakable(folder, **PATIENT).running() as cluster:
         yield cluster
 
 

@@ -29,7 +29,7 @@ def test_every_byte_of_a_silence_is_good_to_go_on_from(
     }
     log = post.whole()
     assert text_of(events(log)) == answer_to(WORDS)
-    assert [frame for frame in frames(log) if frame.startswith(b":")] == [b":"] * 4
+    assert {frame for frame in frames(log) if frame.startswith(b":")} == {b":"}
     for (place, node), reader in live.items():
         assert reader.whole() == log[place:]
         assert node.read(name, from_=place).content == log[place:]
