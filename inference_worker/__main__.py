@@ -38,7 +38,7 @@ def main() -> int:
         uvloop.run(serve(WorkerSettings()))
     except* (EngineError, RedisUnfit, ValueError) as group:
         for error in group.exceptions:
-            logging.error("cannot start: %s", error)
+            logging.error("cannot go on: %s", error)
         code = 1
     return code
 

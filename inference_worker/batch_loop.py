@@ -74,15 +74,18 @@ class BatchEngine(Wording):
         self._embeds = EmbedTurns(model.embed)
 
     def __repr__(self) -> str:
-        return (
-            f"<BatchEngine {self.model.name}, {self.free_slots} of {self.model.slots} slots free>"
-        )
+        return f"<BatchEngine {self.model.name}, {self.free_slots} slots free>"
 
     @property
     def free_slots(self) -> int:
         """Slots that ``submit`` would find free now; 0 once the engine failed or closed."""
         with self._lock:
             return 0 if self._closed else len(self._slots)
+
+    @property
+    def failure(self) -> str:
+        """See ``Engine.failure``."""
+        return "" if self._closed == _CLOSED else self._closed
 
     def start(self, on_steps: OnSteps) -> None:
         """Starts the engine's thread; once only."""
@@ -159,8 +162,8 @@ class BatchEngine(Wording):
             log.exception("the engine failed")
             with self._lock:
                 self._closed = self._closed or f"the engine failed: {error}"
-            with suppress(Exception):
-                self._end_all(Finish(FinishReason.FAILED, error=str(error)))
+            with suppress(Exception):  # as stopped: another worker goes on with them
+                self._end_all(Finish(FinishReason.STOPPED))
 
     def _step(self) -> None:
         """One decode call and what comes of it."""
@@ -173,8 +176,7 @@ class BatchEngine(Wording):
         self._flush()
 
     def _next_step(self) -> Seq[Sequence]:
-        """Whose turn it is; after a decode that broke, those that were in it one at a time, so that
-        whoever broke it fails alone."""
+        """Whose turn it is; after a decode that broke, each of those in it: one of them fails."""
         while self._apart:
             sequence = self._apart.popleft()
             if sequence.finish is None:
@@ -256,10 +258,9 @@ class BatchEngine(Wording):
         """Empties a free slot's cache to make room for what runs; False where all are empty."""
         with self._lock:
             slot = self._slots.evict()
-        if slot is None:
-            return False
-        self._model.trim(slot, 0)
-        return True
+        if slot is not None:
+            self._model.trim(slot, 0)
+        return slot is not None
 
     def _part(self, sequences: Seq[Sequence], error: Exception) -> None:
         """After a decode that broke: fails the one that was in it, or has each of them come again
@@ -278,8 +279,7 @@ class BatchEngine(Wording):
 
     @contextmanager
     def _interruptible(self, sequences: Seq[Sequence]) -> Iterator[None]:
-        """A decode of one sequence ends early with it: a prompt chunk takes long. Others do not,
-        since neighbours are in them."""
+        """A decode of one sequence ends early with it; others do not, neighbours are in them."""
         with self._lock:
             self._alone = sequences[0].spec.id if len(sequences) == 1 else ""
         try:

@@ -211,8 +211,7 @@ class SequenceSpec:
     The prompt is fed in chunks of ``prefill_chunk_tokens``, 0 for the engine's own, and begins with
     what a slot's cache holds of it where ``cache_prompt`` allows it. The text has the names of
     ``shown_tokens``, which else show nothing.
-    Without a ``shift`` a full context ends the answer. It ends too where one of its lines, but the
-    first, is ``indent``ed less.
+    Without a ``shift`` a full context ends the answer; so does a later line with less ``indent``.
     """
 
     id: str
@@ -330,6 +329,10 @@ class Engine(Protocol):
     @property
     def free_slots(self) -> int:
         """Slots that ``submit`` would find free now; 0 once the engine failed or closed."""
+
+    @property
+    def failure(self) -> str:
+        """Why it will never compute again; "" while it may, and where it was closed."""
 
     def start(self, on_steps: OnSteps) -> None:
         """Starts the engine's thread; once only."""

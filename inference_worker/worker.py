@@ -17,7 +17,7 @@ from dataclasses import replace
 
 from inference_worker.config import WorkerSettings
 from inference_worker.dispatch import Dispatch, open_pool
-from inference_worker.engine import Engine
+from inference_worker.engine import Engine, EngineFailed
 from inference_worker.generate import Sessions
 from inference_worker.models import open_engine
 from inference_worker.preparing import Preparing
@@ -194,12 +194,20 @@ class Worker:
     async def _beat(self) -> None:
         outage = Outage(logger, "no heartbeat")
         while True:
+            self._check_engines()
             try:
                 await self._directory.beat_worker(self._now())
                 outage.is_over()
             except LogUnavailable as error:
                 outage.goes_on(error)
             await asyncio.sleep(HEARTBEAT_S)
+
+    def _check_engines(self) -> None:
+        """Raises EngineFailed where one will never answer again: without it, this worker must not
+        look as if it only had no free slot. Its sessions' leases expire, and others go on."""
+        for name, engine in self._engines.items():
+            if engine.failure:
+                raise EngineFailed(f"{name}: {engine.failure}")
 
     def _now(self) -> WorkerRecord:
         models = tuple(

@@ -10,6 +10,8 @@ from cluster import LIMIT_S, Cluster, frames_of, running, text_of
 from redis.asyncio.client import Pipeline
 from redis.exceptions import ConnectionError
 
+from inference_worker.batch_loop import BatchEngine
+from inference_worker.engine import EngineFailed
 from inference_worker.scripted_engine import scripted_answer
 from replay import keys
 from replay.identity import SessionRef
@@ -170,6 +172,28 @@ async def test_a_worker_that_ends_hands_its_sessions_over(redis_url: str) -> Non
         assert text_of(body) == scripted_answer(record.prompt, SamplingParams(seed=1))
         assert frames_of(body)[-1]["usage"]["completion_tokens"] == 60
         assert told_of(body) == text_of(body)
+
+
+async def test_a_worker_whose_engine_died_ends_and_another_goes_on(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(engine: BatchEngine) -> None:
+        raise RuntimeError("the loop broke")
+
+    with pytest.raises(ExceptionGroup) as ended:
+        async with running(redis_url, worker="w1", lease_s=0.3) as cluster:
+            ref = await cluster.post("c", "[[tokens=60 rate=40]]")
+            await _record(cluster, ref, State.RUNNING)
+            monkeypatch.setattr(BatchEngine, "_step", broken)
+            await asyncio.Event().wait()
+    assert ended.group_contains(EngineFailed, match="the loop broke")
+    monkeypatch.undo()
+    async with running(redis_url, worker="w2", lease_s=0.3) as cluster:
+        body, end = await cluster.read(ref)
+        record = await cluster.log.record(ref)
+        assert record is not None
+        assert (end.state, record.deaths) == (State.COMPLETED, 1)
+        assert text_of(body) == scripted_answer(record.prompt, SamplingParams(seed=1))
 
 
 async def test_a_worker_that_was_fenced_stops_its_sequence(redis_url: str) -> None:
