@@ -22,7 +22,7 @@ STREAM_PATH = re.compile(r"/v1/stream(/.*)?", re.DOTALL)
 """Where a signed link is a credential."""
 
 _ROUTES: tuple[tuple[re.Pattern[str], Scope | None], ...] = (
-    (re.compile(r"(GET|HEAD) ((/v1)?/models|/props)"), None),
+    (re.compile(r"(GET|HEAD) ((/v1)?/models(/.*)?|/props)"), None),
     (re.compile(r"POST /v1/streams/links"), None),
     (re.compile(r"POST /v1/streams/\w+"), Scope.READ),
     (re.compile(r"POST .*/(cancel|control)"), Scope.STOP),

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 
 from api.catalog import Model
 from api.node import NodeDep
+from api.problems import NothingThere
 
 router = APIRouter()
 
@@ -20,6 +21,16 @@ async def list_models(node: NodeDep) -> dict[str, Any]:
     """The models of all living workers."""
     picture = await node.catalog.picture()
     return {"object": "list", "data": [entry(model) for model in picture.models]}
+
+
+@router.get("/v1/models/{model_id:path}")
+@router.get("/models/{model_id:path}", include_in_schema=False)
+async def read_model(request: Request, node: NodeDep, model_id: str) -> dict[str, Any]:
+    """One of them, by its name or an alias."""
+    model = (await node.catalog.picture()).named(model_id)
+    if model is None:
+        raise NothingThere(request.method, request.url.path)
+    return entry(model)
 
 
 def entry(model: Model) -> dict[str, Any]:

@@ -353,6 +353,15 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         (*KEYED, 503),
         example={"object": "list", "data": [{"id": "smollm2", "status": {"value": "loaded"}}]},
     ),
+    ("GET", "/v1/models/{model_id}"): Operation(
+        OPERATIONS_TAG,
+        "readModel",
+        "One model",
+        "The model.",
+        (*KEYED, 404, 503),
+        parameters=("model_id",),
+        example={"id": "smollm2", "object": "model", "status": {"value": "loaded"}},
+    ),
     ("GET", "/props"): Operation(
         OPERATIONS_TAG,
         "readProps",

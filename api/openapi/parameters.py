@@ -61,6 +61,7 @@ PARAMETERS: Mapping[str, dict[str, Any]] = {
         "order", "The last first.", type="string", enum=["asc", "desc"], default="desc"
     ),
     "model": _query("model", "Only this one."),
+    "model_id": _parameter("path", "model_id", "The model's name, or an alias."),
     "fail_on_no_slot": _query("fail_on_no_slot", "503 where no slot is free.", **_FLAG),
     "slot": _parameter("path", "slot", "Its number in the list.", type="integer"),
 }

@@ -66,6 +66,15 @@ async def test_models_are_listed_in_the_routers_form(node: NodeHarness) -> None:
         assert entry["created"] == 1_700_000_000
 
 
+@pytest.mark.parametrize("name", ["org/model:Q4", "org%2Fmodel:Q4", "nick"])
+async def test_a_model_is_found_by_each_of_its_names(node: NodeHarness, name: str) -> None:
+    node.workers.records = [worker("w", model("org/model:Q4", aliases=("nick",)))]
+    [listed] = (await node.http.get("/v1/models")).json()["data"]
+    for path in ("/v1/models", "/models"):
+        assert (await node.http.get(f"{path}/{name}")).json() == listed
+        assert (await node.http.get(f"{path}/{name}x")).status_code == 404
+
+
 async def test_props_tell_what_the_page_needs(node: NodeHarness) -> None:
     props = (await node.http.get("/props")).json()
     assert (props["role"], props["workers"]) == ("router", 1)

@@ -279,6 +279,7 @@ def test_a_busy_conversation_is_a_conflict_error(
 def test_the_models_are_listed(client: openai.OpenAI) -> None:
     [only] = client.models.list()
     assert only.object == "model" and only.id and only.created > 0
+    assert client.models.retrieve(only.id).id == only.id
 
 
 def test_mistakes_are_the_sdks_own_errors(client: openai.OpenAI, model: str) -> None:
