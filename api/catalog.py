@@ -123,7 +123,7 @@ class Catalog:
         if model is None and not name:
             raise RequestInvalid("model name is missing from the request")
         if model is None:
-            raise RequestInvalid(f"model '{name}' not found")
+            raise RequestInvalid(f"model '{name[:100]}' not found")
         if model.status == "failed":
             raise Unavailable(f"model '{model.name}' could not be loaded", "load")
         return model

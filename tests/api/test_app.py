@@ -64,6 +64,7 @@ async def test_without_redis_it_is_503(
     assert response.headers["retry-after"] == "1"
 
 
+@pytest.mark.clause("CORS-1")
 async def test_a_browser_elsewhere_may_call_and_read_the_headers(node: NodeHarness) -> None:
     response = await node.http.get("/v1/models", headers=ORIGIN)
     assert response.headers["access-control-allow-origin"] == ORIGIN["Origin"]
@@ -72,6 +73,7 @@ async def test_a_browser_elsewhere_may_call_and_read_the_headers(node: NodeHarne
     assert set(exposed) == set(EXPOSED_HEADERS)
 
 
+@pytest.mark.clause("CORS-1")
 async def test_an_error_too_is_readable_elsewhere() -> None:
     async with memory_node(api_keys="k") as node:
         response = await node.http.get("/v1/models", headers=ORIGIN)
@@ -79,6 +81,7 @@ async def test_an_error_too_is_readable_elsewhere() -> None:
         assert response.headers["access-control-allow-origin"] == ORIGIN["Origin"]
 
 
+@pytest.mark.clause("CORS-1")
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
 async def test_a_preflight_is_granted_without_a_key(method: str) -> None:
     async with memory_node(api_keys="k") as node:
@@ -94,6 +97,7 @@ async def test_a_preflight_is_granted_without_a_key(method: str) -> None:
         assert "x-conversation-id" in allowed
 
 
+@pytest.mark.clause("CORS-1")
 @pytest.mark.parametrize(
     ("origin", "allowed"),
     [("http://localhost:5173", True), ("http://[::1]:1", True), ("https://localhost.evil", False)],

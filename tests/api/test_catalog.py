@@ -39,8 +39,11 @@ async def test_a_model_that_nobody_could_load_is_503() -> None:
 async def test_a_single_model_need_not_be_named() -> None:
     catalog = Catalog(Workers([worker("w", model("m"))]))
     assert (await catalog.choose("")).name == "m"
-    with pytest.raises(RequestInvalid):
+    with pytest.raises(RequestInvalid, match="model 'other' not found"):
         await catalog.choose("other")
+    with pytest.raises(RequestInvalid) as told:
+        await catalog.choose("x" * 1_000_000)
+    assert len(str(told.value)) < 200
 
 
 async def test_the_picture_is_taken_once_for_many_who_look() -> None:
