@@ -77,7 +77,7 @@ async def shown(node: Node, found: Retained) -> dict[str, Any]:
     fold = (await merge(node.log, record.ref, found.request)).fold
     told = {**response_of(record, found.request, ""), **fold.answer()}
     if record.state is State.COMPLETED:
-        return {**told, "completed_at": record.ended_ms // 1000}
+        return told
     told["status"] = STATUSES[record.state]
     if record.state.is_final:
         told["output"] = [_cut(item) for item in told["output"]]

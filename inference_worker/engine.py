@@ -269,6 +269,7 @@ class Finish:
     context_full: bool = False
     error: str = ""
     shifted: bool = False
+    ended_ms: int = 0  # by Redis's clock, which no engine knows
 
     @property
     def is_truncated(self) -> bool:
@@ -295,12 +296,11 @@ class Timings:
 class Step:
     """What one engine step did for one sequence.
 
-    ``tokens`` are newly sampled, the end-of-generation token and tokens without visible text among
-    them. ``text`` may be shown now; it never splits a code point and never holds a stop string.
-    ``prompt_tokens_done`` begins at ``prompt_tokens_cached``, what a slot's cache held.
-    ``timings`` is there whenever ``tokens`` or ``finish`` is. ``logprobs``, where they were asked
-    for, are of the tokens that ``text`` begins to show, an earlier attempt's among them.
-    ``is_forced``: the tokens were not sampled.
+    ``tokens`` are newly sampled (or ``is_forced``), the end-of-generation token and tokens without
+    visible text among them. ``text`` may be shown now; it never splits a code point and never holds
+    a stop string. ``prompt_tokens_done`` begins at ``prompt_tokens_cached``, what a slot's cache
+    held. ``timings`` is there whenever ``tokens`` or ``finish`` is. ``logprobs``, where they were
+    asked for, are of the tokens that ``text`` begins to show, an earlier attempt's among them.
     """
 
     sequence_id: str

@@ -131,7 +131,8 @@ class Sessions:
                 raise EngineError("the session was prepared for another file of this model")
             request = GenerationRequest.from_json(record.request)
             choices = choices_of(engine, record, request, tokens, claimed.body)
-            session = Session(claim, engine, choices, outlet, record)
+            claimed_ms = record.lease_until_ms - int(1000 * self._lease_s)
+            session = Session(claim, engine, choices, outlet, record, claimed_ms=claimed_ms)
             self._enter(ref, session)
             if keys.session(ref) in self._early_orders:
                 session.end_thought()
@@ -325,6 +326,7 @@ class Sessions:
             return
         flags = last_flags(finish)
         choice.ended(flags)
+        finish = replace(finish, ended_ms=session.now_ms)
         data += choice.renderer.finish(finish, tokens=choice.tokens, timings=step.timings)
         if session.is_complete:
             outlet.close(session.held + data, tokens, State.COMPLETED, session.reason)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -19,7 +20,8 @@ class Session:
     """Owned by the event loop. ``lost`` says why it is no longer ours, ``left`` that it was let go.
 
     ``is_waiting``: it has not been submitted to its engine yet. ``held`` is what choices ended with
-    that had no token left to say so: it is told with the last of them.
+    that had no token left to say so: it is told with the last of them. It was claimed at
+    ``claimed_ms`` by Redis's clock, at ``claimed_s`` by this machine's, which nobody can set.
     """
 
     claim: Claim
@@ -30,7 +32,14 @@ class Session:
     lost: AppendStatus | None = None
     is_waiting: bool = True
     held: bytes = b""
+    claimed_ms: int = 0
+    claimed_s: float = field(default_factory=time.monotonic)
     left: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def now_ms(self) -> int:
+        """The time by Redis's clock, as it has gone on since the claim."""
+        return self.claimed_ms + int(1000 * (time.monotonic() - self.claimed_s))
 
     @property
     def is_suspect(self) -> bool:

@@ -79,14 +79,12 @@ class ResponsesRenderer:
     def finish(self, finish: Finish, *, tokens: int, timings: Timings | None) -> bytes:
         """What was held back, the end of the open item, and the whole response."""
         frame = self._begin() + b"".join(map(self._told, self._parser.finish()))
-        is_cut = finish.reason is FinishReason.LENGTH
-        status = "incomplete" if is_cut else "completed"
+        status = "completed"
+        told: dict[str, Any] = {"completed_at": finish.ended_ms // 1000}
+        if finish.reason is FinishReason.LENGTH:
+            status, told = "incomplete", {"incomplete_details": {"reason": "max_output_tokens"}}
         frame += self._done(status)
-        response = self._response(
-            status,
-            incomplete_details={"reason": "max_output_tokens"} if is_cut else None,
-            usage=self._usage(tokens, timings),
-        )
+        response = self._response(status, usage=self._usage(tokens, timings), **told)
         return frame + self._event(f"response.{status}", response=response, **timings_of(timings))
 
     def _begin(self) -> bytes:

@@ -45,6 +45,7 @@ def test_a_raw_stream_is_the_same_response_in_events(client: openai.OpenAI, mode
     assert [event.sequence_number for event in events] == list(range(len(events)))
     last = events[-1]
     assert last.type == "response.completed" and last.response.output_text == text
+    assert (last.response.completed_at or 0) >= last.response.created_at
 
 
 def test_the_sdks_own_accumulation_is_the_response(client: openai.OpenAI, model: str) -> None:

@@ -53,11 +53,9 @@ def test_a_background_response_is_answered_at_once_and_grows(node: Node, other: 
 @pytest.mark.clause("RESP-4")
 def test_an_ended_response_is_read_as_its_fold_was(node: Node, other: Node) -> None:
     answered = ask(node, None, SHORT).json()
-    found = read(other, answered["id"])
-    assert found.pop("completed_at") >= found["created_at"]
-    assert found == answered
+    assert read(other, answered["id"]) == answered
     cut = ask(node, None, SHORT, max_output_tokens=3).json()
-    assert read(other, cut["id"])["status"] == "incomplete"
+    assert read(other, cut["id"]) == cut and cut["status"] == "incomplete"
     begun = ask(node, None, "[[fail_at=9 rate=0]]", background=True).json()
     failed = until(lambda: next(iter(ended(other, begun["id"])), None))
     assert failed is not None and failed["status"] == "failed"

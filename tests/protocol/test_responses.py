@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import httpx
@@ -58,6 +59,8 @@ def test_a_stream_is_the_log_in_the_published_order(node: Node, other: Node, nam
     assert folded["output"][0]["content"][0]["text"] == text
     assert (folded["object"], folded["status"]) == ("response", "completed")
     assert folded["id"].startswith("resp_") and "timings" not in folded
+    for one in (events[-1]["response"], folded):
+        assert one["created_at"] <= one["completed_at"] <= time.time()
 
 
 @pytest.mark.clause("RESP-2")
@@ -65,7 +68,7 @@ def test_what_was_cut_is_incomplete(node: Node) -> None:
     cut = ask(node, None, SHORT, max_output_tokens=3).json()
     assert (cut["status"], cut["usage"]["output_tokens"]) == ("incomplete", 3)
     assert cut["incomplete_details"] == {"reason": "max_output_tokens"}
-    assert cut["output"][0]["status"] == "incomplete"
+    assert cut["output"][0]["status"] == "incomplete" and "completed_at" not in cut
     counted = node.http.post(f"{RESPONSES}/input_tokens", json={"input": SHORT})
     assert counted.json() == {
         "object": "response.input_tokens",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from api.dialects import Folding
@@ -57,7 +57,7 @@ REQUEST = GenerationRequest(
 TIMINGS = Timings(prompt_n=4, prompt_ms=2.0, predicted_n=3, predicted_ms=10.0, cache_n=1)
 
 
-STOP = Finish(FinishReason.STOP)
+STOP = Finish(FinishReason.STOP, ended_ms=1_700_000_002_001)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ ANSWERS = {
     ),
     "stop_string": Answer(
         ((ContentDelta("One"),), (ContentDelta(" two"),)),
-        Finish(FinishReason.STOP, stopping_word=" three"),
+        replace(STOP, stopping_word=" three"),
     ),
     "length": Answer(((ContentDelta("One two"),),), Finish(FinishReason.LENGTH)),
     "length_in_a_call": Answer(WEATHER[:2], Finish(FinishReason.LENGTH)),
