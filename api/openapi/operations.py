@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from api.openapi.examples import CHUNKS, FOLDED, MESSAGE, SESSION
 from api.openapi.operation import (
     ANTHROPIC,
     KEYED,
@@ -25,44 +26,6 @@ _OPENS = (
     "X-Message-Id",
     "X-Stream-Prefix-Chars",
 )
-
-_CHUNKS = (
-    'data: {"choices":[{"finish_reason":null,"index":0,"delta":{"content":"The"}}],...}\n\n'
-    "data: [DONE]\n\n"
-)
-_FOLDED = {
-    "choices": [
-        {
-            "finish_reason": "stop",
-            "index": 0,
-            "message": {"role": "assistant", "content": "The Nile, the Rhine, the Volga."},
-        }
-    ],
-    "object": "chat.completion",
-    "usage": {"completion_tokens": 12, "prompt_tokens": 34, "total_tokens": 46},
-}
-_ASKED = {
-    "id": "msg_4Vn0",
-    "type": "message",
-    "role": "user",
-    "content": [{"type": "input_text", "text": "Name three rivers."}],
-}
-_SESSION = {
-    "conversation_id": "trip",
-    "is_done": False,
-    "total_bytes": 2048,
-    "started_at": 1795386858,
-    "completed_at": 0,
-    "state": "running",
-    "reason": "",
-    "epoch": 1795386858552,
-    "model": "smollm2",
-    "completion_id": "chatcmpl-4Vn0",
-    "queue_position": None,
-    "tokens": 7,
-    "message_id": "",
-    "prefix_chars": {"content": 0, "reasoning": 0},
-}
 
 
 def _generates(
@@ -100,7 +63,7 @@ _ENDED = Operation(
 
 OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ("POST", "/v1/chat/completions"): _generates(
-        OPENAI, "createChatCompletion", "Chat", "chat", _FOLDED, _CHUNKS
+        OPENAI, "createChatCompletion", "Chat", "chat", FOLDED, CHUNKS
     ),
     ("POST", "/v1/completions"): _generates(
         OPENAI,
@@ -136,7 +99,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         "A page of the items.",
         (400, *KEYED, 404, 503),
         parameters=("response_id", "after", "limit", "order"),
-        example={"object": "list", "data": [_ASKED], "has_more": False},
+        example={"object": "list", "data": [MESSAGE], "has_more": False},
     ),
     ("POST", "/v1/responses/{response_id}/cancel"): Operation(
         OPENAI,
@@ -218,7 +181,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         (400, *KEYED, 404, 409, 410, 416, 503),
         parameters=("conv_id", "from", "epoch", "ids", "view", "link", "Last-Event-ID"),
         example={"message": {"role": "assistant", "content": "The Nile"}, "offset": 2048},
-        events=_CHUNKS,
+        events=CHUNKS,
         names_session=True,
     ),
     ("DELETE", "/v1/stream"): Operation(
@@ -237,7 +200,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         "The sessions that there are.",
         (*READ, 413),
         "names",
-        example=[_SESSION],
+        example=[SESSION],
     ),
     ("POST", "/v1/streams/events"): Operation(
         SESSIONS,
