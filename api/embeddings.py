@@ -164,6 +164,8 @@ def _input(name: str, raw: Any) -> Input:
     if isinstance(raw, dict):
         if raw.get("multimodal_data"):
             raise RequestInvalid(f"Field '{name}.multimodal_data': this model reads text only")
+        if raw.get("content") is not None:
+            return _content(f"{name}.content", raw["content"])
         field = "text" if raw.get("type") == "text" else "prompt_string"
         name, raw = f"{name}.{field}", raw.get(field)
     if isinstance(raw, str):
@@ -173,6 +175,23 @@ def _input(name: str, raw: Any) -> Input:
     if not raw:
         raise RequestInvalid(f"Field '{name}': Input content cannot be empty")
     return tuple(_part(f"{name}[{place}]", part) for place, part in enumerate(raw))
+
+
+def _content(name: str, parts: Any) -> str:
+    """The text of OpenAI's parts of content, joined."""
+    if not isinstance(parts, list) or not parts:
+        raise mistyped(name, "a non-empty array of parts", parts)
+    return "".join(_text_of(f"{name}[{place}]", part) for place, part in enumerate(parts))
+
+
+def _text_of(name: str, part: Any) -> str:
+    if not isinstance(part, dict):
+        raise mistyped(name, "an object", part)
+    if part.get("type") != "text":
+        raise RequestInvalid(f"Field '{name}.type': this model reads text only")
+    if not isinstance(part.get("text"), str):
+        raise mistyped(f"{name}.text", "a string", part.get("text"))
+    return str(part["text"])
 
 
 def _part(name: str, part: Any) -> int | str:

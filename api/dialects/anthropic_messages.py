@@ -186,7 +186,7 @@ _ROLES: Mapping[str, Callable[[Iterable[Block]], Iterator[dict[str, Any]]]] = {
 def _text(name: str, block: Mapping[str, Any]) -> str:
     kind = block.get("type")
     if kind in ("image", "document"):
-        raise RequestInvalid(f"Field '{name}': the model has no {kind} input")
+        raise RequestInvalid(f"Field '{name}': {kind} input is not supported")
     if kind != "text":
         raise RequestInvalid(f"Field '{name}.type': {kind!r:.40} is not supported here")
     return text_at(name, block, "text")
@@ -262,6 +262,8 @@ def _output(output: Fields) -> dict[str, Any]:
         return found
     if kind != "json_schema":
         raise RequestInvalid("Field 'output_config.format.type': must be json_schema")
+    if form.get("schema") is None:
+        raise RequestInvalid("Field 'output_config.format.schema': it is required")
     schema = {"schema": form.get("schema")}
     return {**found, "response_format": {"type": "json_schema", "json_schema": schema}}
 

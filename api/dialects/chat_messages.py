@@ -88,7 +88,7 @@ def _check_part(name: str, role: str, part: Any) -> None:
         raise mistyped(name, "an object", part)
     kind = part.get("type")
     if isinstance(kind, str) and kind in PARTS_NOT_BUILT:
-        raise RequestInvalid(f"Field '{name}': the model has no {PARTS_NOT_BUILT[kind]} input")
+        raise RequestInvalid(f"Field '{name}': {PARTS_NOT_BUILT[kind]} input is not supported")
     if kind != "text" and (kind, role) != ("refusal", "assistant"):
         raise RequestInvalid(f"unsupported content[].type (Field '{name}.type')")
     if not isinstance(part.get(kind), str):

@@ -184,7 +184,7 @@ def _part(name: str, part: Any, kind: str) -> str:
         case "refusal" if kind == "output_text":
             return text_at(name, part, "refusal")
         case "input_image":
-            raise RequestInvalid(f"Field '{name}': the model has no image input")
+            raise RequestInvalid(f"Field '{name}': image input is not supported")
         case "input_file" | "input_audio" as other:
             raise RequestInvalid(f"Field '{name}': '{other}' is not supported")
         case found if found != kind:
@@ -209,6 +209,8 @@ def _text_format(form: Fields) -> dict[str, Any]:
         case "json_object":
             return {"response_format": {"type": "json_object"}}
         case "json_schema":
+            if form.get("schema") is None:
+                raise RequestInvalid("Field 'text.format.schema': it is required")
             told = given({key: form.get(key) for key in ("name", "schema", "strict")})
             return {"response_format": {"type": "json_schema", "json_schema": told}}
         case _:

@@ -218,7 +218,7 @@ IMAGE = {"type": "image", "source": {"type": "url", "url": "x"}}
         ({"messages": [{"role": "user"}]}, "'messages[0].content'"),
         ({"messages": [{"role": "user", "content": [1]}]}, "'messages[0].content[0]'"),
         ({"messages": [{"role": "user", "content": [{}]}]}, "'messages[0].content[0].type'"),
-        ({"messages": [{"role": "user", "content": [IMAGE]}]}, "no image input"),
+        ({"messages": [{"role": "user", "content": [IMAGE]}]}, "image input is not supported"),
         (
             {"messages": [{"role": "user", "content": [{"type": "text"}]}]},
             "'messages[0].content[0].text'",
@@ -450,6 +450,7 @@ TWINS = [{"name": "a", "input_schema": {"type": "object"}}] * 2
         ({"stop_sequences": ["a"] * 300}, "stop_sequences"),
         ({"tools": TWINS}, "tools[1].name"),
         ({"output_config": {"effort": "so-so"}}, "output_config.effort"),
+        ({"output_config": {"format": {"type": "json_schema"}}}, "output_config.format.schema"),
         ({"messages": [{"role": "assistant", "content": [CALL]}]}, "messages"),
     ],
 )

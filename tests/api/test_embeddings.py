@@ -82,6 +82,8 @@ async def test_each_tokens_vector_is_one_of_several(node: NodeHarness) -> None:
         ([1, "a", 2], ((1, "a", 2),)),
         ([{"prompt_string": "a"}, {"type": "text", "text": "b"}], ("a", "b")),
         ({"prompt_string": "a"}, ("a",)),
+        ({"content": [{"type": "text", "text": "a "}, {"type": "text", "text": "b"}]}, ("a b",)),
+        (["a", {"content": [{"type": "text", "text": "b"}]}], ("a", "b")),
     ],
 )
 async def test_inputs_come_in_any_form(node: NodeHarness, given: Any, inputs: Any) -> None:
@@ -162,6 +164,10 @@ async def test_texts_are_ranked_as_tei_does(node: NodeHarness) -> None:
         (OPENAI, {"input": [1, -1]}, "'input[1]'"),
         (OPENAI, {"input": [1.5]}, "'input[0]'"),
         (OPENAI, {"input": [{"type": "image"}]}, "'input[0].prompt_string'"),
+        (OPENAI, {"input": {"content": "a"}}, "'input.content'"),
+        (OPENAI, {"input": {"content": []}}, "'input.content'"),
+        (OPENAI, {"input": {"content": [{"type": "image_url"}]}}, "'input.content[0].type'"),
+        (OPENAI, {"input": {"content": [{"type": "text"}]}}, "'input.content[0].text'"),
         (OPENAI, {"input": {"prompt_string": "a", "multimodal_data": ["x"]}}, "multimodal_data"),
         (OPENAI, {"input": "a", "encoding_format": "hex"}, "Can be either float or base64"),
         (OPENAI, {"input": "a", "encoding_format": 7}, "'encoding_format'"),

@@ -137,7 +137,7 @@ def test_what_no_text_model_reads_is_refused(node: Node, name: str) -> None:
     image = {"type": "image", "source": {"type": "url", "url": "x"}}
     refused = ask(node, name, "", messages=[{"role": "user", "content": [image]}])
     assert refused.status_code == 400
-    assert "'messages[0].content[0]': the model has no image" in error_of(refused)["message"]
+    assert "'messages[0].content[0]': image input is not supported" in error_of(refused)["message"]
     refused = ask(node, name, "x", tools=[{"type": "web_search_20250305", "name": "web_search"}])
     assert (refused.status_code, error_of(refused)["type"]) == (400, "invalid_request_error")
     assert node.lookup(name) == []
