@@ -17,7 +17,6 @@ from functools import partial
 
 from inference_worker.clock import Clock
 from inference_worker.commands import Close, Command, EndThought, Stop, Submit
-from inference_worker.embed_turns import EmbedBatch, EmbedTurns
 from inference_worker.engine import (
     EngineFailed,
     Finish,
@@ -35,6 +34,7 @@ from inference_worker.model import Feed, Model, SlotsExhausted
 from inference_worker.scheduler import Scheduler
 from inference_worker.sequence import Sequence, State
 from inference_worker.slots import Slots
+from inference_worker.turns import Result, Turn, Turns
 from inference_worker.wording import Wording
 
 CLOSE_TIMEOUT_S = 5.0
@@ -71,7 +71,7 @@ class BatchEngine(Wording):
         self._running: dict[str, Sequence] = {}
         self._clocks: dict[str, Clock] = {}
         self._steps: list[Step] = []
-        self._embeds = EmbedTurns(model.embed)
+        self._turns = Turns()
 
     def __repr__(self) -> str:
         return f"<BatchEngine {self.model.name}, {self.free_slots} slots free>"
@@ -127,12 +127,7 @@ class BatchEngine(Wording):
 
     def embed(self, inputs: Seq[Seq[int]]) -> list[Vectors]:
         """See ``Engine.embed``."""
-        asked = EmbedBatch(inputs)
-        with self._lock:
-            if self._closed:
-                raise EngineFailed(self._closed)
-            self._commands.put(asked)
-        return asked.vectors.result()
+        return self._between_steps(partial(self._model.embed, inputs))
 
     def close(self) -> None:
         """Finishes what runs as stopped, joins the thread, frees the model; idempotent."""
@@ -149,13 +144,22 @@ class BatchEngine(Wording):
                 return
         self._model.close()
 
+    def _between_steps(self, act: Callable[[], Result]) -> Result:
+        """What comes of it on the engine's thread. Raises EngineFailed, and what it raises."""
+        turn: Turn[Result] = Turn(act)
+        with self._lock:
+            if self._closed:
+                raise EngineFailed(self._closed)
+            self._commands.put(turn)
+        return turn.result.result()
+
     # Everything below runs on the engine's thread.
 
     def _run(self) -> None:
         try:
             while not self._closing:
-                self._take_commands(wait=not self._scheduler and not self._embeds)
-                self._embeds.take_turn(is_alone=not self._scheduler)
+                self._take_commands(wait=not self._scheduler and not self._turns)
+                self._turns.take(is_alone=not self._scheduler)
                 self._step()
             self._end_all(Finish(FinishReason.STOPPED))
         except Exception as error:  # the engine's task root
@@ -195,8 +199,8 @@ class BatchEngine(Wording):
             self._admit(command)
         elif isinstance(command, Close):
             self._closing = True
-        elif isinstance(command, EmbedBatch):
-            self._embeds.add(command)
+        elif isinstance(command, Turn):
+            self._turns.add(command)
         elif sequence := self._running.get(command.sequence_id):
             if isinstance(command, EndThought):
                 sequence.end_thought()
@@ -352,9 +356,9 @@ class BatchEngine(Wording):
                 command = self._commands.get_nowait()
                 if isinstance(command, Submit):
                     self._steps.append(Step(command.spec.id, finish=finish, timings=NO_TIMINGS))
-                elif isinstance(command, EmbedBatch):
-                    self._embeds.add(command)
-        self._embeds.end(EngineFailed(self._closed))
+                elif isinstance(command, Turn):
+                    self._turns.add(command)
+        self._turns.end(EngineFailed(self._closed))
         self._flush()
 
     def _retire(self, sequence: Sequence, *, tokens: tuple[int, ...] = (), text: str) -> None:
@@ -381,18 +385,8 @@ class BatchEngine(Wording):
 
     def _told(self, sequence: Sequence, *, tokens: tuple[int, ...] = (), text: str = "") -> Step:
         told = bool(tokens or sequence.finish)
-        return Step(
-            sequence.spec.id,
-            tokens=tokens,
-            text=text,
-            logprobs=sequence.take_logprobs(),
-            is_forced=bool(tokens) and sequence.is_forced,
-            finish=sequence.finish,
-            prompt_tokens_done=min(sequence.fed_tokens, len(sequence.spec.prompt)),
-            prompt_tokens_total=len(sequence.spec.prompt),
-            prompt_tokens_cached=sequence.cached_tokens,
-            timings=self._clocks[sequence.spec.id].timings(sequence) if told else None,
-        )
+        timings = self._clocks[sequence.spec.id].timings(sequence) if told else None
+        return sequence.step(tokens, text, timings)
 
     def _flush(self) -> None:
         steps, self._steps = self._steps, []

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-from inference_worker.embed_turns import EmbedBatch
 from inference_worker.engine import SequenceSpec
 from inference_worker.slots import Place
+from inference_worker.turns import Turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,4 +37,4 @@ class Close:
     """Ends all of them, and the thread."""
 
 
-Command = Submit | Stop | EndThought | EmbedBatch | Close
+Command = Submit | Stop | EndThought | Turn[Any] | Close

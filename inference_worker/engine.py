@@ -15,6 +15,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from inference_worker.context_shift import Shift
+from inference_worker.errors import (
+    EngineError,
+    EngineFailed,
+    NoFreeSlot,
+    PromptInvalid,
+    PromptTooLong,
+)
 from replay.request import ChatOptions, SamplingParams
 
 __all__ = [
@@ -48,52 +55,6 @@ NO_OPTIONS = ChatOptions()
 
 Message = dict[str, Any]
 """One chat message as the client sent it: role, content (a string or parts), and what else."""
-
-
-class EngineError(Exception):
-    """Base of everything an engine raises; never raised itself."""
-
-
-class NoFreeSlot(EngineError):
-    """Every slot is taken: whoever submits waits for a finish, or goes to another worker."""
-
-    def __init__(self, slots: int) -> None:
-        super().__init__(slots)
-        self.slots = slots
-
-    def __str__(self) -> str:
-        return f"all {self.slots} slots are taken"
-
-
-class PromptTooLong(EngineError):
-    """The prompt leaves no room for one token; the caller must shorten it."""
-
-    def __init__(self, tokens: int, context_tokens: int) -> None:
-        super().__init__(tokens, context_tokens)
-        self.tokens = tokens
-        self.context_tokens = context_tokens
-
-    def __str__(self) -> str:
-        return (
-            f"request ({self.tokens} tokens) exceeds the available context size "
-            f"({self.context_tokens} tokens), try increasing it"
-        )
-
-
-class PromptInvalid(EngineError):
-    """The chat template refuses these messages; ``field`` names what the client must change."""
-
-    def __init__(self, message: str, field: str = "messages") -> None:
-        super().__init__(message, field)
-        self.message = message
-        self.field = field
-
-    def __str__(self) -> str:
-        return self.message
-
-
-class EngineFailed(EngineError):
-    """The model could not be loaded, or its thread died: the operator must act."""
 
 
 class Pooling(StrEnum):

@@ -10,7 +10,14 @@ from collections.abc import Callable
 from enum import StrEnum
 
 from inference_worker.context_shift import ANSWER_CONTEXTS_MAX, Gap
-from inference_worker.engine import Finish, FinishReason, SequenceSpec, TokenLogprobs
+from inference_worker.engine import (
+    Finish,
+    FinishReason,
+    SequenceSpec,
+    Step,
+    Timings,
+    TokenLogprobs,
+)
 from inference_worker.text import TextAssembler
 from inference_worker.thought_limit import ThoughtWatch
 
@@ -193,6 +200,21 @@ class Sequence:
     def take_logprobs(self) -> tuple[TokenLogprobs, ...]:
         """Those of the tokens that began to show since they were last taken."""
         return self._logprobs.take() if self._logprobs else ()
+
+    def step(self, tokens: tuple[int, ...], text: str, timings: Timings | None) -> Step:
+        """What is to be told of it: these new tokens, this text, and how far it is."""
+        return Step(
+            self.spec.id,
+            tokens=tokens,
+            text=text,
+            logprobs=self.take_logprobs(),
+            is_forced=bool(tokens) and self.is_forced,
+            finish=self.finish,
+            prompt_tokens_done=min(self.fed_tokens, len(self.spec.prompt)),
+            prompt_tokens_total=len(self.spec.prompt),
+            prompt_tokens_cached=self.cached_tokens,
+            timings=timings,
+        )
 
     def _show(self, text: str) -> str:
         if self._logprobs is not None:

@@ -180,7 +180,7 @@ def test_a_batch_that_fails_fails_alone(
         raise EngineFailed("no memory")
 
     with monkeypatch.context() as patched:
-        patched.setattr(engine._embeds, "_embed", fail)
+        patched.setattr(engine._model, "embed", fail)
         with pytest.raises(EngineFailed, match="no memory"):
             engine.embed([[1]])
     assert engine.embed([[1]])
