@@ -31,8 +31,10 @@ from inference_worker.engine import (
     Vectors,
 )
 from inference_worker.model import Feed, Model, SlotsExhausted
+from inference_worker.saved_slot import SavedSlot
 from inference_worker.scheduler import Scheduler
 from inference_worker.sequence import Sequence, State
+from inference_worker.slot_caches import SlotCaches
 from inference_worker.slots import Slots
 from inference_worker.turns import Result, Turn, Turns
 from inference_worker.wording import Wording
@@ -62,6 +64,7 @@ class BatchEngine(Wording):
         self._on_steps: OnSteps = lambda steps: None
         self._lock = threading.Lock()
         self._slots = Slots(model.info.slots, chunk_tokens=prefill_chunk_tokens)
+        self._caches = SlotCaches(model, self._slots, self._lock, chunk_tokens=prefill_chunk_tokens)
         self._live_ids: set[str] = set()
         self._alone = ""
         self._closed = ""
@@ -87,6 +90,13 @@ class BatchEngine(Wording):
         """See ``Engine.failure``."""
         return "" if self._closed == _CLOSED else self._closed
 
+    @property
+    def held_tokens(self) -> tuple[int, ...]:
+        """See ``Engine.held_tokens``."""
+        with self._lock:
+            held = self._slots.held()
+        return tuple(len(held.get(slot, ())) for slot in range(self.model.slots))
+
     def start(self, on_steps: OnSteps) -> None:
         """Starts the engine's thread; once only."""
         assert self._thread is None, "started twice"
@@ -94,7 +104,7 @@ class BatchEngine(Wording):
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
 
-    def submit(self, spec: SequenceSpec) -> None:
+    def submit(self, spec: SequenceSpec) -> int:
         """Takes the slot that holds most of the prompt; see ``Engine.submit``. ValueError for an id
         that runs."""
         if not spec.prompt:
@@ -112,7 +122,9 @@ class BatchEngine(Wording):
             if not self._slots:
                 raise NoFreeSlot(self.model.slots)
             self._live_ids.add(spec.id)
-            self._commands.put(Submit(spec, self._slots.take(spec)))
+            place = self._slots.take(spec)
+            self._commands.put(Submit(spec, place))
+        return place.slot
 
     def stop(self, sequence_id: str) -> None:
         """Ends a sequence early; see ``Engine.stop``."""
@@ -128,6 +140,18 @@ class BatchEngine(Wording):
     def embed(self, inputs: Seq[Seq[int]]) -> list[Vectors]:
         """See ``Engine.embed``."""
         return self._between_steps(partial(self._model.embed, inputs))
+
+    def save_slot(self, slot: int) -> SavedSlot:
+        """See ``Engine.save_slot``."""
+        return self._between_steps(partial(self._caches.save, slot))
+
+    def restore_slot(self, slot: int, saved: SavedSlot) -> None:
+        """See ``Engine.restore_slot``."""
+        self._between_steps(partial(self._caches.restore, slot, saved))
+
+    def erase_slot(self, slot: int) -> int:
+        """See ``Engine.erase_slot``."""
+        return self._between_steps(partial(self._caches.erase, slot))
 
     def close(self) -> None:
         """Finishes what runs as stopped, joins the thread, frees the model; idempotent."""
@@ -239,7 +263,7 @@ class BatchEngine(Wording):
             with self._interruptible(sequences):
                 done = {feed.slot for feed in self._model.decode(tuple(feeds.values()))}
         except SlotsExhausted as error:
-            if not self._evict():
+            if not self._caches.evict():
                 # One makes room for all: the longest frees most.
                 self._fail(max(sequences, key=lambda sequence: sequence.fed_tokens), error)
             return []
@@ -257,14 +281,6 @@ class BatchEngine(Wording):
         if gap:
             self._model.shift(sequence.slot, gap)
             sequence.shifted(gap)
-
-    def _evict(self) -> bool:
-        """Empties a free slot's cache to make room for what runs; False where all are empty."""
-        with self._lock:
-            slot = self._slots.evict()
-        if slot is not None:
-            self._model.trim(slot, 0)
-        return slot is not None
 
     def _part(self, sequences: Seq[Sequence], error: Exception) -> None:
         """After a decode that broke: fails the one that was in it, or has each of them come again
@@ -367,21 +383,10 @@ class BatchEngine(Wording):
         self._scheduler.settle(sequence)
         self._model.close_slot(sequence.slot)
         del self._running[sequence.spec.id], self._clocks[sequence.spec.id]
-        held = self._left_behind(sequence)
+        held = self._caches.left_by(sequence)
         with self._lock:
             self._live_ids.remove(sequence.spec.id)
             self._slots.give(sequence.slot, held)
-
-    def _left_behind(self, sequence: Sequence) -> tuple[int, ...]:
-        """What the next sequence in its slot may begin with; nothing where something broke."""
-        assert sequence.finish is not None
-        is_sound = sequence.finish.reason is not FinishReason.FAILED
-        held = sequence.whole_chunks(self._chunk_tokens) if is_sound else ()
-        try:
-            return held[: self._model.trim(sequence.slot, len(held))]
-        except Exception:  # its own failure, and it is over: the next one in its slot finds out
-            log.exception("slot %d cannot be trimmed", sequence.slot)
-            return ()
 
     def _told(self, sequence: Sequence, *, tokens: tuple[int, ...] = (), text: str = "") -> Step:
         told = bool(tokens or sequence.finish)

@@ -39,8 +39,9 @@ class Stage(StrEnum):
 
 @dataclass(slots=True, eq=False)
 class Choice:
-    """One answer; ``tokens`` is how many it has, of all attempts. ``progress`` tells of its prompt,
-    where somebody wants that, and no earlier attempt has; ``is_late``: its time was over.
+    """One answer; ``tokens`` is how many it has, of all attempts. ``slot`` is where it runs or ran.
+    ``progress`` tells of its prompt, where somebody wants that, and no earlier attempt has;
+    ``is_late``: its time was over.
 
     One that ``has_ended`` is complete; one that is over without that was stopped.
     """
@@ -52,6 +53,7 @@ class Choice:
     prompt_tokens_done: int = 0
     prompt_tokens_cached: int = 0
     stage: Stage = Stage.WAITING
+    slot: int = -1
     has_ended: bool = False
     is_cut: bool = False
     progress: PromptProgress | None = None

@@ -21,7 +21,10 @@ from inference_worker.errors import (
     NoFreeSlot,
     PromptInvalid,
     PromptTooLong,
+    SavedUnfit,
+    SlotBusy,
 )
+from inference_worker.saved_slot import SavedSlot
 from replay.request import ChatOptions, SamplingParams
 
 __all__ = [
@@ -42,7 +45,10 @@ __all__ = [
     "Pooling",
     "PromptInvalid",
     "PromptTooLong",
+    "SavedSlot",
+    "SavedUnfit",
     "SequenceSpec",
+    "SlotBusy",
     "Step",
     "ThoughtLimit",
     "Timings",
@@ -295,11 +301,16 @@ class Engine(Protocol):
     def failure(self) -> str:
         """Why it will never compute again; "" while it may, and where it was closed."""
 
+    @property
+    def held_tokens(self) -> tuple[int, ...]:
+        """By slot: how many tokens its cache holds that the next prompt may begin with; 0 for one
+        in use."""
+
     def start(self, on_steps: OnSteps) -> None:
         """Starts the engine's thread; once only."""
 
-    def submit(self, spec: SequenceSpec) -> None:
-        """Takes a slot at once and returns; the work shows up as steps.
+    def submit(self, spec: SequenceSpec) -> int:
+        """Takes a slot at once and returns its number; the work shows up as steps.
 
         Raises NoFreeSlot, PromptTooLong, PromptInvalid (an empty prompt) or EngineFailed.
         """
@@ -340,6 +351,24 @@ class Engine(Protocol):
         """Computes one batch, as ``ModelInfo.embedding`` allows it, between two steps; blocks.
 
         Answers that run get as much time as it took before the next one. Raises EngineFailed.
+        """
+
+    def save_slot(self, slot: int) -> SavedSlot:
+        """Copies what a free slot's cache holds, between two steps; blocks.
+
+        Raises SlotBusy for one in use, and EngineFailed.
+        """
+
+    def restore_slot(self, slot: int, saved: SavedSlot) -> None:
+        """Puts what was saved in the place of what a free slot's cache holds, between two steps;
+        blocks. Raises SavedUnfit before it touches anything, SlotBusy and EngineFailed; after any
+        other failure the cache holds nothing.
+        """
+
+    def erase_slot(self, slot: int) -> int:
+        """Empties a free slot's cache between two steps; returns how many tokens it held; blocks.
+
+        Raises SlotBusy and EngineFailed.
         """
 
     def close(self) -> None:

@@ -47,3 +47,18 @@ class PromptInvalid(EngineError):
 
 class EngineFailed(EngineError):
     """The model could not be loaded, or its thread died: the operator must act."""
+
+
+class SlotBusy(EngineError):
+    """A sequence has the slot, whose cache is therefore left alone."""
+
+    def __init__(self, slot: int) -> None:
+        super().__init__(slot)
+        self.slot = slot
+
+    def __str__(self) -> str:
+        return "the slot is in use"
+
+
+class SavedUnfit(EngineError):
+    """What was saved cannot be restored here; the message says why."""

@@ -10,13 +10,14 @@ import locale
 import logging
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import llama_cpp
 
+from inference_worker import llama_cache
 from inference_worker.batch_loop import PREFILL_CHUNK_TOKENS, BatchEngine
 from inference_worker.context_shift import Gap
 from inference_worker.engine import (
@@ -117,6 +118,9 @@ class LlamaModel:
         self._memory = llama_cpp.llama_get_memory(self._context)
         if settings.context_shift:
             self._info = replace(self._info, shifts_context=self._can_shift())
+        self._cache_kind = llama_cache.cache_kind(
+            self._info, settings.hardware, is_shared=settings.kv_pool_tokens > 0
+        )
         self._batch = llama_cpp.llama_batch_init(_batch_tokens(settings), 0, 1)
         self._interrupt = Interrupt(self._context)
         self._embedder: Embedder | None = None
@@ -184,6 +188,19 @@ class LlamaModel:
         if not self._forget(slot, 0):
             raise EngineFailed(f"the KV cache refused to empty slot {slot}")
         return 0
+
+    @property
+    def cache_kind(self) -> Mapping[str, str]:
+        """See ``Model.cache_kind``."""
+        return self._cache_kind
+
+    def save_cache(self, slot: int) -> memoryview:
+        """See ``Model.save_cache``; 1 to 2 ms a megabyte."""
+        return llama_cache.save(self._context, slot)
+
+    def load_cache(self, slot: int, data: bytes | memoryview) -> None:
+        """See ``Model.load_cache``."""
+        llama_cache.load(self._context, slot, data)
 
     def shift(self, slot: int, gap: Gap) -> None:
         """See ``Model.shift``; the next decode turns the keys that moved."""

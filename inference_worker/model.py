@@ -6,7 +6,7 @@ sequences, threads or text.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -78,6 +78,19 @@ class Model(Protocol):
     def trim(self, slot: int, tokens: int) -> int:
         """Empties a slot's KV cache but for its first ``tokens``; returns how many it still holds,
         which is 0 where it cannot be cut there."""
+
+    @property
+    def cache_kind(self) -> Mapping[str, str]:
+        """What, beside the tokens, decides what a KV cache holds, and how it is written down."""
+
+    def save_cache(self, slot: int) -> bytes | memoryview:
+        """A copy of a slot's KV cache."""
+
+    def load_cache(self, slot: int, data: bytes | memoryview) -> None:
+        """Fills an empty slot with what ``save_cache`` gave under the same ``cache_kind``.
+
+        Raises SlotsExhausted where there is no room; the slot stays empty.
+        """
 
     def shift(self, slot: int, gap: Gap) -> None:
         """Forgets these tokens of a slot; those behind them move up to their place."""

@@ -73,6 +73,7 @@ class Session:
             SlotRecord(
                 self.claim.ref.path(),
                 choice.index,
+                slot=choice.slot,
                 prompt_tokens=len(choice.spec.prompt),
                 prompt_tokens_done=choice.prompt_tokens_done,
                 prompt_tokens_cached=choice.prompt_tokens_cached,
@@ -86,7 +87,7 @@ class Session:
         """Submits as many of its choices as there is room for, one at least. Raises EngineError."""
         self.is_waiting = False
         for choice in self._of(Stage.WAITING)[: max(1, room)]:
-            self.engine.submit(choice.spec)
+            choice.slot = self.engine.submit(choice.spec)
             choice.stage = Stage.RUNNING
 
     def end_thought(self) -> None:

@@ -67,6 +67,17 @@ class Slots:
         self._turns += 1
         self._free[slot] = _Free(held, self._turns if held else 0)
 
+    def held(self) -> dict[int, Tokens]:
+        """What the caches of the free slots hold."""
+        return {slot: free.held for slot, free in self._free.items()}
+
+    def note(self, slot: int, held: Tokens) -> bool:
+        """Notes what the cache of a free slot holds from now on; False for one in use."""
+        if slot not in self._free:
+            return False
+        self.give(slot, held)
+        return True
+
     def evict(self) -> int | None:
         """The free slot whose cache was least recently used, which is told to hold nothing; None
         where none holds anything."""

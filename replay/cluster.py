@@ -24,10 +24,12 @@ ModelStatus = Literal["loading", "loaded", "failed", "unloaded", "sleeping"]
 
 @dataclass(frozen=True, slots=True)
 class SlotRecord:
-    """A slot that is in use. ``session`` is a path; ``max_tokens`` is -1 for no limit."""
+    """A slot that is in use. ``session`` is a path; ``max_tokens`` is -1 for no limit, ``slot``
+    where a worker of the version before does not tell its number."""
 
     session: str
     choice: int = 0
+    slot: int = -1
     prompt_tokens: int = 0
     prompt_tokens_done: int = 0
     prompt_tokens_cached: int = 0
@@ -43,7 +45,7 @@ class SlotRecord:
 @dataclass(frozen=True, slots=True)
 class ModelRecord:
     """One model as one worker holds it. ``progress`` runs from 0 to 1 while it loads, ``busy`` are
-    the slots in use."""
+    the slots in use, ``held`` says by slot how many tokens its cache holds for who comes next."""
 
     name: str
     status: ModelStatus
@@ -54,13 +56,14 @@ class ModelRecord:
     context_tokens: int = 0
     meta: dict[str, Any] | None = None
     busy: tuple[SlotRecord, ...] = ()
+    held: tuple[int, ...] = ()
 
     @classmethod
     def from_dict(cls, raw: dict[str, Any]) -> ModelRecord:
         """One model of a worker's record."""
-        aliases, busy = raw.get("aliases", ()), raw.get("busy", ())
-        slots = tuple(SlotRecord.from_dict(slot) for slot in busy)
-        return cls(**known_fields(cls, {**raw, "aliases": tuple(aliases), "busy": slots}))
+        aliases, held = tuple(raw.get("aliases", ())), tuple(raw.get("held", ()))
+        busy = tuple(SlotRecord.from_dict(slot) for slot in raw.get("busy", ()))
+        return cls(**known_fields(cls, {**raw, "aliases": aliases, "busy": busy, "held": held}))
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,10 +106,11 @@ class Script:
         self.error: Exception | None = None
         self.on_steps: OnSteps = lambda steps: None
 
-    def submit(self, spec: SequenceSpec) -> None:
+    def submit(self, spec: SequenceSpec) -> int:
         if self.error is not None:
             raise self.error
         self.submitted.append(spec)
+        return len(self.submitted) - 1
 
     def piece(self, token: int) -> bytes:
         return f"<{token}>".encode()
