@@ -131,8 +131,8 @@ class ApiSettings(BaseSettings):
     embedding_timeout_s: float = Field(
         default=60.0,
         gt=0,
-        description="How long a part of an embeddings or rerank request waits for a worker; then "
-        "it is 503.",
+        description="How long a part of an embeddings or rerank request, or an order about a slot, "
+        "waits for a worker; then it is 503.",
         json_schema_extra=_unit("s"),
     )
     busy_wait_s: float = Field(

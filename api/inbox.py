@@ -17,6 +17,7 @@ from redis.asyncio import Redis
 from replay import keys
 from replay.prepare import QUESTION_TTL_S, Answer, Asked, Computed, Question, Result
 from replay.redis_plane import translated
+from replay.slot_order import SlotOrder
 
 INBOX_WAIT_S = 2
 """How long one BLPOP waits; shorter than the client's socket timeout."""
@@ -52,9 +53,9 @@ class Inbox:
         question = Question(secrets.token_hex(8), self._node_id, model, asked)
         answered: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._asked[question.id] = answered
-        is_computed = isinstance(asked, Computed)
-        key = keys.embedding(model) if is_computed else keys.prepare(model)
-        timeout_s = self._computing_timeout_s if is_computed else self._timeout_s
+        key = _list_for(model, asked)
+        takes_long = isinstance(asked, Computed | SlotOrder)
+        timeout_s = self._computing_timeout_s if takes_long else self._timeout_s
         try:
             async with asyncio.timeout(timeout_s):
                 await self._put(key, question, max(QUESTION_TTL_S, math.ceil(timeout_s)))
@@ -93,3 +94,10 @@ class Inbox:
         waiting = self._asked.get(answer.id)
         if waiting is not None and not waiting.done():
             waiting.set_result(answer.result)
+
+
+def _list_for(model: str, asked: Asked) -> str:
+    """The list whose workers can answer."""
+    if isinstance(asked, SlotOrder):
+        return keys.slots(asked.worker, model)
+    return keys.embedding(model) if isinstance(asked, Computed) else keys.prepare(model)

@@ -21,8 +21,9 @@ from replay.prepare import (
     Tokenized,
 )
 from replay.request import GenerationRequest
+from replay.slot_order import SlotChanged
 
-Expected = TypeVar("Expected", Prepared, Tokenized, Text, Embedded)
+Expected = TypeVar("Expected", Prepared, Tokenized, Text, Embedded, SlotChanged)
 
 
 async def answered(node: Node, model: Model, asked: Asked, expected: type[Expected]) -> Expected:
@@ -79,5 +80,7 @@ def _refusal(refused: Refused) -> Exception:
             return NotSupported(refused.message)
         case "unknown":
             return Unavailable(refused.message, "no worker")
+        case "busy":
+            return Unavailable(refused.message, "busy")
         case _:
             return RequestInvalid(f"Field '{refused.param or 'messages'}': {refused.message}")

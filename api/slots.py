@@ -1,22 +1,53 @@
-"""``GET /slots``: what every slot of the cluster does, as its worker said a heartbeat ago."""
+"""The slots of the cluster: what each does, as its worker said a heartbeat ago; and its KV cache,
+which that worker saves to a file, restores from one, or erases.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from fastapi import APIRouter, Request
 
 from api import requests
-from api.node import NodeDep
-from api.problems import NotSupported, Unavailable
+from api.json_body import parse_object
+from api.node import Node, NodeDep
+from api.preparing import answered
+from api.problems import RequestInvalid, Unavailable
 from replay.cluster import ModelRecord, SlotRecord, WorkerRecord
+from replay.slot_order import (
+    ACTIONS,
+    ERASE,
+    RESTORE,
+    SAVE,
+    SlotChanged,
+    SlotOrder,
+    is_file_name,
+)
 
 router = APIRouter()
 
 Slot = dict[str, Any]
 
 NO_SLOT = "fail_on_no_slot"
+
+NUMBER = re.compile(r"[0-9]{1,9}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A slot: its number over all workers, and where it is."""
+
+    id: int
+    worker: str
+    model: ModelRecord
+    slot: int
+
+    def named(self) -> Slot:
+        """As clients are told of it."""
+        return {"worker": self.worker, "model": self.model.name}
 
 
 @router.get("/slots")
@@ -31,30 +62,83 @@ async def list_slots(request: Request, node: NodeDep) -> list[Slot]:
     return found
 
 
-@router.post("/slots/{slot}")
-async def change_slot(slot: str) -> None:
-    """501: the cache of a slot is not to be saved, restored or erased by name."""
-    raise NotSupported("This server does not support slots action.")
+@router.post("/slots/{id_slot}")
+async def change_slot(request: Request, node: NodeDep, id_slot: str) -> Slot:
+    """Has the worker of a slot save, restore or erase what its cache holds."""
+    node.presence.check_open()
+    action = requests.single(requests.query_of(request), "action") or ""
+    body = await requests.read_body(request, node.settings.body_bytes_max)
+    if not NUMBER.fullmatch(id_slot):
+        raise RequestInvalid("Invalid slot ID")
+    if action not in ACTIONS:
+        raise RequestInvalid("Invalid action")
+    filename = "" if action == ERASE else _filename(body)
+    place = await _place(node, int(id_slot))
+    model = await node.catalog.choose(place.model.name)
+    order = SlotOrder(place.worker, place.slot, action, filename)
+    changed = await answered(node, model, order, SlotChanged)
+    return {"id_slot": place.id, **place.named(), **_told(order, changed)}
 
 
-def slots(workers: Iterable[WorkerRecord], model: str) -> Iterator[Slot]:
-    """Every slot of every worker, numbered; those of one model where ``model`` names it. Pure."""
+def _filename(body: bytes) -> str:
+    filename = parse_object(body).get("filename")
+    if not isinstance(filename, str) or not is_file_name(filename):
+        raise RequestInvalid("Invalid filename")
+    return filename
+
+
+async def _place(node: Node, number: int) -> Place:
+    for place in places(await node.catalog.workers()):
+        if place.id == number:
+            return place
+    raise RequestInvalid("Invalid slot ID")
+
+
+def _told(order: SlotOrder, changed: SlotChanged) -> Slot:
+    """llama.cpp's words for it."""
+    if order.action == ERASE:
+        return {"n_erased": changed.token_count}
+    done, moved = {SAVE: ("saved", "written"), RESTORE: ("restored", "read")}[order.action]
+    return {
+        "filename": order.filename,
+        f"n_{done}": changed.token_count,
+        f"n_{moved}": changed.file_bytes,
+        "timings": {f"{order.action}_ms": changed.took_ms},
+    }
+
+
+def places(workers: Iterable[WorkerRecord]) -> Iterator[Place]:
+    """Every slot of every worker, numbered through. Pure."""
     number = 0
     for worker in workers:
-        for one in worker.models:
-            for slot in _slots_of(one):
-                if model in ("", one.name):
-                    yield {"id": number, "worker": worker.id, "model": one.name, **slot}
+        for model in worker.models:
+            for slot in range(model.slots):
+                yield Place(number, worker.id, model, slot)
                 number += 1
 
 
-def _slots_of(model: ModelRecord) -> Iterator[Slot]:
-    idle = max(0, model.slots - len(model.busy))
+def slots(workers: Iterable[WorkerRecord], model: str) -> Iterator[Slot]:
+    """What every slot does; those of one model where ``model`` names it. Pure."""
+    for place in places(workers):
+        if model in ("", place.model.name):
+            yield {"id": place.id, **place.named(), **_state(place.model, place.slot)}
+
+
+def _state(model: ModelRecord, slot: int) -> Slot:
     common = {"n_ctx": model.context_tokens, "speculative": False}
-    for busy in model.busy:
-        yield {**common, "is_processing": True, **_use(busy)}
-    for _ in range(idle):
-        yield {**common, "is_processing": False}
+    busy = _by_slot(model).get(slot)
+    if busy is not None:
+        return {**common, "is_processing": True, **_use(busy)}
+    held = model.held[slot] if slot < len(model.held) else 0
+    return {**common, "is_processing": False, "n_prompt_tokens_cache": held}
+
+
+def _by_slot(model: ModelRecord) -> dict[int, SlotRecord]:
+    """Who has which slot; a worker of the version before tells only how many are taken."""
+    numbered = {busy.slot: busy for busy in model.busy if busy.slot >= 0}
+    others = (slot for slot in range(model.slots) if slot not in numbered)
+    unnumbered = (busy for busy in model.busy if busy.slot < 0)
+    return {**numbered, **dict(zip(others, unnumbered, strict=False))}
 
 
 def _use(slot: SlotRecord) -> Slot:

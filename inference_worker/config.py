@@ -18,6 +18,7 @@ from inference_worker.hardware import (
     SplitMode,
     tensor_split_of,
 )
+from inference_worker.slot_files import SlotFiles
 
 
 def _setting(default: Any, description: str, unit: str = "", **limits: Any) -> Any:
@@ -105,6 +106,11 @@ class WorkerSettings(BaseSettings):
     embedding_ubatch_tokens: int = _setting(
         512, "The longest input that is embedded or ranked (a micro-batch).", "tokens", ge=1
     )
+    slot_save_path: str = _setting(
+        "",
+        "Folder of the files that `POST /slots/<id>?action=save` writes: they hold prompts. Empty: "
+        "slots are not to be saved, restored or erased.",
+    )
     lease_s: float = _setting(
         4.0, "How long a session belongs to a worker that is not heard of.", "s", gt=0
     )
@@ -120,6 +126,8 @@ class WorkerSettings(BaseSettings):
         tensor_split_of(self.tensor_split)
         if self.kv_type_v not in PLAIN_KV_TYPES and not self.flash_attention:
             raise ValueError(f"REPLAY_KV_TYPE_V={self.kv_type_v} needs REPLAY_FLASH_ATTENTION=true")
+        if self.slot_save_path and not Path(self.slot_save_path).is_dir():
+            raise ValueError(f"REPLAY_SLOT_SAVE_PATH={self.slot_save_path} is no folder")
         return self
 
     def hardware(self) -> Hardware:
@@ -135,6 +143,10 @@ class WorkerSettings(BaseSettings):
             kv_type_v=self.kv_type_v,
             load_mode=self.load_mode,
         )
+
+    def slot_files(self) -> SlotFiles | None:
+        """Where slots are saved; None where they are not."""
+        return SlotFiles(Path(self.slot_save_path)) if self.slot_save_path else None
 
     @property
     def id(self) -> str:

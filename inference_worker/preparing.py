@@ -1,6 +1,7 @@
 """Answers *prepare*: what needs the template or the vocabulary, without a slot.
 
-What the model must compute for (``embedding``) comes by another list, to another ``Preparing``.
+What the model must compute for (``embedding``), and orders about slots (``slot_orders``), come by
+other lists, to another ``Preparing``.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ from replay.prepare import (
 )
 from replay.redis_plane import translated
 from replay.request import AnswerFormat, LogitBias, Prompt
+from replay.slot_order import SlotOrder
 
 WAIT_S = 2.0
 """How long one BLPOP waits; shorter than the client's socket timeout."""
@@ -61,14 +63,14 @@ class Preparing:
         self,
         redis: Redis,
         engines: Mapping[str, Engine],
+        result_of: Callable[[Engine, Asked], Result],
         *,
-        prefill_chunk_tokens: int,
         list_of: Callable[[str], str] = keys.prepare,
     ) -> None:
         self._redis: Any = redis
         self._engines = engines
+        self._result_of = result_of
         self._list_of = list_of
-        self._chunk_tokens = prefill_chunk_tokens
 
     async def run(self) -> None:
         """Answers until it is cancelled, also after Redis was away."""
@@ -114,7 +116,7 @@ class Preparing:
     def _answer(self, engine: Engine, question: Question) -> str:
         result: Result
         try:
-            result = result_of(engine, question.asked, self._chunk_tokens)
+            result = self._result_of(engine, question.asked)
         except Exception as error:  # one question must not end all sessions of this worker
             logger.exception("prepare failed")
             result = Refused("engine", f"this cannot be prepared: {error}")
@@ -137,8 +139,8 @@ def result_of(engine: Engine, asked: Asked, chunk_tokens: int) -> Result:
                 return embedded(engine, asked)
             case Rerank():
                 return reranked(engine, asked)
-            case Unknown():
-                return Refused("unknown", f"this worker does not know how to {asked.kind}")
+            case Unknown(kind) | SlotOrder(action=kind):
+                return Refused("unknown", f"this worker does not know how to {kind}")
     except PromptInvalid as error:
         return Refused("invalid", str(error), param=error.field)
     except EngineError as error:

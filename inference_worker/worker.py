@@ -14,14 +14,16 @@ import platform
 import time
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
+from functools import partial
 
 from inference_worker.config import WorkerSettings
 from inference_worker.dispatch import Dispatch, open_pool
 from inference_worker.engine import Engine, EngineFailed
 from inference_worker.generate import Sessions
 from inference_worker.models import open_engine
-from inference_worker.preparing import Preparing
+from inference_worker.preparing import Preparing, result_of
 from inference_worker.producer import Producer
+from inference_worker.slot_orders import carried_out
 from replay import keys
 from replay.cluster import HEARTBEAT_S, Directory, ModelRecord, WorkerRecord
 from replay.compaction import Compactor
@@ -124,18 +126,7 @@ class Worker:
             has_job=dispatch.has_job,
             compactor=compactor,
         )
-        preparing = Preparing(
-            self._queue_redis, self._engines, prefill_chunk_tokens=settings.prefill_chunk_tokens
-        )
-        embedding = [
-            Preparing(
-                self._queue_redis,
-                {name: engine},
-                prefill_chunk_tokens=settings.prefill_chunk_tokens,
-                list_of=keys.embedding,
-            )
-            for name, engine in self._engines.items()
-        ]
+        preparing = self._preparing()
         control = await stack.enter_async_context(
             Subscription(
                 settings.redis_url, on_message=self._told, on_reset=self._sessions.renew_now
@@ -161,8 +152,7 @@ class Worker:
                 group.create_task(_subscribed(wakes, keys.wake())),
                 group.create_task(sweeper.run(), name="sweeper"),
                 group.create_task(compactor.run(), name="compactor"),
-                group.create_task(preparing.run(), name="prepare"),
-                *(group.create_task(one.run(), name="embedding") for one in embedding),
+                *(group.create_task(one.run(), name="prepare") for one in preparing),
                 *(
                     group.create_task(dispatch.run(engine), name=f"queue {name}")
                     for name, engine in self._engines.items()
@@ -179,6 +169,20 @@ class Worker:
                 await self._sessions.drain(settings.drain_s)
             for task in lasting:
                 task.cancel()
+
+    def _preparing(self) -> list[Preparing]:
+        """One for each list that is answered without waiting for the others."""
+        redis, settings = self._queue_redis, self._settings
+        answer = partial(result_of, chunk_tokens=settings.prefill_chunk_tokens)
+        orders = partial(carried_out, files=settings.slot_files())
+        return [
+            Preparing(redis, self._engines, answer),
+            *(
+                Preparing(redis, {name: engine}, answer, list_of=keys.embedding)
+                for name, engine in self._engines.items()
+            ),
+            Preparing(redis, self._engines, orders, list_of=partial(keys.slots, settings.id)),
+        ]
 
     def _told(self, channel: str, message: bytes) -> None:
         word, _, session_key = message.decode().partition(" ")
@@ -217,7 +221,12 @@ class Worker:
         return replace(self._record, models=models)
 
     def _model_now(self, record: ModelRecord, engine: Engine) -> ModelRecord:
-        return replace(record, slots_free=engine.free_slots, busy=self._sessions.busy(engine))
+        return replace(
+            record,
+            slots_free=engine.free_slots,
+            busy=self._sessions.busy(engine),
+            held=engine.held_tokens,
+        )
 
     async def _close(self) -> None:
         for engine in self._engines.values():

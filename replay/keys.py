@@ -151,6 +151,11 @@ def embedding(model: str) -> str:
     return f"{PREFIX}:embedding:{encode(model)}"
 
 
+def slots(worker_id: str, model: str) -> str:
+    """List of the queue plane: orders about the slots that one worker has for the model."""
+    return f"{PREFIX}:slots:{encode(worker_id)}:{encode(model)}"
+
+
 def inbox(node_id: str) -> str:
     """List of the queue plane: the answers for one node."""
     return f"{PREFIX}:inbox:{encode(node_id)}"

@@ -4,7 +4,8 @@ It is answered without a slot, and a generation's before anything of the convers
 Question and answer travel over two lists of the queue plane: ``keys.prepare(model)`` and
 ``keys.inbox(node)``; both are taken by BLPOP, so that any worker may answer and a slow one only
 costs time. What the model must compute for (``Embed``, ``Rerank``) waits in a list of its own,
-``keys.embedding(model)``, so that no chat waits behind it. Pure: values and their JSON.
+``keys.embedding(model)``, so that no chat waits behind it; what one worker alone can do
+(``SlotOrder``) in ``keys.slots(worker, model)``. Pure: values and their JSON.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any, Literal
 
 from replay.records import fields_of, known_fields, pack_prompt, unpack_prompt
 from replay.request import AnswerFormat, ChatOptions, Constraint, Infill, LogitBias, Prompt
+from replay.slot_order import SlotChanged, SlotOrder
 
 QUESTION_TTL_S = 30
 """Nobody answers a question older than this; the list expires with it."""
@@ -122,7 +124,7 @@ class Unknown:
 Computed = Embed | Rerank
 """What the model computes for; the others need its vocabulary and template alone."""
 
-Asked = Chat | Completion | Render | Tokenize | Detokenize | Computed | Unknown
+Asked = Chat | Completion | Render | Tokenize | Detokenize | Computed | SlotOrder | Unknown
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,17 +185,18 @@ class Refused:
 
     ``kind`` "context" carries both numbers; "invalid" is the client's mistake, ``param`` the field;
     "engine" is ours; "unsupported" is what the model, or how it is served, does not offer;
-    "unknown" is another version's: a worker that knows the question may be there.
+    "unknown" is another version's: a worker that knows the question may be there; "busy" is a slot
+    that somebody has.
     """
 
-    kind: Literal["context", "invalid", "engine", "unsupported", "unknown"]
+    kind: Literal["context", "invalid", "engine", "unsupported", "unknown", "busy"]
     message: str
     param: str = ""
     prompt_tokens: int = 0
     context_tokens: int = 0
 
 
-Result = Prepared | Tokenized | Text | Embedded | Refused
+Result = Prepared | Tokenized | Text | Embedded | SlotChanged | Refused
 
 _KINDS: dict[str, Any] = {
     "chat": Chat,
@@ -203,12 +206,14 @@ _KINDS: dict[str, Any] = {
     "detokenize": Detokenize,
     "embed": Embed,
     "rerank": Rerank,
+    "slot": SlotOrder,
 }
 _RESULTS: dict[str, Any] = {
     "prepared": Prepared,
     "tokenized": Tokenized,
     "text": Text,
     "embedded": Embedded,
+    "slot_changed": SlotChanged,
     "refused": Refused,
 }
 _ARRAYS = frozenset({"inputs", "logit_bias", "prompts"})

@@ -276,5 +276,9 @@ BODIES: Mapping[str, Body] = {
         ),
         _examples(two={"query": "rivers", "documents": ["The Nile.", "A lake."]}),
     ),
+    "slot_file": Body(
+        _object(filename={**TEXT, "description": "In the worker's folder. To erase needs none."}),
+        _examples(save={"filename": "trip.slot"}, erase={}),
+    ),
     "adapters": Body({"type": "array", "items": {"type": "object"}}, _examples(none=[])),
 }

@@ -22,6 +22,7 @@ TAGS = [
 
 KEYED = (401, 403)
 READ = (400, *KEYED, 503)
+ASK = (400, *KEYED, 413, 500, 503)
 
 
 @dataclass(frozen=True, slots=True)

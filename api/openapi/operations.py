@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from api.openapi.cluster_operations import ABOUT_THE_CLUSTER
 from api.openapi.examples import CHUNKS, FOLDED, MESSAGE, SESSION
 from api.openapi.operation import (
     ANTHROPIC,
+    ASK,
     KEYED,
     LLAMA,
     OPENAI,
-    OPERATIONS_TAG,
     READ,
     SESSIONS,
     Operation,
 )
 
 _GENERATE = (400, *KEYED, 409, 410, 413, 422, 429, 500, 503)
-_ASK = (400, *KEYED, 413, 500, 503)
 _OPENS = (
     "X-Conversation-Id",
     "Idempotency-Key",
@@ -115,7 +115,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         "countResponseTokens",
         "Count a response's input",
         "How many tokens it has.",
-        _ASK,
+        ASK,
         "response",
         example={"object": "response.input_tokens", "input_tokens": 34},
     ),
@@ -124,7 +124,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         "countChatTokens",
         "Count a chat's tokens",
         "How many tokens its prompt has.",
-        _ASK,
+        ASK,
         "chat",
         example={"object": "response.input_tokens", "input_tokens": 34},
     ),
@@ -142,7 +142,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         "createEmbedding",
         "Vectors of texts",
         "One vector for each input.",
-        (*_ASK, 501),
+        (*ASK, 501),
         "embeddings",
         example={
             "object": "list",
@@ -169,7 +169,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         "countMessageTokens",
         "Count a message's tokens",
         "How many tokens it has.",
-        _ASK,
+        ASK,
         "messages",
         example={"input_tokens": 34},
     ),
@@ -241,7 +241,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         "tokenize",
         "Tokens of a text",
         "The tokens.",
-        _ASK,
+        ASK,
         "tokenize",
         example={"tokens": [7]},
     ),
@@ -250,7 +250,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         "detokenize",
         "Text of tokens",
         "The text.",
-        _ASK,
+        ASK,
         "detokenize",
         example={"content": "rivers"},
     ),
@@ -259,7 +259,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         "applyTemplate",
         "The prompt that a chat comes to",
         "The text.",
-        _ASK,
+        ASK,
         "chat",
         example={"prompt": "<|im_start|>user\nName three rivers.<|im_end|>\n"},
     ),
@@ -269,7 +269,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
             name,
             "Vectors of texts, in llama.cpp's form",
             "One entry for each input.",
-            (*_ASK, 501),
+            (*ASK, 501),
             "embeddings",
             example=[{"index": 0, "embedding": [[0.12, -0.03]]}],
         )
@@ -280,7 +280,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         "rerank",
         "How relevant documents are to a query",
         "The documents' scores.",
-        (*_ASK, 501),
+        (*ASK, 501),
         "rerank",
         example={"results": [{"index": 0, "relevance_score": 0.93}]},
     ),
@@ -298,9 +298,6 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         example={"success": True},
     ),
     ("POST", "/props"): _refuses("changeProps", "Settings are the operator's", 501),
-    ("POST", "/slots/{slot}"): _refuses(
-        "changeSlot", "Slots are the cluster's", 501, parameters=("slot",)
-    ),
     ("POST", "/v1/audio/transcriptions"): _refuses("createTranscription", "No model hears", 501),
     ("POST", "/v1/responses/compact"): _refuses("compactResponse", "Nothing is compacted", 501),
     ("POST", "/v1/systemone"): _refuses("decide", "No model is one of decisions", 501),
@@ -308,57 +305,5 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ("POST", "/tools"): _refuses("runTool", "Switched off", 403),
     ("GET", "/cors-proxy"): _refuses("proxyGet", "Switched off", 403),
     ("POST", "/cors-proxy"): _refuses("proxyPost", "Switched off", 403),
-    ("GET", "/v1/models"): Operation(
-        OPERATIONS_TAG,
-        "listModels",
-        "Models of all living workers",
-        "The models.",
-        (*KEYED, 503),
-        example={"object": "list", "data": [{"id": "smollm2", "status": {"value": "loaded"}}]},
-    ),
-    ("GET", "/v1/models/{model_id}"): Operation(
-        OPERATIONS_TAG,
-        "readModel",
-        "One model",
-        "The model.",
-        (*KEYED, 404, 503),
-        parameters=("model_id",),
-        example={"id": "smollm2", "object": "model", "status": {"value": "loaded"}},
-    ),
-    ("GET", "/props"): Operation(
-        OPERATIONS_TAG,
-        "readProps",
-        "Settings, limits and features",
-        "What a page needs to know first.",
-        READ,
-        parameters=("model",),
-        example={"role": "router", "retention_s": 7200, "features": {"resume": True}},
-    ),
-    ("GET", "/slots"): Operation(
-        OPERATIONS_TAG,
-        "listSlots",
-        "What every slot of the cluster does",
-        "The slots.",
-        READ,
-        parameters=("model", "fail_on_no_slot"),
-        example=[{"id": 0, "worker": "worker-1", "model": "smollm2", "is_processing": False}],
-    ),
-    ("GET", "/health"): Operation(
-        OPERATIONS_TAG,
-        "health",
-        "Whether the process is up",
-        "It is.",
-        (),
-        example={"status": "ok"},
-        is_public=True,
-    ),
-    ("GET", "/ready"): Operation(
-        OPERATIONS_TAG,
-        "ready",
-        "Whether requests are to be sent here",
-        "They are.",
-        (503,),
-        example={"status": "ready"},
-        is_public=True,
-    ),
+    **ABOUT_THE_CLUSTER,
 }

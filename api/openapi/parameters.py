@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from replay.slot_order import ACTIONS
+
 
 def _parameter(where: str, name: str, about: str, **schema: Any) -> dict[str, Any]:
     found = {
@@ -63,5 +65,9 @@ PARAMETERS: Mapping[str, dict[str, Any]] = {
     "model": _query("model", "Only this one."),
     "model_id": _parameter("path", "model_id", "The model's name, or an alias."),
     "fail_on_no_slot": _query("fail_on_no_slot", "503 where no slot is free.", **_FLAG),
-    "slot": _parameter("path", "slot", "Its number in the list.", type="integer"),
+    "id_slot": _parameter("path", "id_slot", "Its number in the list.", **_NATURAL),
+    "action": {
+        **_query("action", "What becomes of its cache.", type="string", enum=list(ACTIONS)),
+        "required": True,
+    },
 }

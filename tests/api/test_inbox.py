@@ -15,6 +15,7 @@ from api.inbox import Inbox
 from replay import keys
 from replay.prepare import Answer, Chat, Prepared, Question, Refused, Result, Text
 from replay.redis_plane import connect
+from replay.slot_order import SlotChanged, SlotOrder
 
 pytestmark = pytest.mark.anyio
 
@@ -68,6 +69,14 @@ async def test_answers_may_come_in_any_order(redis: Redis, worker: Any) -> None:
         await answer(worker, second, Prepared((2,), 1))
         await answer(worker, first, Prepared((1,), 1))
         assert await asyncio.gather(*asking) == [Prepared((1,), 1), Prepared((2,), 1)]
+
+
+async def test_an_order_about_a_slot_waits_for_its_worker_alone(redis: Redis, worker: Any) -> None:
+    async with inbox(redis, timeout_s=0.01) as node:
+        asking = asyncio.create_task(node.ask("m", SlotOrder("w 1", 3, "erase")))
+        _, text = await worker.blpop([keys.slots("w 1", "m")], timeout=5)
+        await answer(worker, Question.from_json(text), SlotChanged(256))
+        assert await asking == SlotChanged(256)
 
 
 async def test_an_answer_that_cannot_be_read_harms_nobody(redis: Redis, worker: Any) -> None:

@@ -89,3 +89,14 @@ def test_a_worker_without_any_model_says_what_to_do(tmp_path: Path) -> None:
         WorkerSettings(models_dir=tmp_path / "missing").model_files()
     scripted = WorkerSettings(models_dir=tmp_path, engine="scripted").model_files()
     assert list(scripted) == ["scripted"]
+
+
+def test_slots_are_saved_to_a_folder_that_is_there(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert WorkerSettings().slot_files() is None
+    monkeypatch.setenv("REPLAY_SLOT_SAVE_PATH", str(tmp_path))
+    assert WorkerSettings().slot_files() is not None
+    monkeypatch.setenv("REPLAY_SLOT_SAVE_PATH", str(tmp_path / "missing"))
+    with pytest.raises(ValidationError, match="is no folder"):
+        WorkerSettings()

@@ -20,8 +20,9 @@ llama_engine = pytest.importorskip("inference_worker.llama_engine", reason="no l
 MODELS_DIR = Path(os.environ.get("REPLAY_MODELS_DIR", Path(__file__).parents[2] / ".models"))
 MODEL_PATH = MODELS_DIR / "smollm2-135m-instruct.gguf"
 TOLD = SamplingParams(seed=1, temperature=0, logprobs=True, n_probs=2)
-HELD_TOKENS = 256
 SLOTS = 3
+CHUNK_TOKENS = 64
+HELD_TOKENS = 2 * CHUNK_TOKENS
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +33,13 @@ def settings() -> Any:
             pytest.fail(f"there is no model at {MODEL_PATH}")
         pytest.skip("the default model is not here (make setup obtains it)")
     return llama_engine.LlamaSettings(
-        MODEL_PATH, "m", slots=SLOTS, context_tokens=512, threads=1, sha256="of the file"
+        MODEL_PATH,
+        "m",
+        slots=SLOTS,
+        context_tokens=256,
+        threads=1,
+        prefill_chunk_tokens=CHUNK_TOKENS,
+        sha256="of the file",
     )
 
 
@@ -45,7 +52,7 @@ def recorder(settings: Any) -> Iterator[Recorder]:
 @pytest.fixture(scope="module")
 def prompt(recorder: Recorder) -> tuple[int, ...]:
     """Of two chunks and a half."""
-    return prompt_of(recorder, "A tale. " + "He was a man of many parts. " * 38)
+    return prompt_of(recorder, "A tale. " + "He was a man of many parts. " * 16)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +71,7 @@ def prompt_of(recorder: Recorder, content: str) -> tuple[int, ...]:
 
 
 def spec(name: str, prompt: tuple[int, ...], **options: Any) -> SequenceSpec:
-    return SequenceSpec(name, prompt, **{"sampling": TOLD, "max_tokens": 10, **options})
+    return SequenceSpec(name, prompt, **{"sampling": TOLD, "max_tokens": 8, **options})
 
 
 def answer(recorder: Recorder, one: SequenceSpec) -> tuple[int, tuple[int, ...], list[Any]]:
@@ -83,7 +90,7 @@ def test_an_answer_after_a_restore_is_the_one_without_to_the_last_probability(
     SlotFiles(tmp_path).write("tale", saved)
     with recording(llama_engine.open_llama_engine(settings)) as anew:
         # A slot that is not the one it was saved from, and that held something else.
-        anew.run(spec("other", prompt_of(anew, "Another. " * 70), max_tokens=1))
+        anew.run(spec("other", prompt_of(anew, "Another. " * 30), max_tokens=1))
         [into] = [slot for slot, held in enumerate(anew.engine.held_tokens) if held]
         anew.engine.restore_slot(into, SlotFiles(tmp_path).read("tale")[0])
         assert answer(anew, turn) == (HELD_TOKENS, tokens, told)

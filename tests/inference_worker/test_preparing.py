@@ -7,6 +7,7 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -264,7 +265,7 @@ def test_any_messages_are_an_answer_and_never_an_exception(
 @asynccontextmanager
 async def answering(url: str, engine: BatchEngine) -> AsyncIterator[asyncio.Task[None]]:
     redis = connect(url)
-    one = Preparing(redis, {"m": engine}, prefill_chunk_tokens=128)
+    one = Preparing(redis, {"m": engine}, partial(result_of, chunk_tokens=128))
     task = asyncio.create_task(one.run())
     try:
         async with asyncio.timeout(LIMIT_S):

@@ -52,8 +52,9 @@ def test_whoever_needs_a_free_slot_is_told_that_there_is_none(node: Node) -> Non
     assert error_of(refused)["message"] == "no slot available"
 
 
-@pytest.mark.clause("SLOTS-1")
+@pytest.mark.clause("SLOTS-2")
 @pytest.mark.parametrize("action", ["save", "restore", "erase"])
-def test_a_slot_is_not_to_be_changed_by_name(node: Node, action: str) -> None:
-    response = node.http.post(f"/slots/0?action={action}", json={"filename": "x"})
-    assert response.status_code == 501
+def test_without_a_folder_for_them_slots_are_not_to_be_changed(node: Node, action: str) -> None:
+    refused = node.http.post(f"/slots/0?action={action}", json={"filename": "x"})
+    assert (refused.status_code, error_of(refused)["type"]) == (501, "not_supported_error")
+    assert "`--slot-save-path`" in error_of(refused)["message"]

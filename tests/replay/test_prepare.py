@@ -27,6 +27,7 @@ from replay.prepare import (
     Unknown,
 )
 from replay.request import AnswerFormat, ChatOptions
+from replay.slot_order import SlotChanged, SlotOrder
 
 HELLO = ({"role": "user", "content": "\u6f22\ud800", "colours": [1, [2]]},)
 BIASES = ((3, None), ("\u6f22", 0.5))
@@ -47,6 +48,7 @@ ASKED = [
     Detokenize((0, 2**32 - 1)),
     Embed(("\u6f22\ud800", (1, "a", 2)), normalize=-1, dimensions=3, single=True),
     Rerank("\u6f22\ud800", ("a", "b")),
+    SlotOrder("w", 3, "save", "\u6f22"),
 ]
 FORMAT = AnswerFormat("<t>", "</t>", True, True, (1, 2), "hermes", (3,))
 RESULTS = [
@@ -54,6 +56,7 @@ RESULTS = [
     Tokenized((1, 2**32 - 1), ("\u6f22", [0xC3])),
     Text("\u6f22"),
     Embedded(("AACAPw==", "AAAAQA=="), 1, 7),
+    SlotChanged(256, 2**40, 0.5),
     Refused("context", "too long", prompt_tokens=9, context_tokens=8),
 ]
 
