@@ -25,6 +25,9 @@ RANDOM_SEED = 0xFFFFFFFF
 MIROSTAT_CANDIDATES = 100
 """How many tokens mirostat's first version estimates from, as in llama.cpp."""
 
+INFILL_CANDIDATES = 256
+"""The infill sampler compares each token with each: of a whole vocabulary, for minutes."""
+
 DRY_PROTOTYPES_MAX = 4
 """One that looks back 2**20 tokens has some 12 MB."""
 
@@ -262,6 +265,8 @@ def _chain_of(sampling: SamplingParams, vocabulary: Vocabulary) -> list[str]:
     is_shown = sampling.logprobs and sampling.post_sampling_probs
     if sampling.chooser == "greedy" and not is_shown and not {"typ_p", "xtc"} & set(works):
         works = [name for name in works if name not in _KEEPS_BEST]
+    if "infill" in works:
+        works.insert(works.index("infill"), "infill_candidates")
     return [*(["logit_bias"] if biases else []), *works, sampling.chooser]
 
 
@@ -339,6 +344,7 @@ _MAKERS: Mapping[str, Callable[[SamplingParams, Vocabulary, int], Any]] = {
     "temperature": lambda s, _, __: llama_cpp.llama_sampler_init_temp_ext(
         s.temperature, 0.0 if s.mirostat else s.dynatemp_range, s.dynatemp_exponent
     ),
+    "infill_candidates": lambda _, __, ___: llama_cpp.llama_sampler_init_top_k(INFILL_CANDIDATES),
     "infill": lambda _, vocabulary, __: llama_cpp.llama_sampler_init_infill(vocabulary.pointer),
     "greedy": lambda _, __, ___: llama_cpp.llama_sampler_init_greedy(),
     "dist": lambda _, __, seed: llama_cpp.llama_sampler_init_dist(seed),

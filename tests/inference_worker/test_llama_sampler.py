@@ -115,6 +115,12 @@ def test_the_order_of_samplers_matters(recorder: Recorder) -> None:
     assert after == greedy != before
 
 
+def test_the_infill_sampler_never_looks_at_a_whole_vocabulary(recorder: Recorder) -> None:
+    cut = {"samplers": ("top_k", "infill"), "top_k": llama_sampler.INFILL_CANDIDATES}
+    alone, after = runs(recorder, replace(DRAWN, samplers=("infill",)), replace(DRAWN, **cut))
+    assert alone == after
+
+
 def test_samplers_that_are_not_named_do_nothing(recorder: Recorder) -> None:
     one, two = runs(
         recorder,
