@@ -14,13 +14,14 @@ from deploy.local.cluster import Cluster
 ORIGIN = "http://replay.test"
 """No local name: such ones a page may spare what it else fetches."""
 
+SHOWN_MS = 30_000
 Scheme = Literal["light", "dark"]
 
 
 @pytest.fixture
 def opened(browser: Browser, running_cluster: Cluster) -> Iterator[Callable[[Scheme], Page]]:
     """Opens the page in a colour scheme; whatever it asks for elsewhere, or complains of, fails."""
-    node, elsewhere, complaints, contexts = running_cluster.nodes[0], [], [], []
+    node, elsewhere, complaints, pages = running_cluster.nodes[0], [], [], []
 
     def answer(route: Route) -> None:
         url = route.request.url
@@ -32,8 +33,8 @@ def opened(browser: Browser, running_cluster: Cluster) -> Iterator[Callable[[Sch
 
     def open_page(scheme: Scheme) -> Page:
         context = browser.new_context(color_scheme=scheme, viewport={"width": 1200, "height": 900})
-        contexts.append(context)
         page = context.new_page()
+        pages.append(page)
         page.route("**/*", answer)
         page.on("console", lambda told: complaints.append(told.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
@@ -41,8 +42,9 @@ def opened(browser: Browser, running_cluster: Cluster) -> Iterator[Callable[[Sch
         return page
 
     yield open_page
-    for context in contexts:
-        context.close()
+    for page in pages:
+        page.unroute_all(behavior="wait")
+        page.context.close()
     assert (elsewhere, complaints) == ([], [])
 
 
@@ -51,10 +53,11 @@ def test_every_route_is_shown(opened: Callable[[Scheme], Page], running_cluster:
     document: dict[str, Any] = httpx.get(f"{running_cluster.nodes[0]}/openapi.json").json()
     page = opened("light")
     expect(page.locator(".opblock")).to_have_count(
-        sum(len(methods) for methods in document["paths"].values())
+        sum(len(methods) for methods in document["paths"].values()), timeout=SHOWN_MS
     )
     page.get_by_text("/v1/chat/completions", exact=True).click()
-    expect(page.locator(".opblock.is-open .body-param__example")).to_be_visible()
+    example = page.locator(".opblock.is-open .body-param__example")
+    expect(example).to_be_visible(timeout=SHOWN_MS)
 
 
 @pytest.mark.parametrize(("scheme", "is_dark"), [("light", False), ("dark", True)])
