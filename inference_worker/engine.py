@@ -121,7 +121,7 @@ class ModelInfo:
     ``file_sha256``). ``build`` begins with "b", like llama.cpp's.
     ``embedding`` is None where embeddings are switched off; not ``generates`` is an encoder.
     With ``shifts_context`` an answer goes on when its context is full. Some models have a template
-    of its own, ``tool_template``, for chats with tools.
+    of its own, ``tool_template``, for chats with tools. Each of ``end_tokens`` ends an answer.
     """
 
     name: str
@@ -144,6 +144,7 @@ class ModelInfo:
     shifts_context: bool = False
     tool_template: str = ""
     fim: FimTokens = FimTokens()
+    end_tokens: tuple[int, ...] = ()
 
     def template_of(self, options: ChatOptions) -> str:
         """The source of the template that a chat with these options is rendered with."""

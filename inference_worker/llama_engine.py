@@ -98,11 +98,7 @@ class LlamaModel:
         self._model = _load(settings, on_progress)
         self._vocab = llama_cpp.llama_model_get_vocab(self._model)
         self._info = _model_info(self._model, self._vocab, settings)
-        self._end_tokens = frozenset(
-            token
-            for token in range(self._info.vocabulary_tokens)
-            if llama_cpp.llama_vocab_is_eog(self._vocab, token)
-        )
+        self._end_tokens = frozenset(self._info.end_tokens)
         # All at once: a look-up must never wait for another thread's long tokenization.
         self._pieces = [
             b"" if token in self._end_tokens else _piece(self._vocab, token)
@@ -378,6 +374,11 @@ def _model_info(model: Any, vocab: Any, settings: LlamaSettings) -> ModelInfo:
             middle=llama_cpp.llama_vocab_fim_mid(vocab),
             repository=llama_cpp.llama_vocab_fim_rep(vocab),
             separator=llama_cpp.llama_vocab_fim_sep(vocab),
+        ),
+        end_tokens=tuple(
+            token
+            for token in range(llama_cpp.llama_vocab_n_tokens(vocab))
+            if llama_cpp.llama_vocab_is_eog(vocab, token)
         ),
     )
 

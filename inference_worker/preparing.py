@@ -167,6 +167,7 @@ def prepared(engine: Engine, asked: Chat | Completion, chunk_tokens: int) -> Pre
     except ValueError as error:
         return Refused("invalid", str(error), param="logit_bias")
     form = with_calls(engine, asked, with_thoughts(engine, asked))
+    form = replace(form, end_tokens=engine.model.end_tokens)
     grammar = grammar_of(engine.model, asked, form)
     return Prepared(
         tuple(chain.from_iterable(prompts)),

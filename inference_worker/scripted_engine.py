@@ -363,6 +363,7 @@ def open_scripted_engine(
         chat_template=chat_template or _TEMPLATE,
         bos_text="<|bos|>",
         eos_text="<|end|>",
+        end_tokens=(END,),
         build="b0-scripted",
         embedding=EmbeddingInfo(
             pooling=pooling,

@@ -248,7 +248,7 @@ class AnswerFormat:
     It is open already where the prompt ends inside one, and begun where the prompt has text of it;
     ``thought_closing`` are the tokens that end it early. ``tools`` names the syntax of calls, ""
     where none can come. Of ``shown_tokens`` the text has the names: special ones, which else show
-    nothing.
+    nothing. ``end_tokens`` are those that end an answer.
     """
 
     thought_begin: str = ""
@@ -258,12 +258,13 @@ class AnswerFormat:
     thought_closing: tuple[int, ...] = ()
     tools: str = ""
     shown_tokens: tuple[int, ...] = ()
+    end_tokens: tuple[int, ...] = ()
 
     @classmethod
     def from_raw(cls, raw: Mapping[str, Any]) -> AnswerFormat:
         """Of what JSON kept of it; fields that a newer version wrote are left out."""
         known = known_fields(cls, raw)
-        for name in ("thought_closing", "shown_tokens"):
+        for name in ("thought_closing", "shown_tokens", "end_tokens"):
             known[name] = tuple(known.get(name, ()))
         return cls(**known)
 

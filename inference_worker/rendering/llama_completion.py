@@ -103,7 +103,12 @@ class NativeRenderer:
     def _settings(self) -> dict[str, Any]:
         request, sampling = self._request, self._request.sampling
         told = generation_settings(request)
-        biases = [{"bias": bias, "token": token} for token, bias in sampling.logit_bias]
+        # llama.cpp forbids what would end the answer by biases too, and says so.
+        ends = request.format.end_tokens if sampling.ignore_eos else ()
+        biases = [
+            *({"bias": bias, "token": token} for token, bias in sampling.logit_bias),
+            *({"bias": None, "token": token} for token in ends),
+        ]
         return {
             **told,
             "dry_sequence_breakers": list(sampling.dry_sequence_breakers),

@@ -68,7 +68,7 @@ def test_a_prompt_is_answered_with_its_tokens_and_how_they_are_fed(engine: Batch
     found = asked(engine, *HELLO)
     prompt, sha256 = tuple(engine.prompt_tokens(HELLO)), engine.model.sha256 or ""
     end = tuple(engine.tokenize("</think>", add_special=False, parse_special=True))
-    form = AnswerFormat("<think>", "</think>", thought_closing=end)
+    form = AnswerFormat("<think>", "</think>", thought_closing=end, end_tokens=(END,))
     lengths = (len(prompt),)
     assert found == Prepared(prompt, 128, sha256, format=form, prompt_lengths=lengths)
 
@@ -113,7 +113,7 @@ def test_the_answers_format_says_where_a_thought_is_open_and_how_it_is_ended(
 def test_a_model_that_does_not_think_has_no_tags() -> None:
     engine = open_scripted_engine(chat_template="{{ messages[0].content }}")
     found = asked(engine, *HELLO)
-    assert isinstance(found, Prepared) and found.format == AnswerFormat()
+    assert isinstance(found, Prepared) and found.format == AnswerFormat(end_tokens=(END,))
 
 
 @pytest.mark.parametrize("shifts", [True, False])

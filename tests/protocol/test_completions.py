@@ -142,3 +142,13 @@ def test_a_verbose_answer_shows_the_prompt_that_it_was_made_of(
     assert found["prompt"] == other.http.post("/apply-template", json=body).json()["prompt"]
     assert found["stop_type"] == "eos"
     assert answered(node, OPENAI, verbose=True)["__verbose"]["prompt"].endswith(WORDS)
+
+
+@pytest.mark.clause("TEXT-3")
+def test_an_end_that_is_ignored_is_told_as_a_bias(node: Node) -> None:
+    def biases(**body: Any) -> Any:
+        return answered(node, NATIVE, n_predict=2, **body)["generation_settings"]["logit_bias"]
+
+    assert biases() == []
+    [bias] = biases(ignore_eos=True)
+    assert bias["bias"] is None

@@ -12,7 +12,13 @@ from inference_worker.answer import PlainParser
 from inference_worker.engine import Candidate, Finish, FinishReason, Timings, TokenLogprobs
 from inference_worker.rendering.llama_completion import NativeRenderer
 from replay.records import SessionRecord
-from replay.request import ContextOptions, GenerationRequest, RenderOptions, SamplingParams
+from replay.request import (
+    AnswerFormat,
+    ContextOptions,
+    GenerationRequest,
+    RenderOptions,
+    SamplingParams,
+)
 
 RECORD = SessionRecord("t", "c", "c", "m", 1, completion_id="cmpl-1", prompt_token_count=5)
 TIMINGS = Timings(prompt_n=4, prompt_ms=2.0, predicted_n=2, predicted_ms=10.0, cache_n=1)
@@ -117,3 +123,13 @@ def test_some_fields_may_be_asked_for_by_path() -> None:
     }
     whole = last(renderer(stream=False, response_fields=paths), Finish(FinishReason.STOP))
     assert list(whole) == FINAL
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_ends_that_are_ignored_are_told_as_biases(ignored: bool) -> None:
+    sampling = SamplingParams(seed=7, ignore_eos=ignored)
+    request = replace(REQUEST, sampling=sampling, format=AnswerFormat(end_tokens=(1, 2)))
+    settings = last(NativeRenderer(RECORD, request, PlainParser()), Finish(FinishReason.STOP))
+    settings = settings["generation_settings"]
+    banned = [{"bias": None, "token": token} for token in (1, 2)]
+    assert settings["logit_bias"] == (banned if ignored else [])
