@@ -134,9 +134,7 @@ def test_inputs_are_one_decode(engine: BatchEngine, monkeypatch: pytest.MonkeyPa
     model: Any = engine._model
     sizes: list[int] = []
     embed = model.embed
-    monkeypatch.setattr(
-        engine._embeds, "_embed", lambda inputs: sizes.append(len(inputs)) or embed(inputs)
-    )
+    monkeypatch.setattr(model, "embed", lambda inputs: sizes.append(len(inputs)) or embed(inputs))
     embedded(engine, Embed(TEXTS))
     assert sizes == [len(TEXTS)]
 
