@@ -52,13 +52,8 @@ class FileSizes:
             self._seen.append((time.monotonic(), self._server.file.stat().st_size))
 
     def at(self, moment_s: float) -> int:
-        """Its size then, in bytes."""
-        return max((size for seen_s, size in self._seen if seen_s <= moment_s), default=0)
-
-    def wait_until_kept(self) -> None:
-        """Returns once the power may fail and what stands in the file now is still there."""
-        size = self._server.file.stat().st_size
-        until(lambda: self.at(time.monotonic() - LOST_S) >= size)
+        """Its size then, in bytes, or at the first look from then on."""
+        return next(size for seen_s, size in self._seen if seen_s >= moment_s)
 
 
 def not_503(response: httpx.Response) -> httpx.Response | None:

@@ -134,7 +134,7 @@ def test_equal_posts_are_one_generation_though_a_node_dies(
     [record] = records_of(cluster.db, base)
     kept = cluster.db.hmget(record, "state", "attempt", "token_count")
     assert kept == [b"completed", b"1", b"150"]
-    assert cluster.db.zcard("rc:queue:scripted") == 0
+    until(lambda: cluster.db.zcard("rc:queue:scripted") == 0)
 
 
 async def claim_and_die(redis_url: str, key: str) -> None:
@@ -188,7 +188,7 @@ def test_a_claimer_that_dies_before_it_queues_leaves_nobody_waiting(
 def test_a_key_outlives_what_redis_remembers(
     cluster_of: Callable[..., Breakable], name: str
 ) -> None:
-    cluster = cluster_of(nodes=1, workers=1)
+    cluster = cluster_of(nodes=1, workers=1, REPLAY_LEASE_S="4")  # the worker's time to speak up
     [node] = cluster.nodes
     headers = {b"Idempotency-Key": name.encode()}
     with node.exchange("POST", CHAT, headers, body_of(SLOW)) as first:
@@ -275,7 +275,7 @@ def test_whatever_is_done_when_busy_there_is_one_writer(three_nodes: Breakable, 
 
     with watched(cluster.db, name) as live:
         answers = asyncio.run(answers_of())
-    assert live() == {0, 1}
+    assert max(live()) == 1
     words_of = words_by_completion(cluster.db, name)
     for (policy, words), answer in zip(storm, answers, strict=True):
         assert_told(policy, words, answer, words_of)

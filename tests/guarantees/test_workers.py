@@ -27,7 +27,7 @@ TOKENS = 60
 BACKLOG_S = 1.5
 """So far a worker is ahead of the log when it falls asleep: it could write where that ends."""
 
-PAUSE_S = 2.0
+PAUSE_S = 4.0
 """Long enough to kill whoever is silent, on a machine that is busy."""
 
 
@@ -59,11 +59,8 @@ def checked(post: Exchange, words: str, session: Stored, tokens: int) -> None:
     usage = [one["usage"] for one in events(log) if one.get("usage")]
     assert [one["completion_tokens"] for one in usage] == [tokens]
     record = session.fields
-    assert (record["attempt"], record["state"], record["token_count"]) == (
-        "2",
-        "completed",
-        str(tokens),
-    )
+    assert (record["state"], record["token_count"]) == ("completed", str(tokens))
+    assert session.takeovers == 1
 
 
 @pytest.mark.guarantee("T3")
@@ -93,7 +90,7 @@ def test_a_worker_may_be_killed_at_any_token(
 
     until(lambda: reached() == places)
     for worker in cluster.worker_pids:
-        cluster.kill(worker)
+        cluster.cluster.kill(worker)
     assert reached() == places
     for post, (_, words, _), session in zip(posts, asked, sessions, strict=True):
         checked(post, words, session, TOKENS)
@@ -112,13 +109,15 @@ def test_a_worker_may_be_killed_between_its_last_token_and_the_end(
     session = stored(cluster.db, name)
     until(lambda: session.fields["token_count"] == str(TOKENS - 1))
     worker = session.fields["worker"]
+    waits = "the flush waits"
+    before = cluster.log_of(worker).count(waits)
     with cluster.redis.out():
         # Its last token and its end are made, and nobody but it has them.
-        until(lambda: "the flush waits" in cluster.log_of(worker))
+        until(lambda: cluster.log_of(worker).count(waits) > before)
         cluster.kill(worker)
     log = cluster.followed(cluster.nodes[1], name)
     assert log.endswith(DONE) and text_of(events(log)) == answer_to(words)
-    assert session.fields["attempt"] == "2"
+    assert session.takeovers == 1
 
 
 def called(monitor: Any, marker: str) -> Iterator[tuple[str, bool]]:
@@ -149,7 +148,7 @@ def test_a_worker_that_slept_through_its_lease_adds_nothing(
         with cluster.redis.held():
             time.sleep(BACKLOG_S)
             asleep.enter_context(cluster.held(sleeper))
-        until(lambda: session.fields["attempt"] == "2")
+        until(lambda: session.takeovers)
         taken_over = int(session.fields["token_count"])
         until(lambda: int(session.fields["token_count"]) > taken_over)
         if wakes == "after the end":
@@ -163,8 +162,8 @@ def test_a_worker_that_slept_through_its_lease_adds_nothing(
     assert tries and not any(tries)
     assert text_of(events(log)) == answer_to(words)
     record = session.fields
-    assert (record["attempt"], record["token_count"], record["state"]) == ("2", "240", "completed")
-    assert record["worker"] != sleeper
+    assert (record["token_count"], record["state"]) == ("240", "completed")
+    assert session.takeovers == 1 and record["worker"] != sleeper
     assert cluster.nodes[1].read(name).content == log
 
 
@@ -184,17 +183,19 @@ def test_poison_beside_seven_neighbours_harms_none(
         for one, words in neighbours.items()
     ]
     for one in neighbours:
-        node.reaches(one, "running")
+        node.reaches(one, "running", "completed")
     words = "[[tokens=60 rate=0 die_at=9 pause_at=6 pause_s=0.5]]"
     with node.posting(name, words, sse_ping_interval=1) as poison:
         log = poison.whole()
     assert log.endswith(end_comment("failed", "poison"))
+    takeovers = set()
     for post, (one, words) in zip(posts, neighbours.items(), strict=True):
         assert text_of(events(post.whole())) == answer_to(words)
-        record = stored(cluster.db, one).fields
         # Claims that only waited for their turn when the worker died again count for nothing.
-        assert int(record["attempt"]) - int(record["hand_overs"]) == 2
-        assert record["deaths"] == "1"
+        session = stored(cluster.db, one)
+        takeovers.add(session.takeovers)
+        assert int(session.fields["deaths"]) == session.takeovers
+    assert 1 in takeovers <= {0, 1}, "some may have ended before the first death"
     assert other.found(name)["reason"] == "poison"
     shown = subprocess.run(
         [sys.executable, "-m", "replay.cli", "sessions", "show", name],
@@ -224,7 +225,7 @@ def test_a_worker_that_drains_under_load_repeats_no_token(
     node = cluster.nodes[0]
     posts = [exchanges.enter_context(node.posting(one, words)) for one, words in asked.items()]
     for one in list(asked)[:8]:
-        node.reaches(one, "running")
+        node.reaches(one, "running", "completed")
     cluster.kill("worker-1", signal.SIGTERM)
     for post, (one, words) in zip(posts, asked.items(), strict=True):
         assert text_of(events(post.whole())) == answer_to(words)
