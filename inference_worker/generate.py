@@ -40,6 +40,7 @@ STOP_S = 0.5
 HAND_OVER_S = 1.0
 """How long it then takes to store what it has and to give up its sessions."""
 
+RENEW_RETRY_S = 0.2  # soon: an outage outlives leases, and two looks of a sweeper take them away
 SETTLE_RETRY_S = 0.1
 
 EARLY_ORDERS_MAX = 64
@@ -185,18 +186,21 @@ class Sessions:
     async def keep_leases(self) -> None:
         """Renews the leases until it is cancelled; a lost one stops its sequence."""
         outage = Outage(logger, "leases are not renewed")
+        pause_s = self._lease_s / 3
         while True:
             with suppress(TimeoutError):
-                async with asyncio.timeout(self._lease_s / 3):
+                async with asyncio.timeout(pause_s):
                     await self._renew_now.wait()
             self._renew_now.clear()
             claims = self._producer.claims()
             try:
                 statuses = await self._log.renew(claims, self._lease_s)
+                outage.is_over()
             except LogUnavailable as error:
                 outage.goes_on(error)
-                continue
-            outage.is_over()
+                statuses = [error] * len(claims)
+            is_well = not any(isinstance(status, Exception) for status in statuses)
+            pause_s = self._lease_s / 3 if is_well else RENEW_RETRY_S
             for claim, status in zip(claims, statuses, strict=True):
                 if isinstance(status, ClaimStatus) and not self._producer.renewed(claim, status):
                     self._lose(claim, AppendStatus(status))
