@@ -10,8 +10,8 @@ import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
+from http.client import HTTPConnection
 
 import httpx
 import pytest
@@ -20,8 +20,7 @@ PROJECT = f"replay-test-{os.getpid()}"
 PROGRAMS = {"api", "worker"}
 NODES = 2
 READY_LIMIT_S = 60.0
-CHANGE_LIMIT_S = 10.0
-DROP_S = 3.0
+CHANGE_LIMIT_S = 60.0
 ANSWER = "[[tokens=90 rate=30]] three seconds of words"
 ENDLESS_ANSWER = "[[tokens=8000 rate=30]] minutes of words"
 
@@ -134,11 +133,12 @@ def test_a_live_answer_is_read_whole_through_another_connection(
 def test_a_plain_request_that_is_dropped_ends_its_generation(
     client: httpx.Client, model: str
 ) -> None:
-    request = {"model": model, "messages": [{"role": "user", "content": ENDLESS_ANSWER}]}
-    with ThreadPoolExecutor() as pool:
-        dropped = pool.submit(client.post, "/v1/chat/completions", json=request, timeout=DROP_S)
+    asked = {"model": model, "messages": [{"role": "user", "content": ENDLESS_ANSWER}]}
+    headers = {"Content-Type": "application/json"}
+    where = client.base_url
+    with closing(HTTPConnection(where.host, where.port)) as dropped:
+        dropped.request("POST", "/v1/chat/completions", json.dumps(asked), headers)
         until(lambda: slots_taken(client) == 1)
-        assert isinstance(dropped.exception(), httpx.ReadTimeout)
     until(lambda: slots_taken(client) == 0)
 
 

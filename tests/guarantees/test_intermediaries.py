@@ -23,7 +23,7 @@ from tests.protocol.wire import STREAM, Node, target, until
 from .breakable import Breakable
 
 SERVERS = ("default", "gzip", "h2")
-SLOWLY = "[[tokens=60 rate=100 pause_at=1 pause_s=1.5 seed=1]]"
+SLOWLY = "[[tokens=60 rate=100 pause_at=1 pause_s=4 seed=1]]"
 """A word, then silence: less than any buffer would wait for."""
 
 ENDLESSLY = "[[tokens=100000 rate=50 seed=1]]"

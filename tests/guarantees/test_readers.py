@@ -184,7 +184,8 @@ def test_slow_stopped_and_deaf_readers(
         assert start and len(start) < len(log)
         assert start + there.read(name, from_=len(start)).content == log
     assert peak - before < (SLOW + STOPPED + 1) * READER_BYTES_MAX
-    assert took_ms(cluster, name) < 1.5 * took_ms(cluster, quiet)
+    # Were each of those waited for once, it would be ten times as long.
+    assert took_ms(cluster, name) < 3 * took_ms(cluster, quiet)
 
 
 BIG = "[[tokens=1300 rate=0 burst_every=1 seed=1]]"
@@ -204,7 +205,7 @@ def test_large_streams_that_are_hung_up_on_together(cluster: Breakable, name: st
     def ask() -> None:
         while not is_over.is_set():
             began_s = time.monotonic()
-            assert httpx.get(node.url + "/ready").status_code == 200
+            assert httpx.get(node.url + "/ready", timeout=WAIT_S).status_code == 200
             took_s.append(time.monotonic() - began_s)
 
     with ThreadPoolExecutor(1) as pool:
@@ -223,8 +224,8 @@ def test_large_streams_that_are_hung_up_on_together(cluster: Breakable, name: st
     assert len(other.read(name).content) == size
 
 
-READY_S_MAX = 1.0
-"""Ten times of what it should be at most, since the machine may be busy."""
+READY_S_MAX = 3.0
+"""Thirty times of what it should be at most, since the machine may be busy."""
 
 IDLE = Sizes(readers=500, streams=(50,), rounds=2, round_s=0.5)
 IDLE_READER_BYTES_MAX = 24 * KIB

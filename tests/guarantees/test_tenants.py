@@ -21,10 +21,10 @@ from tests.protocol.wire import CHAT, Node, asking, until
 from .breakable import OURS
 
 KEYS = "mine tenant=mine\ntheirs tenant=theirs\nstranger tenant=stranger\n"
-LONG = "[[tokens=600 rate=10]]"
+LONG = "[[tokens=6000 rate=10]]"
 SHORT = "[[tokens=12 rate=0 seed=3]]"
 EPOCH = 1_700_000_000_000
-ROUNDS, PAIRS = 4, 40
+ROUNDS, PAIRS = 10, 40
 SLACK_S = 0.002
 PASSING = ("date", "content-length", "request-id")
 
