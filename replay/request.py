@@ -184,9 +184,9 @@ class RenderOptions:
 
     ``prefill`` is the beginning that the client gave the answer, ``prefill_reasoning`` that of its
     thought, where they are to be shown too. With ``verbose`` llama.cpp's own result stands beside
-    an answer of OpenAI's completions. The native route's last event has the ``response_fields``
-    alone, where any are named; an answer of the Responses API says ``response`` again of its
-    request.
+    an answer of OpenAI's completions; with ``omits_thoughts`` a message's thoughts are empty. The
+    native route's last event has the ``response_fields`` alone, where any are named; an answer of
+    the Responses API says ``response`` again of its request.
     """
 
     stream: bool = True
@@ -197,6 +197,7 @@ class RenderOptions:
     return_tokens: bool = False
     return_progress: bool = False
     verbose: bool = False
+    omits_thoughts: bool = False
     response_fields: tuple[str, ...] = ()
     response: Mapping[str, Any] = field(default_factory=dict)
 

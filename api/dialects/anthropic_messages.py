@@ -27,6 +27,7 @@ MAX_TOKENS = 4096
 THINKING_TOKENS = 10_000
 """Of thinking that is enabled without a budget."""
 
+DISPLAYS = ("summarized", "omitted")
 AS_THE_MODEL_LIKES = ("adaptive", "between_tools")
 """Kinds of thinking that leave it to the model whether it thinks."""
 
@@ -43,7 +44,12 @@ def parse(body: Mapping[str, Any], *, random_seed: int) -> GenerationRequest:
     """See ``api.dialects.Parse``."""
     request = openai_chat.parse(chat_of(body), random_seed=random_seed)
     # An answer goes on from a prefill, and does not repeat it.
-    render = replace(request.render, prefill="", prefill_reasoning="")
+    render = replace(
+        request.render,
+        prefill="",
+        prefill_reasoning="",
+        omits_thoughts=_display(Fields(body)) == "omitted",
+    )
     return replace(request, dialect="anthropic.messages", render=render)
 
 
@@ -251,6 +257,13 @@ def _thinking(fields: Fields) -> dict[str, Any]:
         budget = thinking.bounded("budget_tokens", THINKING_TOKENS, low=0)
         found["thinking_budget_tokens"] = budget
     return found
+
+
+def _display(fields: Fields) -> str:
+    shown = fields.object("thinking").text("display", DISPLAYS[0])
+    if shown not in DISPLAYS:
+        raise RequestInvalid(f"Field 'thinking.display': must be {' or '.join(DISPLAYS)}")
+    return shown
 
 
 def _output(output: Fields) -> dict[str, Any]:

@@ -30,6 +30,7 @@ class MessagesRenderer:
     ) -> None:
         self._record = record
         self._parser = parser
+        self._omits_thoughts = request.render.omits_thoughts
         self._has_started = False
         self._has_calls = False
         self._open = ""
@@ -101,6 +102,8 @@ class MessagesRenderer:
                 return begun + self._delta({"type": "text_delta", "text": text})
             case ReasoningDelta(text):
                 begun = self._within({"type": "thinking", "thinking": "", "signature": ""})
+                if self._omits_thoughts:
+                    return begun
                 return begun + self._delta({"type": "thinking_delta", "thinking": text})
             case ToolCallBegun(_, id, name):
                 self._has_calls = True

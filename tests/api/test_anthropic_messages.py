@@ -445,6 +445,7 @@ TWINS = [{"name": "a", "input_schema": {"type": "object"}}] * 2
     ("body", "field"),
     [
         ({"metadata": 5}, "metadata"),
+        ({"thinking": {"type": "adaptive", "display": "some"}}, "thinking.display"),
         ({"metadata": {"user_id": 5}}, "metadata.user_id"),
         ({"stop_sequences": ["a", None]}, "stop_sequences[1]"),
         ({"stop_sequences": ["a"] * 300}, "stop_sequences"),

@@ -96,6 +96,20 @@ def test_transcripts_are_replayed_from_every_byte(
     assert wrong == []
 
 
+@pytest.mark.clause("MSG-1")
+def test_an_omitted_thought_is_an_empty_block(node: Node) -> None:
+    words = "[[say]]<think>Hm.</think>Yes.[[/say]]"
+    thinking = {"type": "adaptive", "display": "omitted"}
+    streamed = told(ask(node, None, words, thinking=thinking, stream=True).content)
+    deltas = [
+        event["delta"]["type"] for event in streamed if "content_block_delta" in event["type"]
+    ]
+    assert deltas[0] == "signature_delta" and set(deltas[1:]) == {"text_delta"}
+    thought, said = ask(node, None, words, thinking=thinking, stream=False).json()["content"]
+    assert thought == {"type": "thinking", "thinking": "", "signature": ""}
+    assert said["text"] == "Yes."
+
+
 @pytest.mark.clause("MSG-2")
 def test_why_a_message_ends(node: Node) -> None:
     whole = ask(node, None, SHORT, seed=1).json()
