@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import httpx
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from node_harness import MODEL, NodeHarness, error_of, memory_node, model, wait_until, worker
 
@@ -204,7 +204,6 @@ async def test_a_lookup_of_too_many_is_400() -> None:
 
 
 @given(body=st.recursive(st.none() | st.integers() | st.text(), st.lists), most=st.just(10**6))
-@settings(suppress_health_check=[HealthCheck.too_slow])
 def test_names_asked_are_texts(body: object, most: int) -> None:
     assert all(
         isinstance(name, str) and name for name in names_asked({"conversation_ids": body}, most)
