@@ -167,7 +167,7 @@ async def test_cuts_are_spread() -> None:
     before = loop.time()
     await connections.cut_all(0.2)
     await asyncio.gather(*tasks)
-    assert 0.15 <= loop.time() - before < 2
+    assert 0.15 <= loop.time() - before < 20
 
 
 async def test_who_cannot_come_back_is_cut_last_and_has_all_the_time_to_finish() -> None:

@@ -16,7 +16,7 @@ import pytest
 from node_harness import NodeHarness, error_of, eventually, served_node, wait_until
 
 from api.drain import listening_sockets
-from deploy.local.ports import any_free
+from tests.redis_server import free_port
 
 pytestmark = pytest.mark.anyio
 
@@ -31,7 +31,7 @@ def begin_drain_now(node: NodeHarness) -> None:
 
 
 async def test_a_draining_node_is_unready_at_once_and_alive() -> None:
-    async with served_node(drain_s=0.5) as node:
+    async with served_node(drain_s=60) as node:
         posting = asyncio.create_task(node.post(name="c", stream=True))
         producer = await node.producer()
         await producer.say("hi")
@@ -41,6 +41,7 @@ async def test_a_draining_node_is_unready_at_once_and_alive() -> None:
         assert (await node.http.get("/health")).status_code == 200
         with pytest.raises(httpx.RemoteProtocolError):
             await posting
+        begin_drain_now(node)
 
 
 async def test_a_load_balancer_has_time_to_notice() -> None:
@@ -142,7 +143,7 @@ async def test_a_reader_that_reads_nothing_is_cut() -> None:
 
 
 def test_shared_ports_can_be_bound_twice() -> None:
-    port = any_free("127.0.0.1")
+    port = free_port()
     made = [
         listening_sockets("127.0.0.1", [0, port], send_buffer_bytes=8192, user_timeout_s=4)
         for _ in range(2)
@@ -162,7 +163,7 @@ def test_shared_ports_can_be_bound_twice() -> None:
 @asynccontextmanager
 async def node_process(redis_url: str) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
     """``python -m api`` on a real Redis, once it is ready."""
-    port = any_free("127.0.0.1")
+    port = free_port()
     settings = {"REPLAY_REDIS_URL": redis_url, "REPLAY_PORT": str(port), "REPLAY_NODE": "n"}
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "api", env={**os.environ, **settings}, stderr=asyncio.subprocess.PIPE

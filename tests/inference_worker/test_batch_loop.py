@@ -193,7 +193,7 @@ def test_a_long_prompt_stalls_a_running_answer_for_one_chunk_at_most(
     model: GatedModel, recorder: Recorder
 ) -> None:
     both_run = threading.Event()
-    model.before_decode = lambda feeds: both_run.wait(5) if len(model.decodes) > 10 else None
+    model.before_decode = lambda feeds: both_run.wait(60) if len(model.decodes) > 10 else None
     recorder.engine.submit(spec("a", "hi [[tokens=400]]"))
     recorder.wait_for(lambda: len(recorder.tokens("a")) > 5)
     recorder.engine.submit(spec("long", "x" * 2000))

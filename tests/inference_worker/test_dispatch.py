@@ -16,7 +16,6 @@ import pytest
 from arq.constants import in_progress_key_prefix, job_key_prefix
 from redis.asyncio import Redis
 
-from deploy.local.ports import any_free
 from inference_worker import dispatch
 from inference_worker.dispatch import Dispatch, Pool, open_pool
 from replay import keys
@@ -25,10 +24,12 @@ from replay.identity import SessionRef
 from replay.log_values import Look
 from replay.queue import JOB, job_id
 from replay.records import State
+from tests.redis_server import free_port
 
 pytestmark = pytest.mark.anyio
 LIMIT_S = 10.0
-PROMPT_S = 0.3
+PROMPT_S = 10.0
+"""Far less than the next poll under ``slow_polls``, and enough for a busy machine."""
 """What was announced is picked far sooner than the next poll by the clock."""
 
 
@@ -197,6 +198,7 @@ async def test_a_worker_that_drains_picks_nothing(desk: Desk) -> None:
     assert desk.started == []
 
 
+@pytest.mark.usefixtures("slow_polls")
 async def test_jobs_are_started_one_at_a_time_and_all_free_slots_are_filled(
     redis_url: str,
 ) -> None:
@@ -238,7 +240,7 @@ async def test_wrong_clocks_change_neither_order_nor_speed(
             await desk.put(number)
         monkeypatch.setattr(arq.utils, "time", lambda: real() - skew_s)  # and the worker's too
         desk.free(6)
-        await desk.until(lambda: len(desk.started) == 6, 2 * PROMPT_S)
+        await desk.until(lambda: len(desk.started) == 6, PROMPT_S)
         assert desk.started == [1, 2, 3, 4, 5, 6]
 
 
@@ -260,7 +262,7 @@ async def test_a_job_that_a_dead_worker_picked_holds_up_nobody_else(
         await desk.put(1, 2)
         await redis.psetex(in_progress_key_prefix + job_id(look(1).ref, 1), 15_000, b"1")
         desk.free(1)
-        await desk.until(lambda: desk.started == [2], 2.0)
+        await desk.until(lambda: desk.started == [2])
 
 
 async def test_a_job_that_another_worker_is_starting_holds_up_nobody_else(redis_url: str) -> None:
@@ -272,7 +274,7 @@ async def test_a_job_that_another_worker_is_starting_holds_up_nobody_else(redis_
         await quick.put(2)
         quick.dispatch.wake("m")
         try:
-            await quick.until(lambda: quick.started == [2], 2.0)
+            await quick.until(lambda: quick.started == [2])
         finally:
             slow.hold.set()
         await slow.until(lambda: slow.started == [1])
@@ -385,7 +387,7 @@ async def test_a_job_is_there_until_it_was_started(redis_url: str) -> None:
 
 
 async def test_a_queue_that_is_away_is_our_error() -> None:
-    async with desks(f"redis://127.0.0.1:{any_free('127.0.0.1')}", runs=False) as desk:
+    async with desks(f"redis://127.0.0.1:{free_port()}", runs=False) as desk:
         with pytest.raises(LogUnavailable):
             await desk.put(1)
         with pytest.raises(LogUnavailable):

@@ -325,7 +325,7 @@ def test_a_long_prompt_stalls_a_running_answer_for_one_chunk_at_most(recorder: R
     long = tuple(recorder.engine.tokenize("word " * 900, add_special=True, parse_special=True))
     recorder.calls.clear()
     recorder.engine.submit(
-        spec("answer", prompt_of(recorder, "hi"), sampling=ignoring, max_tokens=60)
+        spec("answer", prompt_of(recorder, "hi"), sampling=ignoring, max_tokens=120)
     )
     recorder.wait_for(lambda: len(recorder.tokens("answer")) > 3)
     recorder.engine.submit(spec("long", long, max_tokens=1))

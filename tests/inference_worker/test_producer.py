@@ -24,7 +24,7 @@ from replay.log_values import Append, AppendResult, AppendStatus, Claim
 from replay.records import Chunk, SessionRecord, State, Token
 
 pytestmark = pytest.mark.anyio
-LIMIT_S = 5.0
+LIMIT_S = 30.0
 WINDOW = 1 << 20
 
 

@@ -15,7 +15,7 @@ from inference_worker.suspects import Suspects
 from replay.errors import LogUnavailable
 from replay.log_values import ClaimStatus
 
-LIMIT_S = 5.0
+LIMIT_S = 30.0
 
 pytestmark = pytest.mark.anyio
 

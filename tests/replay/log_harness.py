@@ -23,7 +23,7 @@ from replay.log_values import (
 from replay.records import NewSession, SessionRecord, State, Token
 
 LEASE_S = 60.0
-LIMIT_S = 10.0
+LIMIT_S = 30.0
 REPLACED = b': end {"state":"stopped","reason":"replaced"}\n\n'
 STOPPED = b': end {"state":"stopped","reason":"client"}\n\n'
 

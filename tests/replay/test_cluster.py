@@ -7,7 +7,6 @@ import json
 import pytest
 from redis.asyncio import Redis
 
-from deploy.local.ports import any_free
 from replay import cluster, keys
 from replay.cluster import (
     HEARTBEAT_S,
@@ -19,6 +18,7 @@ from replay.cluster import (
 )
 from replay.errors import LogUnavailable
 from replay.redis_plane import connect
+from tests.redis_server import free_port
 
 pytestmark = pytest.mark.anyio
 MODEL = ModelRecord("org/m", "loaded", ("m", "a"), 1.0, 8, 3, 8192, {"n_ctx": 8192})
@@ -92,7 +92,7 @@ async def test_ids_that_lapsed_long_ago_leave_the_index(redis: Redis) -> None:
 
 
 async def test_a_redis_that_is_away_is_our_error() -> None:
-    client = connect(f"redis://127.0.0.1:{any_free('127.0.0.1')}")
+    client = connect(f"redis://127.0.0.1:{free_port()}")
     directory = Directory(client)
     try:
         for asked in (

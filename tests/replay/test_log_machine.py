@@ -31,7 +31,7 @@ from replay.redis_plane import connect
 from replay.tail import Tail
 from replay.tailer import Tailer
 
-LIMIT_S = 5.0
+LIMIT_S = 30.0
 REPLACED = b': end {"state":"stopped","reason":"replaced"}\n\n'
 STOPPED = b': end {"state":"stopped","reason":"client"}\n\n'
 POISON = frames.closing("openai.chat", State.FAILED, "poison")

@@ -140,7 +140,7 @@ async def test_another_redis_is_noticed_though_nothing_broke(log: Log) -> None:
 
 @pytest.mark.usefixtures("hasty")
 async def test_the_doubt_lasts_a_lease(log: Log) -> None:
-    async with watched(log, lease_s=0.2) as one:
+    async with watched(log, lease_s=1.0) as one:
         log.run = "two"
         await until(lambda: one.is_under_way)
         await until(lambda: not one.is_under_way)
@@ -162,7 +162,7 @@ async def test_a_redis_that_is_away_is_asked_until_it_answers(log: Log) -> None:
 @pytest.mark.usefixtures("hasty")
 async def test_stops_are_issued_again_at_once_and_after_a_lease(log: Log) -> None:
     """A session that was forgotten as well comes back only when its producer has said so."""
-    async with watched(log, lease_s=0.2) as one:
+    async with watched(log, lease_s=1.0) as one:
         one.remember(stopped("a"), keep=True, reason="client")
         one.remember(stopped("b", reason="disconnected"), keep=False, reason="client")
         log.run = "two"

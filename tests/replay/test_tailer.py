@@ -24,8 +24,9 @@ from replay.tailer import Tailer
 from replay.topic import SILENCE_S
 
 pytestmark = pytest.mark.anyio
-LIMIT_S = 5.0
-PROMPT_S = 1.0
+LIMIT_S = 30.0
+PROMPT_S = 10.0
+"""Less than the silence after which a reader would ask for what it has not heard."""
 """What is not lost comes without waiting for a pulse, whose shortest interval here is 15 s."""
 
 
