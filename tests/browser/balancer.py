@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 READ_BYTES = 65_536
-CALL_LIMIT_S = 5.0
+CALL_LIMIT_S = 30.0
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 """SO_LINGER with no time to linger: closing such a socket sends a reset."""
 

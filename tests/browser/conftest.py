@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from balancer import Balancer
-from chat_page import ChatPage, OpenPage
-from playwright.sync_api import Browser, BrowserContext, ViewportSize, sync_playwright
+from chat_page import SOON_MS, ChatPage, OpenPage
+from playwright.sync_api import Browser, BrowserContext, ViewportSize, expect, sync_playwright
 
 from deploy.local.cluster import Cluster
 from inference_worker.scripted_engine import open_scripted_engine, scripted_answer
@@ -24,8 +24,9 @@ ARGUMENTS = (
     "--disable-component-update",
     "--disable-sync",
 )
-LIMIT_MS = 10_000
 WINDOW = ViewportSize(width=1240, height=760)
+
+expect.set_options(timeout=SOON_MS)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -79,7 +80,7 @@ def balancer(cluster: Cluster) -> Iterator[Balancer]:
 def context(browser: Browser) -> Iterator[BrowserContext]:
     """A browser without a past: tabs of one context share their storage."""
     context = browser.new_context(viewport=WINDOW)
-    context.set_default_timeout(LIMIT_MS)
+    context.set_default_timeout(SOON_MS)
     yield context
     context.close()
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from chat_page import ANSWER_LIMIT_MS, ChatPage, OpenPage
 from playwright.sync_api import expect
 
-LONG = "First of all [[tokens=300 rate=60 seed=5]]"
+LONG = "First of all [[tokens=600 rate=60 seed=5]]"
 ENDLESS = "Endless [[tokens=4000 rate=50 seed=6]]"
 
 

@@ -12,7 +12,7 @@ from playwright.sync_api import Page
 
 WAIT_S = 60.0
 LOOK_MS = 20.0
-ASK = "Follow me [[tokens=600 rate=100 seed=9]]"
+ASK = "Follow me [[tokens=1200 rate=100 seed=9]]"
 FOLLOW = """async ([name, words]) => {
   const body = JSON.stringify({ stream: true, messages: [{ role: 'user', content: words }] });
   const headers = { 'X-Conversation-Id': name };
@@ -46,4 +46,4 @@ def test_a_cut_reader_misses_and_repeats_nothing(chat: ChatPage, balancer: Balan
     log: str = page.evaluate(f"fetch('v1/stream?conv_id={name}').then((one) => one.text())")
     assert told == [line[6:] for line in log.split("\n") if line.startswith("data: ")]
     parts: list[dict[str, Any]] = [json.loads(one) for one in told if one.startswith("{")]
-    assert parts[-1]["timings"]["predicted_n"] == 600
+    assert parts[-1]["timings"]["predicted_n"] == 1200
