@@ -416,13 +416,11 @@ def test_a_thought_is_parsed_beside_the_content_and_ended_by_order(
     stream = client.chat.completions.create(
         model=model, messages=endless, stream=True, max_tokens=300, extra_body=control
     )
-    content = ""
-    for chunk in stream:
-        delta = chunk.choices[0].delta
-        if not content and "reasoning_content" in (delta.model_extra or {}):
-            order = {"id": chunk.id, "action": "reasoning_end"}
-            assert client.post("/chat/completions/control", cast_to=object, body=order) == {
-                "success": True
-            }
-        content += delta.content or ""
+    thinking = next(
+        one for one in stream if "reasoning_content" in (one.choices[0].delta.model_extra or {})
+    )
+    order = {"id": thinking.id, "action": "reasoning_end"}
+    told = client.post("/chat/completions/control", cast_to=object, body=order)
+    assert told == {"success": True}
+    content = "".join(one.choices[0].delta.content or "" for one in stream)
     assert content.startswith("so")

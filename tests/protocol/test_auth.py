@@ -176,6 +176,13 @@ def keyed_node(cluster: Cluster, stack: ExitStack, key: str) -> Node:
     return node
 
 
+def rewrite(file: Path, text: str) -> None:
+    """Puts a text into the file's place at once: nobody reads half of it, or nothing."""
+    made = file.with_suffix(".new")
+    made.write_text(text)
+    made.replace(file)
+
+
 @pytest.mark.clause("AUTH-2")
 def test_keys_of_one_tenant_share_its_sessions_each_within_its_scopes(
     filed: tuple[Cluster, Path],
@@ -207,10 +214,10 @@ def test_keys_change_while_the_node_runs(filed: tuple[Cluster, Path]) -> None:
     with ExitStack() as stack:
         reader, late = (keyed_node(cluster, stack, key) for key in ("reader", "late"))
         assert late.http.get("/v1/models").status_code == 401
-        file.write_text("late scopes=everything\n")
+        rewrite(file, "late scopes=everything\n")
         until(lambda: "stay as they were" in log.read_text())
         assert reader.http.get("/v1/models").status_code == 200
-        file.write_text("late\n" + FILE)
+        rewrite(file, "late\n" + FILE)
         until(lambda: late.http.get("/v1/models").status_code == 200)
         before = log.read_text().count("read 4 API keys")
         cluster.kill("api-1", signal.SIGHUP)

@@ -12,10 +12,23 @@ from redis import Redis
 
 from .frail import Frail
 from .stored import encoded
-from .wire import CHAT, DONE, Exchange, Node, asking, error_of, events, naming, target, until
+from .wire import (
+    CHAT,
+    DONE,
+    Exchange,
+    Node,
+    asking,
+    end_comment,
+    error_of,
+    events,
+    naming,
+    target,
+    until,
+)
 
 SHORT = "[[tokens=12 rate=0 seed=3]]"
-SLOW = "[[tokens=60 rate=60 seed=3]]"
+SLOW = "[[tokens=60 rate=12 seed=3]]"
+"""Ends by itself, in five seconds: what is to meet it alive is there by then."""
 PLACE_MS = 6000
 LONG = "[[tokens=100000 rate=50]]"
 
@@ -65,13 +78,14 @@ def test_replace_is_the_default_and_a_word(node: Node, other: Node, name: str) -
 
 @pytest.mark.clause("BUSY-2")
 def test_reject_is_409_and_leaves_everything(node: Node, other: Node, name: str) -> None:
-    with node.posting(name, SLOW) as live:
+    with node.posting(name, LONG) as live:
         live.first(1)
         with post(other, name, SHORT, "reject") as rejected:
             assert rejected.status == 409
             epoch = rejected.error()["current_epoch"]
         assert str(epoch) == live.headers["x-stream-epoch"]
-        assert live.whole().endswith(DONE)
+        other.stop(name)
+        assert live.whole().endswith(end_comment("stopped", "client"))
 
 
 @pytest.mark.clause("BUSY-2")
@@ -94,7 +108,7 @@ def test_attach_is_answered_by_what_is_live(node: Node, other: Node, name: str) 
 def test_nobody_is_attached_to_what_speaks_another_dialect(
     node: Node, other: Node, name: str, stream: bool
 ) -> None:
-    with node.posting(name, SLOW) as live:
+    with node.posting(name, LONG) as live:
         live.first(1)
         asked = {"prompt": "hi", "stream": stream}
         response = other.http.post(

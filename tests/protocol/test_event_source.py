@@ -10,7 +10,7 @@ import pytest
 from .wire import Exchange, Node, events, frames, target, text_of
 
 WORDS = "[[tokens=40 rate=0 seed=5]]"
-LIVE = "[[tokens=60 rate=60 seed=5]]"
+LIVE = "[[tokens=120 rate=30 seed=5]]"
 
 
 class EventSource:

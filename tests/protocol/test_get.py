@@ -50,7 +50,7 @@ def test_any_offset_of_a_finished_log_gives_the_rest_everywhere(
 def test_any_offset_of_a_live_log_gives_the_same_bytes_then_what_comes(
     nodes: tuple[Node, Node], name: str
 ) -> None:
-    with nodes[0].posting(name, "[[tokens=60 rate=80 seed=5]]") as post, ExitStack() as stack:
+    with nodes[0].posting(name, "[[tokens=120 rate=30 seed=5]]") as post, ExitStack() as stack:
         begun = len(post.first(1000))
         readers = []
         for offset in (0, 1, 7, begun // 2, begun - 1, begun):

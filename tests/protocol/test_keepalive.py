@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -18,9 +19,12 @@ Announce = Callable[[dict[str, Any]], None]
 def test_silence_is_filled_with_comments_that_count(
     node: Node, other: Node, db: Redis, name: str
 ) -> None:
-    with node.posting(name, "[[tokens=2 rate=0 prefill_s=2.4]]", sse_ping_interval=1) as post:
+    asked_s = time.monotonic()
+    with node.posting(name, "[[tokens=2 rate=0 prefill_s=4]]", sse_ping_interval=1) as post:
         log = post.whole()
-    assert [frame for frame in frames(log) if frame.startswith(b":")] == [b":", b":"]
+    comments = [frame for frame in frames(log) if frame.startswith(b":")]
+    assert set(comments) <= {b":", b": queued 0"}  # it may wait for a worker before
+    assert 2 <= len(comments) <= time.monotonic() - asked_s
     assert stored(db, name).log == log
     assert other.read(name, from_=3).content == log[3:]
     assert other.found(name)["total_bytes"] == len(log)
@@ -47,8 +51,9 @@ def test_who_waits_is_told_how_many_are_before(node: Node, other: Node, name: st
         with node.posting(name, "x", sse_ping_interval=1):
             other.found(name)
             with other.reading(name) as reader:
-                assert reader.containing(b"\n\n") == b": queued 1\n\n"
-            assert other.found(name)["total_bytes"] == len(b": queued 1\n\n")
+                waiting = frames(reader.containing(b"\n\n"))
+                assert set(waiting) == {b": queued 1"}
+            assert other.found(name)["total_bytes"] >= len(b": queued 1\n\n")
         other.stop(f"{name}-before")
 
 

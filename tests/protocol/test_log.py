@@ -15,7 +15,7 @@ from replay.redis_scripts import script
 
 from .frail import WINDOW_BYTES, Frail
 from .stored import END_ID, TTL_S, Plant, Stored, now_ms, planted, stored
-from .wire import STREAM, Node, error_of, events, target
+from .wire import STREAM, WAIT_S, Node, error_of, events, target
 
 LONG = "[[tokens=100000 rate=50]]"
 SHORT = "[[tokens=12 rate=0 seed=3]]"
@@ -120,9 +120,9 @@ def test_the_end_is_the_last_entry_that_redis_takes(node: Node, db: Redis, name:
 def test_an_append_at_the_end_is_written_and_published(claimed: Stored) -> None:
     with claimed.redis.pubsub(ignore_subscribe_messages=True) as listener:
         listener.subscribe(claimed.keys.channel)
-        listener.get_message(timeout=1)
+        listener.get_message(timeout=WAIT_S)
         assert produce(claimed, 0, FRAME, tokens=(7, 8)) == [b"appended", b"5", b"2"]
-        told = listener.get_message(timeout=1)
+        told = listener.get_message(timeout=WAIT_S)
     assert told is not None and told["data"] == b"c0\n" + FRAME
     assert claimed.chunks == [(5, FRAME)]
     assert claimed.redis.get(claimed.keys.tokens) == TOKEN.pack(7, 0, 0) + TOKEN.pack(8, 0, 0)

@@ -58,9 +58,9 @@ def test_a_live_session_is_told(node: Node, other: Node, name: str) -> None:
 def test_a_queued_session_is_told_with_its_place(node: Node, other: Node, name: str) -> None:
     names = [f"{name}-{number}" for number in range(2)]
     with node.posting(names[0], SHORT):
-        assert other.found(names[0])["queue_position"] == 0
+        assert other.place(names[0]) == 0
         with node.posting(names[1], SHORT):
-            assert other.found(names[1])["queue_position"] == 1
+            assert other.place(names[1]) == 1
             assert other.stop(names[0]).status_code == 204
             [found] = other.lookup(names[1])
             assert (found["state"], found["queue_position"]) == ("queued", 0)

@@ -111,7 +111,7 @@ def test_a_worker_that_dies_while_it_ends_a_thought_is_gone_on_for(frail: Frail,
     assert thought_of(told) == "so (enough)"
     whole = node.post(None, LONG, max_tokens=40, **limits).json()["choices"][0]["message"]
     assert text_of(told) == whole["content"] != ""
-    assert stored(frail.db, name).fields["attempt"] == "2"
+    assert stored(frail.db, name).takeovers >= 1
 
 
 @pytest.mark.clause("REASON-4")
@@ -171,13 +171,13 @@ def test_an_order_at_any_node_ends_the_thought(
 def test_an_order_outlives_the_worker_that_it_was_given_to(frail: Frail, name: str) -> None:
     node, other = frail.nodes
     words = "[[rate=20]]" + LONG
-    fields = {"reasoning_control": True, "max_tokens": 40, "model": "one"}
+    fields = {"reasoning_control": True, "max_tokens": 100, "model": "one"}
     with node.posting(name, words, **fields) as post:
         completion_id = thinking(post)
         frail.kill("worker-1")
         assert ordered(other, id=completion_id) == (200, {"success": True})
         told = events(post.whole())
-    assert text_of(told) != "" and len(thought_of(told)) < 40
+    assert text_of(told) != "" and len(thought_of(told)) < 100
 
 
 @pytest.mark.clause("REASON-5")

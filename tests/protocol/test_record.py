@@ -68,7 +68,8 @@ def test_a_record_tells_a_life_in_redis_time(node: Node, db: Redis, name: str) -
     assert before <= created <= last <= ended <= now_ms()
     assert int(record["expires_ms"]) == ended + int(record["retention_ms"])
     assert (int(record["end"]), record["token_count"]) == (len(body), "12")
-    assert (record["attempt"], record["dispatch"], bool(record["nonce"])) == ("1", "1", True)
+    assert (record["attempt"], bool(record["nonce"])) == ("1", True)
+    assert int(record["dispatch"]) >= 1
 
 
 @pytest.mark.clause("REC-1")

@@ -15,7 +15,8 @@ from .wire import CHAT, STREAM, Node, asking, end_comment, error_of, naming, unt
 
 LONG = "[[tokens=100000 rate=50]]"
 SHORT = "[[tokens=12 rate=0 seed=3]]"
-AT_ONCE_S = 1.0
+AT_ONCE_S = 10.0
+"""Of sixty that its prompt takes; a machine may be busy with other tests."""
 
 
 @pytest.mark.clause("STOP-1")

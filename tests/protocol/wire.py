@@ -252,6 +252,15 @@ class Node:
         [one] = until(lambda: self.lookup(name))
         return one
 
+    def place(self, name: str) -> int:
+        """The session's place in the queue, once it has one: it is opened before it is queued."""
+
+        def seen() -> list[int]:
+            places = [one["queue_position"] for one in self.lookup(name)]
+            return [one for one in places if one is not None]
+
+        return until(seen)[0]
+
     def reaches(self, name: str, *states: str) -> dict[str, Any]:
         """The session, once it is in one of these states."""
 

@@ -18,7 +18,7 @@ import httpx
 
 from deploy.local.cluster import Cluster
 
-WAIT_S = 30.0
+WAIT_S = 60.0
 """Bound of every wait; a machine that is busy with other tests must not fail these."""
 
 LOOK_S = 0.02
@@ -246,6 +246,15 @@ class Client:
             return [one for one in await self.lookup(name, node=node) if one["state"] == state]
 
         return dict((await eventually(found))[0])
+
+    async def place(self, name: str, *, node: int = 0) -> int:
+        """The session's place in the queue, once it has one: it is opened before it is queued."""
+
+        async def found() -> list[int]:
+            places = [one["queue_position"] for one in await self.lookup(name, node=node)]
+            return [one for one in places if one is not None]
+
+        return int((await eventually(found))[0])
 
     async def slots(self, *, node: int = 0) -> tuple[int, int]:
         """How many slots are free, and how many there are, over all workers."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cluster_client import eventually
+from cluster_client import WAIT_S, eventually
 from redis import Redis
 
 from deploy.local.cluster import Cluster
@@ -21,7 +21,7 @@ def asked_with(cluster: Cluster, words: str) -> SessionRecord | None:
 
 
 async def recorded(
-    cluster: Cluster, words: str, state: str, limit_s: float = 15.0
+    cluster: Cluster, words: str, state: str, limit_s: float = WAIT_S
 ) -> SessionRecord:
     """That record, once it is in a state."""
 

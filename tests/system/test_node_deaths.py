@@ -79,13 +79,13 @@ async def test_a_plain_answer_ends_with_its_node(scripted: Client, name: str) ->
 async def test_a_node_that_is_told_to_go_is_unready_at_once_and_cuts_its_readers(
     scripted: Client, name: str, answer_to: Callable[[str], str]
 ) -> None:
-    words = f"{name} [[tokens=200 rate=40 seed=7]]"
+    words = f"{name} [[tokens=320 rate=40 seed=7]]"  # twice as long as a node may take to go
     async with scripted.posting(name, words) as post:
         await post.has(2000)
         async with scripted.reading(name, node=0) as reader:
             await reader.has(2000)
             scripted.kill("api-1", TERM)
-            ready = await eventually(lambda: unready(scripted.nodes[0]), limit_s=1.0)
+            ready = await eventually(lambda: unready(scripted.nodes[0]))
             assert (ready.status_code, error_of(ready)["reason"]) == (503, "draining")
             got, posted = await reader.cut(), await post.cut()
     for start in (got, posted):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
+import httpx
 import pytest
 from cluster_client import Client, end_of, eventually, text_of
 
@@ -53,15 +55,17 @@ async def is_first(client: Client, name: str) -> bool:
 
 
 async def test_of_many_posts_at_once_one_is_left(scripted: Client, name: str) -> None:
-    words = "[[tokens=30 rate=30]]"
-    answers = await asyncio.gather(
-        *(scripted.post(name, words, node=i % 2, stream=True) for i in range(8))
-    )
-    [found] = await scripted.lookup(name)
+    posts = [
+        asyncio.create_task(scripted.post(name, SLOW, node=i % 2, stream=True)) for i in range(8)
+    ]
+    await eventually(lambda: all_but_one(posts))
+    found = await eventually(lambda: speaks(scripted, name))
+    assert (await scripted.stop(name, keep="true")).status_code == 204
+    answers = await asyncio.gather(*posts)
     last = [one for one in answers if one.headers["x-stream-epoch"] == str(found["epoch"])]
     others = [one for one in answers if one not in last]
     assert [one.status_code for one in last] == [200]
-    assert last[0].content.endswith(b"data: [DONE]\n\n")
+    assert end_of(last[0].content) == {"state": "stopped", "reason": "client"}
     assert await scripted.log(name, node=1) == last[0].content
     assert {one.headers["x-stream-epoch"] for one in others} == {
         *(one.headers["x-stream-epoch"] for one in answers)
@@ -70,6 +74,17 @@ async def test_of_many_posts_at_once_one_is_left(scripted: Client, name: str) ->
         replaced = one.json()["error"] if one.status_code == 400 else end_of(one.content)
         assert {key: replaced[key] for key in REPLACED} == REPLACED
     await scripted.idle()
+
+
+async def all_but_one(posts: list[asyncio.Task[httpx.Response]]) -> bool:
+    """Whether no more than one is still answered."""
+    return sum(not post.done() for post in posts) == 1
+
+
+async def speaks(client: Client, name: str) -> dict[str, Any] | None:
+    """The session as lookup tells it, if it has said something."""
+    [found] = await client.lookup(name)
+    return found if found["total_bytes"] else None
 
 
 async def test_models_share_the_conversation(scripted: Client, name: str) -> None:
