@@ -34,7 +34,7 @@ def wrong_offsets(url: str, name: str, log: bytes, offsets: Iterable[int]) -> li
 async def test_every_byte_of_a_finished_answer_is_good_at_every_node(
     real: Client, name: str
 ) -> None:
-    posted = await real.post(name, "Tell me about the sea.", stream=True, max_tokens=40)
+    posted = await real.post(name, "Tell me about the sea.", stream=True, max_tokens=20)
     log = posted.content
     with ThreadPoolExecutor(len(real.nodes)) as pool:
         wrong = [
