@@ -95,7 +95,7 @@ async def test_eight_conversations_stream_at_once(real: Client, name: str) -> No
         posts = []
         for i, one in enumerate(names):
             words = f"Tell me about the number {i}."
-            posting = real.posting(one, words, node=i % 2, max_tokens=100, ignore_eos=True)
+            posting = real.posting(one, words, node=i % 2, max_tokens=70, ignore_eos=True)
             posts.append(await stack.enter_async_context(posting))
         for post in posts:
             await post.has(1)
