@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from os import PathLike
 from typing import (
     IO,
@@ -23,12 +23,12 @@ from typing import (
 )
 
 import typing_extensions
-from anthropic.types import message_create_params
+from anthropic.types import message_count_tokens_params, message_create_params
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
-from openai.types import completion_create_params
+from openai.types import completion_create_params, embedding_create_params
 from openai.types.chat import completion_create_params as chat_create_params
-from openai.types.responses import response_create_params
+from openai.types.responses import input_token_count_params, response_create_params
 
 Body = dict[str, Any]
 
@@ -129,6 +129,7 @@ def _literals(hint: Any) -> set[Any]:
 
 USER = {"role": "user", "content": "?"}
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}}
+PROMPTS = WORDS.filter(bool) | st.lists(st.integers(0, 255), min_size=1, max_size=4)
 NAMES = st.sampled_from(["look", "add"])
 ALLOWED_TOOLS = st.fixed_dictionaries(
     {
@@ -220,7 +221,8 @@ def turns(body: Body) -> Body:
 
 
 def items(body: Body) -> Body:
-    """The user asks last, who is no assistant; no probabilities are wanted beside calls."""
+    """The user asks last, and something; no probabilities are wanted beside calls."""
+    body["input"] = "?" if body["input"] is None else body["input"]
     if isinstance(body["input"], list):
         for item in body["input"]:
             if item.get("role") == "assistant" and isinstance(parts := item["content"], list):
@@ -283,9 +285,19 @@ COMPLETIONS = Vendor(
     without=frozenset({"suffix", "echo"}),
     fields={
         **SHARED,
-        "prompt": WORDS.filter(bool) | st.lists(st.integers(0, 255), min_size=1, max_size=4),
+        "prompt": PROMPTS,
         "best_of": st.none() | st.just(1),
         "logprobs": st.none() | st.integers(0, 5),
+    },
+)
+COUNT_TOKENS = replace(MESSAGES, request=message_count_tokens_params.MessageCountTokensParams)
+INPUT_TOKENS = replace(RESPONSES, request=input_token_count_params.InputTokenCountParams)
+EMBEDDINGS = Vendor(
+    embedding_create_params.EmbeddingCreateParams,
+    fields={
+        **SHARED,
+        "input": PROMPTS | st.lists(PROMPTS, min_size=1, max_size=LIST_MAX),
+        "dimensions": st.integers(1, 8),
     },
 )
 VENDORS: Mapping[str, Vendor] = {
@@ -294,6 +306,13 @@ VENDORS: Mapping[str, Vendor] = {
     "/v1/responses": RESPONSES,
     "/v1/completions": COMPLETIONS,
 }
+ASIDE: Mapping[str, Vendor] = {
+    "/v1/messages/count_tokens": COUNT_TOKENS,
+    "/v1/responses/input_tokens": INPUT_TOKENS,
+    "/v1/embeddings": EMBEDDINGS,
+}
+"""By route, what is answered without a session."""
+
 OFFERED = {route: vendor.requests() for route, vendor in VENDORS.items()}
 """By route, what is to be answered."""
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.vendor_requests import ALLOWED, LIMITS, VENDORS, Body
+from tests.vendor_requests import ALLOWED, ASIDE, LIMITS, VENDORS, Body
 
 from .wire import Node, error_of, naming
 
@@ -26,7 +26,7 @@ FEW = settings(
 
 SHORT = {
     route: replace(vendor, needs=vendor.needs | LIMITS.keys()).requests()
-    for route, vendor in VENDORS.items()
+    for route, vendor in {**VENDORS, **ASIDE}.items()
 }
 
 
