@@ -352,7 +352,8 @@ def _model_info(model: Any, vocab: Any, settings: LlamaSettings) -> ModelInfo:
     return ModelInfo(
         name=settings.name,
         path=str(settings.path),
-        context_tokens=min(settings.context_tokens, trained),
+        # No slot has more room than all of them together.
+        context_tokens=min(settings.context_tokens, trained, settings.kv_pool_tokens or trained),
         slots=settings.slots,
         vocabulary_tokens=llama_cpp.llama_vocab_n_tokens(vocab),
         size_bytes=llama_cpp.llama_model_size(model),

@@ -18,6 +18,7 @@ from inference_worker.context_shift import Shift
 from inference_worker.engine import (
     EngineFailed,
     FinishReason,
+    PromptTooLong,
     SequenceSpec,
     ThoughtLimit,
     file_sha256,
@@ -360,7 +361,9 @@ def test_an_answer_that_outgrew_its_context_goes_on_at_another_worker_too(
 def test_a_pool_that_is_exhausted_fails_one_and_lets_the_others_finish(settings: Any) -> None:
     pooled = replace(settings, slots=3, kv_pool_tokens=256)
     with recording(llama_engine.open_llama_engine(pooled)) as recorder:
-        long = tuple(recorder.engine.tokenize("so " * 180, add_special=True, parse_special=True))
+        long = tuple(recorder.engine.tokenize("so " * 300, add_special=True, parse_special=True))
+        with pytest.raises(PromptTooLong, match="256 tokens"):
+            recorder.engine.submit(spec("longer", long[:256]))
         recorder.run(
             spec("long", long[:150], max_tokens=120, sampling=SHIFTING),
             spec("one", prompt_of(recorder, "one"), max_tokens=40, sampling=SHIFTING),
