@@ -23,6 +23,9 @@ STREAM_PATH = b"/v1/stream/"
 DIGITS_MAX = 19
 """Every number of fewer digits fits into 63 bits; no log has so many bytes."""
 
+COMPRESSIONS = frozenset({"gzip", "x-gzip", "deflate", "br", "zstd"})
+"""What a body must not be sent in: a small one could become as large as it likes."""
+
 KEY_CHARACTERS_MAX = 255
 """The longest idempotency key, or message id."""
 
@@ -37,7 +40,10 @@ def tenant_of(request: Request) -> str:
 
 
 async def read_body(request: Request, limit: int) -> bytes:
-    """The whole body. Raises BodyTooLarge, at the latest when ``limit`` bytes have come."""
+    """The whole body, uncompressed. Raises BodyTooLarge, at the latest when ``limit`` bytes have
+    come, and RequestInvalid."""
+    if (coding := request.headers.get("content-encoding", "").strip().lower()) in COMPRESSIONS:
+        raise RequestInvalid(f"header 'Content-Encoding': a body in {coding} is not taken")
     announced = request.headers.get("content-length", "")
     if announced.isdigit() and int(announced[:DIGITS_MAX]) > limit:
         raise BodyTooLarge(limit)

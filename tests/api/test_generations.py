@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 from typing import Any
 
 import pytest
@@ -117,6 +118,15 @@ async def test_a_bad_body_is_refused_and_touches_nothing(
     assert response.status_code == 400
     assert message in error_of(response)["message"]
     assert (await node.http.get("/v1/stream?conv_id=c")).content == before
+
+
+@pytest.mark.clause("LIMIT-3")
+async def test_a_compressed_body_is_refused_by_its_header(node: NodeHarness) -> None:
+    body = gzip.compress(b'{"messages": []}')
+    coded = {"Content-Encoding": "gzip"}
+    response = await node.http.post("/v1/chat/completions", content=body, headers=coded)
+    assert response.status_code == 400
+    assert "'Content-Encoding'" in error_of(response)["message"]
 
 
 async def test_a_body_beyond_the_limit_is_413() -> None:
