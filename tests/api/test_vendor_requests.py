@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from api.dialects.anthropic_messages import MESSAGES
@@ -31,7 +31,6 @@ def test_every_vendors_route_is_drawn_from() -> None:
 
 @pytest.mark.parametrize("route", DIALECTS)
 @given(data=st.data())
-@settings(derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 def test_what_is_offered_becomes_a_generation(route: str, data: st.DataObject) -> None:
     body = data.draw(OFFERED[route])
     request = DIALECTS[route].parse(body, random_seed=1)
@@ -46,7 +45,6 @@ def test_what_is_offered_becomes_a_generation(route: str, data: st.DataObject) -
 
 @pytest.mark.parametrize("route", DIALECTS)
 @given(data=st.data())
-@settings(derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 def test_what_is_not_is_refused_by_the_name_of_a_field(route: str, data: st.DataObject) -> None:
     body = data.draw(ALLOWED[route])
     try:

@@ -6,7 +6,7 @@ import secrets
 from dataclasses import replace
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.vendor_requests import ALLOWED, ASIDE, LIMITS, VENDORS, Body
@@ -16,14 +16,7 @@ from .wire import Node, error_of, naming
 REQUESTS_EACH = 25
 """How many are sent to every route."""
 
-FEW = settings(
-    max_examples=REQUESTS_EACH,
-    derandomize=True,
-    database=None,
-    suppress_health_check=list(HealthCheck),
-)
-
-
+FEW = settings(max_examples=REQUESTS_EACH)
 SHORT = {
     route: replace(vendor, needs=vendor.needs | LIMITS.keys()).requests()
     for route, vendor in {**VENDORS, **ASIDE}.items()
