@@ -191,7 +191,7 @@ class LlamaModel:
         return self._cache_kind
 
     def save_cache(self, slot: int) -> memoryview:
-        """See ``Model.save_cache``; 1 to 2 ms a megabyte."""
+        """See ``Model.save_cache``."""
         return llama_cache.save(self._context, slot)
 
     def load_cache(self, slot: int, data: bytes | memoryview) -> None:
