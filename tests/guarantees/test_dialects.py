@@ -262,6 +262,7 @@ def tokens_of(session: Stored) -> int:
 
 ID = re.compile(rb'"((?:[a-z]+[-_])?[A-Za-z0-9]{32})"')
 TIMES = re.compile(rb'"timings":\{[^{}]*\}|"(?:created|created_at|completed_at)":\d+|rate=\d\d')
+SILENCE = re.compile(rb"^:\n\n", re.MULTILINE)
 USAGE = re.compile(rb'"usage":\{[^{}]*(?:\{[^{}]*\})?\},')
 INDEX = re.compile(rb'"index":(\d+)')
 
@@ -270,7 +271,7 @@ def timeless(log: bytes) -> bytes:
     """A log without what two runs of one request differ in: times, and ids but for their order."""
     ids: dict[bytes, int] = {}
     numbered = ID.sub(lambda found: b'"id %d"' % ids.setdefault(found[1], len(ids)), log)
-    return TIMES.sub(b"", numbered)
+    return SILENCE.sub(b"", TIMES.sub(b"", numbered))
 
 
 def by_choice(log: bytes) -> list[bytes]:

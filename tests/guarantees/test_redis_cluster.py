@@ -108,7 +108,7 @@ def test_a_worker_that_dies_costs_a_pause(cluster: Breakable, names: list[str]) 
     for one, words in asked.items():
         assert text_of(events(cluster.followed(other, one))) == answer_to(words)
         if held_by[one] == killed:
-            assert stored(cluster.db, one).takeovers == 1
+            assert stored(cluster.db, one).takeovers
 
 
 @contextmanager

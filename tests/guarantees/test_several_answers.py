@@ -36,7 +36,7 @@ def test_another_worker_goes_on_with_all_answers(
         until(lambda: session.fields["token_count"] == str(10 + 20 + 7))
         cluster.kill(session.fields["worker"])
         log = post.whole()
-    assert session.takeovers == 1
+    assert session.takeovers
     assert log.count(DONE) == 1 and log.endswith(DONE)
     told = [choice for event in events(log) for choice in event["choices"]]
     ended = [choice["index"] for choice in told if choice["finish_reason"]]
