@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from inference_worker.grammar import json_text
+from inference_worker.grammar.alternatives import Kind
 from inference_worker.grammar.formats import FORMATS
 from inference_worker.grammar.gbnf import GrammarInvalid
 from inference_worker.grammar.keywords import (
@@ -21,10 +22,8 @@ from inference_worker.grammar.keywords import (
     TYPES,
     SchemaImpossible,
     bounds_of,
-    broad_types,
     check_order,
     count_of,
-    have_common,
     is_of,
     list_of,
     properties_of,
@@ -62,6 +61,7 @@ class SchemaRules:
         self._rules = rules
         self._document = document
         self._references: dict[str, str] = {}
+        self._kinds: dict[int, Kind] = {}
         self._waiting: list[tuple[str, Schema]] = []
         """What is referred to and has no rule yet, with the names of those rules."""
         self._schemas = 0
@@ -198,23 +198,28 @@ class SchemaRules:
         """``oneOf``: what we make of one alternative must not satisfy another."""
         if len(schemas) > ALTERNATIVES_MAX:
             raise GrammarInvalid(f"oneOf with over {ALTERNATIVES_MAX} alternatives")
-        flat = [self._flat(one) if isinstance(one, dict) else {} for one in schemas]
-        for index, one in enumerate(flat):
-            for other_index, other in enumerate(flat):
+        kinds = [self._kind(one) for one in schemas]
+        for index, one in enumerate(kinds):
+            for other_index, other in enumerate(kinds):
                 if index != other_index and not self._excludes(one, other):
                     raise GrammarInvalid(
                         f"oneOf: what satisfies [{index}] may satisfy [{other_index}] (use anyOf)"
                     )
 
-    def _excludes(self, one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-        values, other_values = values_of(one), values_of(other)
-        if values is not None and other_values is not None:
-            return not have_common(values, other_values)
-        types, other_types = broad_types(one), broad_types(other)
-        if not types & other_types:
+    def _kind(self, schema: Schema) -> Kind:
+        """What one alternative allows; looked at once, however many it is compared with."""
+        if id(schema) not in self._kinds:
+            flat = self._flat(schema) if isinstance(schema, dict) else {}
+            self._kinds[id(schema)] = Kind.of(schema, flat)
+        return self._kinds[id(schema)]
+
+    def _excludes(self, one_kind: Kind, other_kind: Kind) -> bool:
+        if one_kind.has_other_values(other_kind):
             return True
-        if types | other_types != {"object"}:
+        are_known = None not in (one_kind.values, other_kind.values)
+        if are_known or one_kind.types | other_kind.types != {"object"}:
             return False
+        one, other = one_kind.flat, other_kind.flat
         mine, others = properties_of(one), properties_of(other)
         is_closed = not one.get("additionalProperties")
         if is_closed and not required_of(other) <= mine.keys():
@@ -222,15 +227,9 @@ class SchemaRules:
         if other.get("additionalProperties") is False and not required_of(one) <= others.keys():
             return True
         both = required_of(one) & others.keys() & mine.keys()
-        return any(self._differ(mine[name], others[name]) for name in both)
-
-    def _differ(self, one: Schema, other: Schema) -> bool:
-        if not isinstance(one, dict) or not isinstance(other, dict):
-            return False
-        values, others = values_of(self._flat(one)), values_of(self._flat(other))
-        if values is None or others is None:
-            return not broad_types(self._flat(one)) & broad_types(self._flat(other))
-        return not have_common(values, others)
+        return any(
+            self._kind(mine[name]).has_other_values(self._kind(others[name])) for name in both
+        )
 
     def _values(self, schema: Mapping[str, Any]) -> str:
         """``const``, ``enum``: what else is asked for only chooses among them."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -83,20 +83,21 @@ def values_of(schema: Mapping[str, Any]) -> list[Any] | None:
     return values
 
 
+def identity(value: Any) -> Hashable:
+    """Equal for values that JSON Schema takes for equal: 1 and 1.0 are, 1 and true are not."""
+    if isinstance(value, bool):
+        return (bool, value)
+    if isinstance(value, list):
+        return (list, *map(identity, value))
+    if isinstance(value, dict):
+        return (dict, frozenset((name, identity(inner)) for name, inner in value.items()))
+    known: Hashable = value
+    return known
+
+
 def same(one: Any, other: Any) -> bool:
-    """Whether JSON Schema takes them for equal: 1 and 1.0 are, 1 and true are not."""
-    if isinstance(one, bool) or isinstance(other, bool):
-        return one is other
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(same, one, other))
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(same(one[name], other[name]) for name in one)
-    return bool(one == other)
-
-
-def have_common(ones: Iterable[Any], others: Iterable[Any]) -> bool:
-    """Whether a value is among both."""
-    return any(same(one, other) for one in ones for other in others)
+    """Whether JSON Schema takes them for equal."""
+    return identity(one) == identity(other)
 
 
 def is_of(value: Any, types: Iterable[str]) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from inference_worker.grammar.gbnf import GrammarInvalid
-from inference_worker.grammar.keywords import same
+from inference_worker.grammar.keywords import identity, same
 
 Schema = Mapping[str, Any]
 
@@ -55,8 +55,8 @@ def _all_required(one: Any, other: Any) -> list[Any]:
 
 
 def _common_values(one: Any, other: Any) -> list[Any]:
-    others = _array(other)
-    return [value for value in _array(one) if any(same(value, another) for another in others)]
+    others = set(map(identity, _array(other)))
+    return [value for value in _array(one) if identity(value) in others]
 
 
 def _array(value: Any) -> list[Any]:
