@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
+from hypothesis.internal.conjecture import providers
 from redis import Redis as SyncRedis
 from redis.asyncio import Redis
 
@@ -18,6 +19,12 @@ PATIENT = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("dice", **PATIENT)
 settings.register_profile("ours", derandomize=True, **PATIENT)
 settings.load_profile("ours")
+
+
+def pytest_sessionstart() -> None:
+    """Hypothesis draws constants of the loaded modules too: of others where a test runs alone."""
+    if settings.get_current_profile_name() == "ours":
+        providers._get_local_constants = providers.Constants
 
 
 @pytest.fixture(scope="session")
