@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 
+from inference_worker.grammar.characters import Characters
+
 GRAMMAR_CHARACTERS_MAX = 256 * 1024
 ELEMENTS_MAX = 64 * 1024
 """Of a grammar whose repetitions are written out."""
@@ -35,18 +37,6 @@ _ESCAPES = {"t": "\t", "r": "\r", "n": "\n", "\\": "\\", '"': '"', "[": "[", "]"
 
 class GrammarInvalid(ValueError):
     """No answer can be constrained by this; the message says why, for whoever wrote it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Characters:
-    """One character of these ranges (both ends are in), or of all others."""
-
-    ranges: tuple[tuple[int, int], ...]
-    is_negated: bool = False
-
-    def __contains__(self, code_point: int) -> bool:
-        found = any(low <= code_point <= high for low, high in self.ranges)
-        return found != self.is_negated
 
 
 Symbol = int | Characters
@@ -377,7 +367,8 @@ def _derivable(rules: Sequence[Rule], *, with_characters: bool) -> frozenset[int
     for number, rule in enumerate(rules):
         for alternative in rule:
             numbers = [symbol for symbol in alternative if isinstance(symbol, int)]
-            if not with_characters and len(numbers) < len(alternative):
+            classes = [symbol for symbol in alternative if isinstance(symbol, Characters)]
+            if any(not with_characters or one.example is None for one in classes):
                 continue
             waiting = [number, len(numbers)]
             for symbol in numbers:

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from graphlib import CycleError, TopologicalSorter
 
-from inference_worker.grammar.gbnf import Characters, Grammar, GrammarInvalid, Rule, Symbol
+from inference_worker.grammar.characters import Characters
+from inference_worker.grammar.gbnf import Grammar, GrammarInvalid, Rule, Symbol
 
 STACKS_MAX = 256
 """Ways to read one text. With so many, llama.cpp's look at a vocabulary takes half a second."""
@@ -97,8 +98,9 @@ class Matcher:
         """Some of the characters that may come next, first those that most stacks wait for."""
         votes: dict[int, int] = {}
         for characters in self.expected(stacks):
-            one = _some(characters)
-            votes[one] = votes.get(one, 0) + 1
+            one = characters.example
+            if one is not None:
+                votes[one] = votes.get(one, 0) + 1
         return sorted(votes, key=lambda one: (-votes[one], one))[:CHOICES_MAX]
 
     def _pushed(self, position: int, below: int) -> int:
@@ -164,9 +166,3 @@ def _left_by_sorting(graph: Mapping[int, set[int]]) -> set[int]:
         left.difference_update(ready)
         sorter.done(*ready)
     return left
-
-
-def _some(characters: Characters) -> int:
-    if not characters.is_negated:
-        return characters.ranges[0][0]
-    return next(one for one in range(ord(" "), 0x110000) if one in characters)

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from inference_worker.answer import ContentDelta, ToolArguments, ToolCallBegun
 from inference_worker.grammar import GrammarInvalid
-from inference_worker.grammar.gbnf import Characters, read
+from inference_worker.grammar.characters import Characters
+from inference_worker.grammar.gbnf import read
 from inference_worker.grammar.matcher import EMPTY, Matcher
 from inference_worker.tools import GENERIC, SYNTAXES, Syntax, call_grammar, parser_of_calls
 from replay.request import AnswerFormat, ChatOptions

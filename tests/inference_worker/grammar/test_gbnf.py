@@ -1,6 +1,7 @@
 import pytest
 
-from inference_worker.grammar.gbnf import ELEMENTS_MAX, Characters, GrammarInvalid, read
+from inference_worker.grammar.characters import Characters
+from inference_worker.grammar.gbnf import ELEMENTS_MAX, GrammarInvalid, read
 from inference_worker.grammar.matcher import EMPTY, Matcher
 
 JSON = r"""
@@ -110,6 +111,31 @@ def test_a_grammar_that_never_ends_is_known() -> None:
     assert not read('root ::= "a" root').is_finite
     assert not read('root ::= "a" b\nb ::= "c" b | "d" root').is_finite
     assert read('root ::= "a" root | "b"').is_finite
+
+
+@pytest.mark.parametrize(
+    ("written", "example"),
+    [
+        ("[a-z]", "a"),
+        ("[^a-z]", " "),
+        ("[^ -~\\x7f-\\xff]", "\u0100"),
+        ("[^ -\\U0010ffff]", "\0"),
+        ("[^\\U00000000-\\U0010ffff]", None),
+        ("[^\\U00000000-\\ud7ff\\ue000-\\U0010ffff]", None),
+        ("[z-a]", None),
+        ("[z-ab]", "b"),
+        ("[\\ud800-\\udfff]", None),
+        ("[\\ud800-\\ue001]", "\ue000"),
+    ],
+)
+def test_a_class_of_no_characters_lets_no_answer_end(written: str, example: str | None) -> None:
+    grammar = read(f"root ::= {written}")
+    [[characters]] = grammar.rules[grammar.root]
+    assert isinstance(characters, Characters)
+    assert characters.example == (None if example is None else ord(example))
+    assert grammar.is_finite is (example is not None)
+    Matcher(grammar).check()
+    assert read(f'root ::= {written} | "a"').is_finite
 
 
 def test_characters_know_what_is_among_them() -> None:

@@ -2,7 +2,8 @@
 
 from random import Random
 
-from inference_worker.grammar.gbnf import Characters, read
+from inference_worker.grammar.characters import Characters
+from inference_worker.grammar.gbnf import read
 from inference_worker.grammar.matcher import EMPTY, Matcher
 
 CHARACTERS_MAX = 2000
