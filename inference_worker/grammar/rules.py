@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable, Mapping
 
 from inference_worker.grammar.gbnf import GRAMMAR_CHARACTERS_MAX, GrammarInvalid
 
@@ -24,6 +24,9 @@ class GrammarRules:
     def __init__(self) -> None:
         self._bodies: dict[str, str] = {}
         self._names: dict[str, str] = {}
+        self.endings: dict[str, str] = {}
+        """By a text, the rule of whatever ends with it: it refers to itself, and so has no body
+        that another could be found by."""
         self._characters = 0
 
     def define(self, hint: str, body: str) -> str:
@@ -89,19 +92,26 @@ def literal(text: str) -> str:
     return '"' + "".join(_escaped(character) for character in text) + '"'
 
 
-def one_text_of(rules: GrammarRules, texts: Collection[str]) -> str:
-    """GBNF for one of some texts: what several begin with stands once, since each way to read an
-    answer is followed."""
-    by_first: dict[str, list[str]] = {}
-    for text in dict.fromkeys(texts):
-        by_first.setdefault(text[:1], []).append(text)
-    ways = []
+def one_text_of(rules: GrammarRules, texts: Iterable[str]) -> str:
+    """GBNF for one of some texts."""
+    return forked(rules, dict.fromkeys(texts, ""))
+
+
+def forked(rules: GrammarRules, ways: Mapping[str, str]) -> str:
+    """GBNF for one of some texts, each with what follows it: what several begin with stands once,
+    since each way to read an answer is followed."""
+    by_first: dict[str, dict[str, str]] = {}
+    for text, follow in ways.items():
+        by_first.setdefault(text[:1], {})[text] = follow
+    found = []
     for group in by_first.values():
         begin = _common_beginning(min(group), max(group))
-        rests = [text[len(begin) :] for text in group]
-        rest = f" {rules.define('rest', one_text_of(rules, rests))}" if len(rests) > 1 else ""
-        ways.append(literal(begin) + rest)
-    return " | ".join(ways)
+        rests = {text[len(begin) :]: follow for text, follow in group.items()}
+        [rest, *others] = rests.values()
+        if others:
+            rest = rules.define("rest", forked(rules, rests))
+        found.append(f"{literal(begin)} {rest}".rstrip())
+    return " | ".join(found)
 
 
 def _common_beginning(one: str, other: str) -> str:

@@ -17,7 +17,7 @@ from inference_worker.tools.reading import (
     value,
     visible,
 )
-from inference_worker.tools.writing import Tool, any_of, call_object, listed, members
+from inference_worker.tools.writing import Tool, call_object, listed, member
 
 
 def read(output: Output) -> Reading[None]:
@@ -56,11 +56,11 @@ def _member() -> Reading[tuple[str, str] | None]:
 
 def write(rules: GrammarRules, tools: Sequence[Tool], most: int) -> str:
     """GBNF of an object with one to ``most`` calls. Raises GrammarInvalid."""
-    call = any_of(rules, "called", [call_object(rules, tool) for tool in tools])
+    call = call_object(rules, tools)
     several = listed(rules, call, literal(", "), most)
-    return members(rules, ("tool_calls", f'"[" {several} "]"'))
+    return member(rules, "tool_calls", f'"[" {several} "]"')
 
 
 def write_answer(rules: GrammarRules) -> str:
     """GBNF of an object with an answer to the user."""
-    return members(rules, ("response", string(rules)))
+    return member(rules, "response", string(rules))

@@ -14,7 +14,7 @@ from inference_worker.tools.reading import (
     refused,
     visible,
 )
-from inference_worker.tools.writing import Tool, any_of, call_object, listed
+from inference_worker.tools.writing import Tool, call_object, listed
 
 BEGIN, END = "<tool_call>", "</tool_call>"
 
@@ -32,7 +32,7 @@ def read(output: Output) -> Reading[None]:
 
 def write(rules: GrammarRules, tools: Sequence[Tool], most: int) -> str:
     """GBNF of one to ``most`` calls. Raises GrammarInvalid."""
-    called = any_of(rules, "called", [call_object(rules, tool) for tool in tools])
+    called = call_object(rules, tools)
     line = '"\\n"?'
     call = rules.define("call", f"{literal(BEGIN)} {line} {called} {line} {literal(END)}")
     return listed(rules, call, line, most)

@@ -14,7 +14,7 @@ from inference_worker.tools.reading import (
     refused,
     visible,
 )
-from inference_worker.tools.writing import Tool, any_of, call_object, listed, name_of
+from inference_worker.tools.writing import Tool, call_object, listed, name_of
 
 TAG = "<|python_tag|>"
 
@@ -39,8 +39,7 @@ def _calls(output: Output) -> Reading[None]:
 
 def write(rules: GrammarRules, tools: Sequence[Tool], most: int) -> str:
     """GBNF of one to ``most`` calls. Raises GrammarInvalid."""
-    calls = [call_object(rules, tool, "parameters") for tool in tools]
-    call = any_of(rules, "called", calls)
+    call = call_object(rules, tools, "parameters")
     return f"{literal(TAG)}? {listed(rules, call, literal('; '), most)}"
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from inference_worker.grammar import GrammarRules, literal
+from inference_worker.grammar.rules import forked
 from inference_worker.tools.reading import (
     Output,
     Reading,
@@ -17,7 +18,7 @@ from inference_worker.tools.reading import (
     value,
     visible,
 )
-from inference_worker.tools.writing import Tool, any_of, arguments, call_object, listed, name_of
+from inference_worker.tools.writing import Tool, arguments, call_object, listed, name_of
 
 TAG = "[TOOL_CALLS]"
 ARGUMENTS_TAG, ID_TAG = "[ARGS]", "[CALL_ID]"
@@ -54,13 +55,11 @@ def _named(output: Output, character: str) -> Reading[None]:
 
 def write_list(rules: GrammarRules, tools: Sequence[Tool], most: int) -> str:
     """GBNF of one to ``most`` calls as objects. Raises GrammarInvalid."""
-    call = any_of(rules, "called", [call_object(rules, tool) for tool in tools])
+    call = call_object(rules, tools)
     return f'{literal(TAG)} " "? "[" {listed(rules, call, literal(", "), most)} "]"'
 
 
 def write_named(rules: GrammarRules, tools: Sequence[Tool], most: int) -> str:
     """GBNF of one to ``most`` calls, their names first. Raises GrammarInvalid."""
-    calls = [
-        f"{literal(TAG + name_of(tool) + ARGUMENTS_TAG)} {arguments(rules, tool)}" for tool in tools
-    ]
-    return listed(rules, any_of(rules, "called", calls), '""', most)
+    calls = {f"{TAG}{name_of(tool)}{ARGUMENTS_TAG}": arguments(rules, tool) for tool in tools}
+    return listed(rules, rules.define("called", forked(rules, calls)), '""', most)

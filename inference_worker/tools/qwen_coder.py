@@ -18,6 +18,7 @@ from inference_worker.grammar.keywords import (
     values_of,
 )
 from inference_worker.grammar.references import target_of
+from inference_worker.grammar.rules import forked
 from inference_worker.tools.reading import (
     Output,
     Reading,
@@ -110,7 +111,8 @@ def _json(text: str, *, is_text: bool) -> str:
 
 def write(rules: GrammarRules, tools: Sequence[Tool], most: int) -> str:
     """GBNF of one to ``most`` calls. Raises GrammarInvalid."""
-    called = any_of(rules, "called", [_function(rules, tool) for tool in tools])
+    functions = {f"{FUNCTION}{name_of(tool)}>": _function(rules, tool) for tool in tools}
+    called = rules.define("called", forked(rules, functions))
     whole = f"({literal(BEGIN)} {_LINE})? {called} ({_LINE} {literal(END)})?"
     return listed(rules, rules.define("call", whole), _LINE, most)
 
@@ -125,8 +127,8 @@ def _function(rules: GrammarRules, tool: Tool) -> str:
         f"({_parameter(rules, key, schema)} {_LINE})" + ("" if key in required else "?")
         for key in properties_of(schema)
     ]
-    begin, end = literal(f"{FUNCTION}{name_of(tool)}>"), literal(FUNCTION_END)
-    return rules.define(f"call-{name_of(tool)}", " ".join([begin, _LINE, *parameters, end]))
+    body = " ".join([_LINE, *parameters, literal(FUNCTION_END)])
+    return rules.define(f"call-{name_of(tool)}", body)
 
 
 def _parameter(rules: GrammarRules, key: str, schema: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from inference_worker.grammar import GrammarInvalid, GrammarRules, literal, schema_rule
 from inference_worker.grammar.json_text import EVERYTHING, space
-from inference_worker.grammar.rules import character_class, without
+from inference_worker.grammar.rules import character_class, forked, without
 
 Tool = dict[str, Any]
 """OpenAI's definition of a function."""
@@ -36,20 +36,28 @@ def arguments(rules: GrammarRules, tool: Tool) -> str:
         raise GrammarInvalid(f"the parameters of '{name_of(tool)}': {error}") from None
 
 
-def members(rules: GrammarRules, *pairs: tuple[str, str]) -> str:
-    """A JSON object of these members in this order: names, and GBNF of their values."""
+def member(rules: GrammarRules, name: str, value: str) -> str:
+    """A JSON object of one member: its name, and GBNF of its value."""
     gap = space(rules)
-    written = f' {gap} "," {gap} '.join(
-        f"{literal(json.dumps(name))} {gap} {literal(':')} {gap} {value}" for name, value in pairs
-    )
-    return f'"{{" {gap} {written} {gap} "}}"'
+    return f'"{{" {gap} {_key(rules, name)} {value} {gap} "}}"'
 
 
-def call_object(rules: GrammarRules, tool: Tool, arguments_name: str = "arguments") -> str:
-    """The rule of a call as a JSON object. Raises GrammarInvalid."""
-    name = literal(json.dumps(name_of(tool), ensure_ascii=False))
-    body = members(rules, ("name", name), (arguments_name, arguments(rules, tool)))
-    return rules.define(f"call-{name_of(tool)}", body)
+def _key(rules: GrammarRules, name: str) -> str:
+    gap = space(rules)
+    return f"{literal(json.dumps(name))} {gap} {literal(':')} {gap}"
+
+
+def call_object(
+    rules: GrammarRules, tools: Sequence[Tool], arguments_name: str = "arguments"
+) -> str:
+    """The rule of a call of one of these as a JSON object. Raises GrammarInvalid."""
+    gap = space(rules)
+    ways = {}
+    for tool in tools:
+        name = json.dumps(name_of(tool), ensure_ascii=False)
+        ways[name] = f'{gap} "," {gap} {_key(rules, arguments_name)} {arguments(rules, tool)}'
+    named = rules.define("called", forked(rules, ways))
+    return rules.define("call", member(rules, "name", named))
 
 
 def any_of(rules: GrammarRules, hint: str, ways: Sequence[str]) -> str:
@@ -67,7 +75,10 @@ def listed(rules: GrammarRules, item: str, between: str, most: int) -> str:
 
 def text_until(rules: GrammarRules, tag: str) -> str:
     """The rule of any text with the tag at its end, and nowhere before."""
+    if tag in rules.endings:
+        return rules.endings[tag]
     states = [rules.reserve("until") for _ in tag]
+    rules.endings[tag] = states[0]
     others = without(EVERYTHING, tuple(sorted((ord(one), ord(one)) for one in set(tag))))
     for number, state in enumerate(states):
         ways = [f"{character_class(others)} {states[0]}"]

@@ -254,6 +254,20 @@ def test_parameters_of_any_shape_are_compiled_or_refused(syntax: Syntax, paramet
         grammar(syntax, tools=(tool,))
 
 
+@pytest.mark.parametrize("choice", ["auto", "required"])
+@pytest.mark.parametrize("syntax", ALL, ids=lambda one: one.name)
+def test_as_many_tools_as_a_request_may_have_are_compiled(syntax: Syntax, choice: str) -> None:
+    names = [f"weather{number or ''}" for number in range(128)]
+    tools = tuple(
+        {"type": "function", "function": {"name": name, "parameters": SCHEMA}} for name in names
+    )
+    constraint = grammar(syntax, tools=tools, tool_choice=choice)
+    for name in ("weather", "weather1", "weather12", "weather127"):
+        call = WRITTEN[syntax.name].replace("ARGUMENTS", ARGUMENTS).replace("weather", name)
+        assert satisfies(call, constraint)
+        assert not satisfies(call.replace(name, f"{name}x"), constraint)
+
+
 def test_parameters_that_cannot_be_compiled_name_their_tool() -> None:
     bad = {"type": "function", "function": {"name": "odd", "parameters": {"type": "hiccup"}}}
     with pytest.raises(GrammarInvalid, match="the parameters of 'odd'"):
