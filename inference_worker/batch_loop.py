@@ -364,8 +364,6 @@ class BatchEngine(Wording):
         self._retire(sequence, text=sequence.flush())
 
     def _end_all(self, finish: Finish) -> None:
-        for sequence in tuple(self._running.values()):
-            self._end(sequence, finish)
         # Submits that nobody will take any more; `_closed` keeps further ones out.
         with suppress(queue.Empty):
             while True:
@@ -375,6 +373,8 @@ class BatchEngine(Wording):
                 elif isinstance(command, Turn):
                     self._turns.add(command)
         self._turns.end(EngineFailed(self._closed))
+        for sequence in tuple(self._running.values()):
+            self._end(sequence, finish)
         self._flush()
 
     def _retire(self, sequence: Sequence, *, tokens: tuple[int, ...] = (), text: str) -> None:

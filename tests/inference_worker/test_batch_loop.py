@@ -1,4 +1,6 @@
+import queue
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -488,6 +490,32 @@ def test_a_dead_loop_refuses_further_work(model: GatedModel) -> None:
     with pytest.raises(EngineFailed, match="the listener broke"):
         engine.submit(spec("b"))
     engine.close()
+
+
+def test_a_dead_loop_lets_nobody_wait_whatever_else_broke(
+    model: GatedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, heard = BatchEngine(model), queue.SimpleQueue[BaseException | None]()
+
+    def embed() -> None:
+        try:
+            engine.embed([[1]])
+        except EngineFailed as error:
+            heard.put(error)
+
+    def break_down(steps: Sequence[Step]) -> None:
+        monkeypatch.setattr(model, "close_slot", lambda slot: 1 / 0)
+        threading.Thread(target=embed, daemon=True).start()
+        while engine._commands.empty():
+            time.sleep(0.001)
+        raise RuntimeError("the listener broke")
+
+    engine.start(break_down)
+    engine.submit(spec("a"))
+    assert "the listener broke" in str(heard.get(timeout=10))
+    assert "the listener broke" in engine.failure
+    engine.close()
+    assert engine.failure == ""
 
 
 def _thread_of(engine: BatchEngine) -> threading.Thread:
