@@ -6,6 +6,7 @@ not know models, threads or clocks; the batch loop's thread is its only owner.
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Callable
 from enum import StrEnum
 
@@ -160,7 +161,7 @@ class Sequence:
         is still held back then comes from ``flush``.
         """
         if self._logprobs is not None and not ends:
-            self._logprobs.add(len(self.sampled), len(piece), logprobs)
+            self._logprobs.add(len(self.sampled), piece, logprobs)
         self.is_forced = self._forces(len(self.sampled))
         if self._thought:
             self._thought.accept(piece, is_forced=self.is_forced)
@@ -218,7 +219,7 @@ class Sequence:
 
     def _show(self, text: str) -> str:
         if self._logprobs is not None:
-            self._logprobs.show(len(text.encode()))
+            self._logprobs.show(len(text))
         return text
 
     def end(self, finish: Finish) -> None:
@@ -264,25 +265,28 @@ class _UnshownLogprobs:
 
     def __init__(self) -> None:
         self._waiting: dict[int, tuple[int, TokenLogprobs | None]] = {}
-        """By a token's index: where it begins in the answer's bytes, and its probabilities."""
-        self._fed_bytes = 0
-        self._shown_bytes = 0
+        """By a token's index: which character it begins or ends, and its probabilities."""
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._fed_characters = 0
+        self._shown_characters = 0
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def add(self, index: int, piece_bytes: int, logprobs: TokenLogprobs | None) -> None:
-        self._waiting[index] = (self._fed_bytes, logprobs)
-        self._fed_bytes += piece_bytes
+    def add(self, index: int, piece: bytes, logprobs: TokenLogprobs | None) -> None:
+        self._waiting[index] = (self._fed_characters, logprobs)
+        self._fed_characters += len(self._decoder.decode(piece))
 
     def fill(self, index: int, logprobs: TokenLogprobs | None) -> None:
         if index in self._waiting:
             self._waiting[index] = (self._waiting[index][0], logprobs)
 
-    def show(self, text_bytes: int) -> None:
-        self._shown_bytes += text_bytes
+    def show(self, characters: int) -> None:
+        self._shown_characters += characters
 
     def take(self) -> tuple[TokenLogprobs, ...]:
-        shown = [index for index, (start, _) in self._waiting.items() if start < self._shown_bytes]
+        shown = [
+            index for index, (start, _) in self._waiting.items() if start < self._shown_characters
+        ]
         told = [self._waiting.pop(index)[1] for index in shown]
         return tuple(logprobs for logprobs in told if logprobs is not None)

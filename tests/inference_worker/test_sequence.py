@@ -1,6 +1,6 @@
 import pytest
 
-from inference_worker.engine import Finish, FinishReason, SequenceSpec
+from inference_worker.engine import Candidate, Finish, FinishReason, SequenceSpec, TokenLogprobs
 from inference_worker.sequence import TRANSITIONS, Sequence, State
 from replay.request import SamplingParams
 
@@ -97,3 +97,14 @@ def test_a_finished_sequence_cannot_finish_again() -> None:
     sequence.end(Finish(FinishReason.STOPPED))
     with pytest.raises(AssertionError, match="cannot become"):
         sequence.end(Finish(FinishReason.STOPPED))
+
+
+def test_a_held_tokens_probabilities_wait_behind_what_is_no_utf8() -> None:
+    spec = SequenceSpec("one", (1,), SamplingParams(seed=1, logprobs=True), stop=("abc",))
+    sequence = Sequence(spec, slot=0, context_tokens=310, chunk_tokens=128)
+    told, shown = list[int](), ""
+    for token, piece in enumerate([b"\xff", b"a", b"b", b"\xc3", b"\xa9"]):
+        probabilities = TokenLogprobs(Candidate(token, piece, 0.0), ())
+        shown += sequence.accept(token, piece, ends=False, logprobs=probabilities)
+        told.append(len(sequence.take_logprobs()))
+    assert (shown, told) == ("\ufffdab\u00e9", [1, 0, 0, 0, 4])
