@@ -199,7 +199,8 @@ def test_a_foreign_name_and_key_are_free_for_another(
     answer = theirs.http.post(f"{CHAT}?if_busy={policy}", headers=headers, json=asking(SHORT))
     assert answer.status_code == 200 and answer.headers["x-stream-state"] == "completed"
     assert mine.found(known.name)["epoch"] == before["epoch"] != theirs.found(known.name)["epoch"]
-    assert theirs.stop(known.name).headers["x-stream-state"] == "completed"
+    assert theirs.stop(known.name, keep="true").headers["x-stream-state"] == "completed"
+    theirs.erase(known.name)
 
 
 def asked_of_redis(db: Redis, act: Callable[[], object]) -> list[str]:
