@@ -423,4 +423,4 @@ def test_a_thought_is_parsed_beside_the_content_and_ended_by_order(
     told = client.post("/chat/completions/control", cast_to=object, body=order)
     assert told == {"success": True}
     content = "".join(one.choices[0].delta.content or "" for one in stream)
-    assert content.startswith("so")
+    assert "so so" in content  # whatever the order cut in two
