@@ -37,7 +37,7 @@ def main() -> int:
     for name in asked.names or BENCHMARKS:
         module = BENCHMARKS[name]
         began_s = time.monotonic()
-        rows = module.measure(module.TINY if asked.tiny else module.Sizes())
+        rows = list(module.measure(module.TINY if asked.tiny else module.Sizes()))
         print(f"\n## {name} ({time.monotonic() - began_s:.0f} s)\n\n{table(rows)}", flush=True)
     return 0
 

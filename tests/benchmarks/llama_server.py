@@ -1,6 +1,7 @@
 """A real llama-server on loopback, to stand beside a node. A companion.
 
-    python -m tests.benchmarks.llama_server <path of a GGUF> [<slots> <context tokens> <threads>]
+    python -m tests.benchmarks.llama_server <path of a GGUF>
+        [<slots> <context tokens> <threads> [<flash attention>]]
 
 xllamacpp carries it, which only `make bench` installs. It listens and computes on threads of its
 own, none of which needs Python.
@@ -16,10 +17,16 @@ import xllamacpp
 from tests.benchmarks.companion import serve
 
 CONTEXT_TOKENS = 4096
+AUTO = -1
+"""Of flash attention, as llama.cpp numbers it: whether it is used, it finds out itself."""
 
 
 def started(
-    path: str, slots: int = 1, context_tokens: int = CONTEXT_TOKENS, threads: int = 1
+    path: str,
+    slots: int = 1,
+    context_tokens: int = CONTEXT_TOKENS,
+    threads: int = 1,
+    flash_attention: int = AUTO,
 ) -> xllamacpp.Server:
     """A server on a free port of 127.0.0.1; the context is that of a slot.
 
@@ -32,6 +39,7 @@ def started(
     params.n_parallel = slots
     params.n_ctx = slots * context_tokens
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
+    params.flash_attn_type = xllamacpp.llama_flash_attn_type(flash_attention)
     params.verbosity = 0  # our answers have standard output to themselves
     return xllamacpp.Server(params)
 

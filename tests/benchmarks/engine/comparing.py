@@ -1,12 +1,13 @@
 """Tokens a second, first tokens and stalls, in turns with llama-server.
 
-Every prompt is new to both, so that no cache answers. The bare engine has no HTTP to speak, and
-llama-server has; the cluster of two nodes has more of it.
+Every prompt is new to all, so that no cache answers. The bare engine has no HTTP to speak, and
+llama-server has; the cluster of two nodes has more of it. Long prompts are for the two engines
+alone: what a cluster adds to an answer does not grow with its prompt.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -14,9 +15,20 @@ from itertools import count
 from statistics import mean
 
 from tests.benchmarks.engine.answers import Answer, tokens_per_s
-from tests.benchmarks.engine.sides import Ask, Asked, Bare, bare, cluster, llama_server
-from tests.benchmarks.peer import PACKAGE, described
+from tests.benchmarks.engine.sides import (
+    FLASH_ATTENTION_OFF,
+    Ask,
+    Asked,
+    Bare,
+    bare,
+    cluster,
+    llama_server,
+)
+from tests.benchmarks.peer import PACKAGE
 from tests.benchmarks.report import Row
+
+ENGINE, CLUSTER = "the engine", "the cluster"
+THEIRS, PLAIN = "llama-server", "llama-server without flash attention"
 
 FILLER = "He was a man of many parts, and the harbour knew him by every one of them. "
 RUNNING = 4
@@ -49,24 +61,31 @@ TINY = Sizes(
 SLOTS = max(Sizes().widths)
 
 
-def measure(sizes: Sizes) -> list[Row]:
-    """The rows of this benchmark."""
+def measure(sizes: Sizes) -> Iterator[Row]:
+    """The rows of this benchmark, each as soon as it is measured."""
     if find_spec(PACKAGE) is None:
-        return [Row("llama-server", [], "", note="left out: only `make bench` installs it")]
+        yield Row("llama-server", [], "", note="left out: only `make bench` installs it")
+        return
     with ExitStack() as stack:
         engine = stack.enter_context(bare(SLOTS))
-        sides: dict[str, Ask] = {"engine": engine.ask}
-        sides["theirs"] = stack.enter_context(llama_server(SLOTS))
+        pair: dict[str, Ask] = {ENGINE: engine.ask}
+        pair[THEIRS] = stack.enter_context(llama_server(SLOTS))
+        sides = {**pair, PLAIN: stack.enter_context(llama_server(SLOTS, FLASH_ATTENTION_OFF))}
         if sizes.with_cluster:
-            sides["cluster"] = stack.enter_context(cluster(SLOTS))
+            sides[CLUSTER] = stack.enter_context(cluster(SLOTS))
         prompts = _prompts(engine)
-        rows = []
         for width in sizes.widths:
             short = _short(prompts, width, sizes.short_answer)
-            rows += _width(f"{width} x 30 tokens", sides, short, sizes.rounds)
+            _told(sides, short, 1)  # warms them up
+            yield from _compared(f"{width} x 30 tokens", _told(sides, short, sizes.rounds))
+        short = _short(prompts, sizes.likely_at_once, sizes.short_answer)
+        what = f"{sizes.likely_at_once} x 30 tokens, n_probs {sizes.n_probs}"
+        yield from _compared(what, _told(pair, short, sizes.rounds, n_probs=sizes.n_probs))
+        yield from _stalls(sides, prompts, sizes)
+        for width in sizes.widths:
             long = [(next(prompts)[: sizes.long_prompt], sizes.long_answer) for _ in range(width)]
-            rows += _width(f"{width} x {sizes.long_prompt} tokens", sides, long, sizes.rounds)
-        return [*rows, *_likely(sides, prompts, sizes), *_stalls(sides, prompts, sizes)]
+            what = f"{width} x {sizes.long_prompt} tokens"
+            yield from _compared(what, _told(pair, long, sizes.rounds))
 
 
 def _prompts(engine: Bare) -> Iterator[list[int]]:
@@ -80,32 +99,27 @@ def _short(prompts: Iterator[list[int]], width: int, max_tokens: int) -> Asked:
     return [(next(prompts)[:30], max_tokens) for _ in range(width)]
 
 
-def _likely(sides: Mapping[str, Ask], prompts: Iterator[list[int]], sizes: Sizes) -> list[Row]:
-    """The same, where each token is told with its likeliest rivals."""
-    short = _short(prompts, sizes.likely_at_once, sizes.short_answer)
-    what = f"{sizes.likely_at_once} x 30 tokens, n_probs {sizes.n_probs}"
-    return _width(what, sides, short, sizes.rounds, n_probs=sizes.n_probs)
+def _told(
+    sides: Mapping[str, Ask], asked: Asked, rounds: int, *, n_probs: int = 0
+) -> list[dict[str, list[Answer]]]:
+    """What each side answered, in turns."""
+    return [
+        {name: ask(asked, n_probs=n_probs) for name, ask in sides.items()} for _ in range(rounds)
+    ]
 
 
-def _width(
-    what: str, sides: Mapping[str, Ask], asked: Asked, rounds: int, *, n_probs: int = 0
-) -> list[Row]:
-    """Each side in turns, so many rounds; the first one, which is not counted, warms them up."""
-    told = [
-        {name: ask(asked, n_probs=n_probs) for name, ask in sides.items()}
-        for _ in range(rounds + 1)
-    ][1:]
-    rows = [Row(f"{what}, engine", [tokens_per_s(one["engine"]) for one in told], "tokens/s")]
-    rows.append(Row(f"{what}, first token", [_first_s(one["engine"]) for one in told], "s"))
-    for name in sides.keys() - {"theirs"}:
-        speeds = [tokens_per_s(one[name]) / tokens_per_s(one["theirs"]) for one in told]
-        rows.append(Row(f"{what}: {name}'s tokens/s over llama-server's", speeds, "times"))
-        firsts = [_first_s(one["theirs"]) / _first_s(one[name]) for one in told]
-        rows.append(Row(f"{what}: llama-server's first token over {name}'s", firsts, "times"))
-    return rows
+def _compared(what: str, told: Sequence[Mapping[str, list[Answer]]]) -> Iterator[Row]:
+    """Each side beside llama-server, round by round."""
+    yield Row(f"{what}: {THEIRS}", [tokens_per_s(one[THEIRS]) for one in told], "tokens/s")
+    yield Row(f"{what}: {THEIRS}, first token", [_first_ms(one[THEIRS]) for one in told], "ms")
+    for name in [name for name in told[0] if name != THEIRS]:
+        speeds = [tokens_per_s(one[name]) / tokens_per_s(one[THEIRS]) for one in told]
+        yield Row(f"{what}: {name} over it", speeds, "times")
+        later = [_first_ms(one[name]) - _first_ms(one[THEIRS]) for one in told]
+        yield Row(f"{what}: {name}, first token later by", later, "ms")
 
 
-def _stalls(sides: Mapping[str, Ask], prompts: Iterator[list[int]], sizes: Sizes) -> list[Row]:
+def _stalls(sides: Mapping[str, Ask], prompts: Iterator[list[int]], sizes: Sizes) -> Iterator[Row]:
     """The longest silence of running answers while a long prompt comes."""
     stalls: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(sizes.rounds):
@@ -114,9 +128,9 @@ def _stalls(sides: Mapping[str, Ask], prompts: Iterator[list[int]], sizes: Sizes
         for name, ask in sides.items():
             stalls[name].append(mean(one.stall_s for one in ask([*running, late], late=1)[:-1]))
     what = f"longest silence of {RUNNING} answers while {sizes.long_prompt} tokens come"
-    named = {"engine": "the engine", "theirs": described(), "cluster": "the cluster"}
-    return [Row(f"{what}, {named[name]}", took, "s") for name, took in stalls.items()]
+    for name, took in stalls.items():
+        yield Row(f"{what}: {name}", took, "s")
 
 
-def _first_s(answers: list[Answer]) -> float:
-    return mean(one.first_s for one in answers)
+def _first_ms(answers: list[Answer]) -> float:
+    return 1000 * mean(one.first_s for one in answers)

@@ -21,6 +21,9 @@ CONTEXT_TOKENS = 2048
 THREADS = 1
 """Two wait for each other at barriers where anything else runs: up to a hundredfold slower."""
 
+FLASH_ATTENTION_OFF = "0"
+"""What llama-server is told more, to compute as our engine does."""
+
 LATE_S = 0.5
 """How long running answers have before a late prompt comes over HTTP, at least."""
 
@@ -73,9 +76,9 @@ def bare(slots: int) -> Iterator[Bare]:
 
 
 @contextmanager
-def llama_server(slots: int) -> Iterator[Ask]:
+def llama_server(slots: int, *more: str) -> Iterator[Ask]:
     """Theirs."""
-    with Companion("llama_server", *arguments(slots)) as companion:
+    with Companion("llama_server", *arguments(slots), *more) as companion:
         yield over_http([companion.ask("url")])
 
 
