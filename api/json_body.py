@@ -1,39 +1,21 @@
-"""Request bytes to JSON, strictly. Pure.
-
-What a record could not hold is refused or mended here, once: bytes that are no UTF-8, numbers that
-are none (``NaN``, ``1e999``), lone surrogates.
-"""
+"""Request bytes to JSON, strictly. Pure."""
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Iterable
-from typing import Any, NoReturn
+from typing import Any
 
 from api.problems import RequestInvalid
-from replay.frames import LONE_SURROGATE
-
-LEVELS_MAX = 200
-"""How deep arrays and objects may stand in one another: what copies them recurses."""
+from replay.strict_json import strict_json
 
 
 def parse_json(body: bytes) -> Any:
     """The value that ``body`` writes down. Raises RequestInvalid."""
     try:
-        text = body.decode("utf-8")
+        return strict_json(body.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise RequestInvalid(f"invalid body: not UTF-8 at byte {error.start}") from None
-    try:
-        value = json.loads(text, parse_constant=_no_number, parse_float=_finite)
-        value = _mended(value) if "\\u" in text else value
-    except RecursionError:
-        raise RequestInvalid("invalid body: nested too deeply") from None
     except ValueError as error:
         raise RequestInvalid(f"invalid body: {error}") from None
-    if text.count("[") + text.count("{") > LEVELS_MAX and _is_deep(value):
-        raise RequestInvalid(f"invalid body: nested over {LEVELS_MAX} levels")
-    return value
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
@@ -42,36 +24,3 @@ def parse_object(body: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise RequestInvalid("invalid body: expected a JSON object")
     return value
-
-
-def _is_deep(value: Any) -> bool:
-    """Looks level by level: a recursion would be what is to be ruled out."""
-    level: list[Any] = [[value]]
-    for _ in range(LEVELS_MAX + 1):
-        level = [inner for outer in level for inner in _elements(outer) if _has_elements(inner)]
-    return bool(level)
-
-
-def _has_elements(value: Any) -> bool:
-    return isinstance(value, dict | list)
-
-
-def _elements(value: Any) -> Iterable[Any]:
-    return value.values() if isinstance(value, dict) else value
-
-
-def _mended(value: Any) -> Any:
-    text = json.dumps(value, ensure_ascii=False)
-    mended = LONE_SURROGATE.sub("\ufffd", text)
-    return value if mended == text else json.loads(mended)
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError(f"number out of range: {text[:40]}")
-    return number
-
-
-def _no_number(text: str) -> NoReturn:
-    raise ValueError(f"{text} is no number")

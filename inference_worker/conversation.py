@@ -13,6 +13,7 @@ from typing import Any
 from inference_worker.engine import Message, PromptInvalid
 from inference_worker.template_abilities import Abilities
 from replay.request import ChatOptions
+from replay.strict_json import call_arguments
 
 TOOLS_INTRODUCTION = (
     "You may call these functions:\n\n{tools}\n\n"
@@ -105,17 +106,8 @@ def _with_object(call: dict[str, Any]) -> dict[str, Any]:
     """The call with its arguments parsed."""
     arguments = call["function"].get("arguments")
     if isinstance(arguments, str):
-        arguments = _parsed(arguments)
+        arguments = call_arguments(arguments)
     return {**call, "function": {**call["function"], "arguments": arguments}}
-
-
-def _parsed(arguments: str) -> dict[str, Any]:
-    """What a model has said is no object where it was cut, or erred; its history says so."""
-    try:
-        value = json.loads(arguments or "{}")
-    except (ValueError, RecursionError):
-        value = None
-    return value if isinstance(value, dict) else {"INVALID_JSON": arguments}
 
 
 def _as_users(message: Message) -> Message:

@@ -6,7 +6,7 @@ A text or a list may become as long as a prompt may be, a number as large as 64 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import wraps
 from typing import Any
 
@@ -47,19 +47,26 @@ def check_padding(arguments: Iterable[Any]) -> None:
         raise SecurityError(f"padded by over {PADDING_MAX}")
 
 
-def check_call(function: Any, arguments: Sequence[Any]) -> None:
-    """Raises SecurityError for a text's method whose result could be of any length."""
+def checked_call(function: Any, arguments: Sequence[Any], named: Iterable[Any]) -> Sequence[Any]:
+    """The arguments to call it with; ``named`` are the values of others. Raises SecurityError for a
+    text's method whose result could be of any length."""
     text = getattr(function, "__self__", None)
-    if isinstance(text, str):
-        _check_text(function.__name__, text, arguments)
+    if not isinstance(text, str):
+        return arguments
+    # What comes one by one can be looked at once only.
+    listed = [list(one) if isinstance(one, Iterator) else one for one in arguments]
+    _check_text(function.__name__, text, [*listed, *named])
+    return listed
 
 
 def _check_text(method: str, text: str, arguments: Sequence[Any]) -> None:
     match method, arguments:
-        case "join", [parts, *_] if isinstance(parts, Sequence):
+        case "join", [Collection() as parts, *_]:
             _check_join(text, parts)
         case "replace", [str() as old, str() as new, *_]:
             _check_length(len(text) + text.count(old) * len(new))
+        case "translate", _:
+            raise SecurityError("a text is not translated: each character may become any text")
         case "center" | "ljust" | "rjust" | "zfill" | "expandtabs", _:
             check_padding(arguments)
 
@@ -142,7 +149,7 @@ def _check_format(wide: re.Pattern[str], text: str) -> None:
         raise SecurityError("a format that is too wide")
 
 
-def _check_join(between: str, parts: Sequence[Any]) -> None:
+def _check_join(between: str, parts: Collection[Any]) -> None:
     _check_length(len(between) * len(parts) + sum(len(str(part)) for part in parts))
 
 

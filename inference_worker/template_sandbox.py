@@ -151,8 +151,8 @@ class _Sandbox(ImmutableSandboxedEnvironment):
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:
         # Macros call one another, and show nothing before the first has ended.
         _check_time(__context[_DEADLINE])
-        template_growth.check_call(__obj, args)
-        return super().call(__context, __obj, *args, **kwargs)
+        checked = template_growth.checked_call(__obj, args, kwargs.values())
+        return super().call(__context, __obj, *checked, **kwargs)
 
     def wrap_str_format(self, value: Any) -> Any:
         wrapped = super().wrap_str_format(value)

@@ -16,10 +16,10 @@ from typing import Any
 from api.dialects import Dialect, Fold, openai_chat
 from api.dialects.as_chat import content_of, given, passed_on, text_at
 from api.fields import Fields, mistyped
-from api.json_body import parse_json
 from api.problems import RequestInvalid
 from replay import frames
 from replay.request import GenerationRequest
+from replay.strict_json import call_arguments
 
 MAX_TOKENS = 4096
 """Of a request that does not say, as llama.cpp has it; the vendor insists on a number."""
@@ -320,7 +320,7 @@ class MessageFold(Fold):
     def _block_so_far(self) -> dict[str, Any]:
         block, said = self._blocks[-1], "".join(self._pieces)
         if block["type"] == "tool_use":
-            return {**block, "input": _input(said)}
+            return {**block, "input": call_arguments(said)}
         return {**block, block["type"]: said}
 
     def answer(self) -> dict[str, Any]:
@@ -332,15 +332,6 @@ class MessageFold(Fold):
         if not self._pieces:
             return self.answer()
         return {**self._message, "content": [*self._blocks[:-1], self._block_so_far()]}
-
-
-def _input(arguments: str) -> dict[str, Any]:
-    """A call's arguments; what a cut has left no JSON, as the vendor tells clients to send it."""
-    try:
-        value = parse_json((arguments or "{}").encode())
-    except RequestInvalid:
-        value = None
-    return value if isinstance(value, dict) else {"INVALID_JSON": arguments}
 
 
 NAMES = {

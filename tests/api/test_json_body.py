@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.json_body import LEVELS_MAX, parse_json, parse_object
+from api.json_body import parse_json, parse_object
 from api.problems import RequestInvalid
+from replay.strict_json import LEVELS_MAX
 
 
 @given(body=st.binary() | st.text().map(str.encode))
