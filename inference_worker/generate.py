@@ -23,6 +23,7 @@ from inference_worker.claims import ClaimableLog, Claims
 from inference_worker.engine import Engine, EngineError, FinishReason, Step
 from inference_worker.outlet import Outlet
 from inference_worker.producer import Producer
+from inference_worker.renewals import Renewals
 from inference_worker.session import Session
 from inference_worker.suspects import Suspects
 from replay import keys
@@ -30,7 +31,6 @@ from replay.cluster import SlotRecord
 from replay.errors import LogUnavailable
 from replay.identity import SessionRef
 from replay.log_values import AppendStatus, Claim, ClaimStatus
-from replay.outage import Outage
 from replay.records import TOKEN_FORCED, State, Token
 from replay.request import GenerationRequest
 
@@ -40,7 +40,6 @@ STOP_S = 0.5
 HAND_OVER_S = 1.0
 """How long it then takes to store what it has and to give up its sessions."""
 
-RENEW_RETRY_S = 0.2  # soon: an outage outlives leases, and two looks of a sweeper take them away
 SETTLE_RETRY_S = 0.1
 
 EARLY_ORDERS_MAX = 64
@@ -80,7 +79,7 @@ class Sessions:
         self._claiming: list[Engine] = []
         self._idle = asyncio.Event()
         self._idle.set()
-        self._renew_now = asyncio.Event()
+        self._renewals = Renewals(log, producer, lease_s=lease_s, on_lost=self._lose)
         self.on_slot_free: Callable[[], None] = lambda: None
         self.requeue: Requeue = _nowhere
 
@@ -154,7 +153,7 @@ class Sessions:
     def _submit(self, session: Session) -> None:
         try:
             session.submit(self._vacant(session.engine))
-        except Exception as error:
+        except Exception as error:  # the root of this submission: others must go on
             self._fail(session.outlet, error)
 
     def _refused(self, session: Session, status: ClaimStatus) -> None:
@@ -185,29 +184,11 @@ class Sessions:
 
     async def keep_leases(self) -> None:
         """Renews the leases until it is cancelled; a lost one stops its sequence."""
-        outage = Outage(logger, "leases are not renewed")
-        pause_s = self._lease_s / 3
-        while True:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(pause_s):
-                    await self._renew_now.wait()
-            self._renew_now.clear()
-            claims = self._producer.claims()
-            try:
-                statuses = await self._log.renew(claims, self._lease_s)
-                outage.is_over()
-            except LogUnavailable as error:
-                outage.goes_on(error)
-                statuses = [error] * len(claims)
-            is_well = not any(isinstance(status, Exception) for status in statuses)
-            pause_s = self._lease_s / 3 if is_well else RENEW_RETRY_S
-            for claim, status in zip(claims, statuses, strict=True):
-                if isinstance(status, ClaimStatus) and not self._producer.renewed(claim, status):
-                    self._lose(claim, AppendStatus(status))
+        await self._renewals.run()
 
     def renew_now(self) -> None:
         """Redis was away: what it has forgotten meanwhile is to be found out at once."""
-        self._renew_now.set()
+        self._renewals.now()
 
     async def settle_takeovers(self) -> None:
         """Lets the sessions that were taken over write once that is on disk, until cancelled."""
