@@ -18,6 +18,7 @@ from typing import Any, Literal
 from fastapi import APIRouter, Request, Response
 
 from api.catalog import Model
+from api.dialects.as_chat import text_at
 from api.fields import INT_MAX, Fields, mistyped, out_of_range
 from api.node import Node, NodeDep
 from api.preparing import answered
@@ -189,9 +190,7 @@ def _text_of(name: str, part: Any) -> str:
         raise mistyped(name, "an object", part)
     if part.get("type") != "text":
         raise RequestInvalid(f"Field '{name}.type': this model reads text only")
-    if not isinstance(part.get("text"), str):
-        raise mistyped(f"{name}.text", "a string", part.get("text"))
-    return str(part["text"])
+    return text_at(name, part, "text")
 
 
 def _part(name: str, part: Any) -> int | str:

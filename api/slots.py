@@ -38,12 +38,13 @@ NUMBER = re.compile(r"[0-9]{1,9}", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A slot: its number over all workers, and where it is."""
+    """A slot: its number over all workers, where it is, and who has it."""
 
     id: int
     worker: str
     model: ModelRecord
     slot: int
+    busy: SlotRecord | None
 
     def named(self) -> Slot:
         """As clients are told of it."""
@@ -112,8 +113,9 @@ def places(workers: Iterable[WorkerRecord]) -> Iterator[Place]:
     number = 0
     for worker in workers:
         for model in worker.models:
+            busy = _by_slot(model)
             for slot in range(model.slots):
-                yield Place(number, worker.id, model, slot)
+                yield Place(number, worker.id, model, slot, busy.get(slot))
                 number += 1
 
 
@@ -121,14 +123,14 @@ def slots(workers: Iterable[WorkerRecord], model: str) -> Iterator[Slot]:
     """What every slot does; those of one model where ``model`` names it. Pure."""
     for place in places(workers):
         if model in ("", place.model.name):
-            yield {"id": place.id, **place.named(), **_state(place.model, place.slot)}
+            yield {"id": place.id, **place.named(), **_state(place)}
 
 
-def _state(model: ModelRecord, slot: int) -> Slot:
+def _state(place: Place) -> Slot:
+    model, slot = place.model, place.slot
     common = {"n_ctx": model.context_tokens, "speculative": False}
-    busy = _by_slot(model).get(slot)
-    if busy is not None:
-        return {**common, "is_processing": True, **_use(busy)}
+    if place.busy is not None:
+        return {**common, "is_processing": True, **_use(place.busy)}
     held = model.held[slot] if slot < len(model.held) else 0
     return {**common, "is_processing": False, "n_prompt_tokens_cache": held}
 

@@ -337,8 +337,8 @@ def set_up(*, bench: bool) -> None:
 def has_venv() -> bool:
     """Whether this Python can make an environment with pip in it (Debian splits that off)."""
     try:
-        import ensurepip  # noqa: F401
-        import venv  # noqa: F401
+        import ensurepip  # noqa: F401  # whether it is there
+        import venv  # noqa: F401  # as above
     except ImportError:
         return False
     return True

@@ -1,8 +1,10 @@
-"""What all tests share: one Redis for the run, emptied for each, and no key without a TTL."""
+"""What all tests share: one Redis for the run, emptied for each, no key without a TTL."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -10,6 +12,7 @@ from hypothesis.internal.conjecture import providers
 from redis import Redis as SyncRedis
 from redis.asyncio import Redis
 
+from deploy.bootstrap import MODEL, models_dir
 from replay.redis_plane import connect
 from tests.redis_server import RedisServer
 
@@ -31,6 +34,18 @@ def pytest_sessionstart() -> None:
 def anyio_backend() -> tuple[str, dict[str, object]]:
     """arq knows asyncio alone, so everything runs there."""
     return "asyncio", {}
+
+
+@pytest.fixture(scope="session")
+def model_file() -> Path:
+    """The default model; without it the test is skipped, or fails where it must be there."""
+    file = models_dir() / f"{MODEL}.gguf"
+    if not file.is_file():
+        reason = f"no model at {file} (`make setup` obtains it)"
+        if os.environ.get("REPLAY_REQUIRE_MODEL") == "1":
+            pytest.fail(f"REPLAY_REQUIRE_MODEL=1, but {reason}", pytrace=False)
+        pytest.skip(reason)
+    return file
 
 
 @pytest.fixture(scope="session")

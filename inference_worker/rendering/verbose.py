@@ -22,19 +22,19 @@ class Verbose:
         parser: AnswerParser,
         part: Part | None,
     ) -> None:
-        self._native = NativeRenderer(record, request, parser, part)
-        self._is_wanted = request.render.verbose and not (part and part.index)
+        is_wanted = request.render.verbose and not (part and part.index)
+        self._native = NativeRenderer(record, request, parser, part) if is_wanted else None
         self._is_streamed = request.render.stream
         self._texts: list[str] = []
 
     def take(self, text: str) -> None:
         """The next text, as the model wrote it."""
-        if self._is_wanted:
+        if self._native:
             self._texts.append(text)
 
     def shown(self, finish: Finish, *, tokens: int, timings: Timings | None) -> dict[str, Any]:
         """The field; a stream has told the content already."""
-        if not self._is_wanted:
+        if not self._native:
             return {}
         text = "".join(self._texts)
         told = self._native.final(finish, tokens=tokens, timings=timings)

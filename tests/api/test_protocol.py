@@ -91,7 +91,7 @@ async def test_a_body_may_come_in_pieces_for_longer_than_one_may_take(
     async with served_node() as node, connected(node) as (reader, writer):
         writer.write(POST)
         for _ in range(5):
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(0.5)  # the pace of a slow client is what is tried
             writer.write(20 * b" ")
         assert (await reader.readline()).startswith(b"HTTP/1.1 400")  # it is no JSON
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
-from deploy.bootstrap import MODEL, models_dir
 from deploy.local.cluster import Cluster
 
 from .requests import TOKENS_MAX, request_of
@@ -43,12 +41,8 @@ def test_no_request_asks_for_more_than_a_few_tokens() -> None:
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """The real one; without its model the test is skipped, or fails where it must be there."""
-    if not (models_dir() / f"{MODEL}.gguf").is_file():
-        if os.environ.get("REPLAY_REQUIRE_MODEL") == "1":
-            pytest.fail("the default model is not here", pytrace=False)
-        pytest.skip("the default model is not here (make setup obtains it)")
+def cluster(model_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """The real one."""
     folder: Path = tmp_path_factory.mktemp("fuzz")
     with real_cluster(folder) as made:
         yield made

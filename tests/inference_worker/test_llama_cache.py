@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,8 +16,6 @@ from replay.request import SamplingParams
 
 llama_engine = pytest.importorskip("inference_worker.llama_engine", reason="no llama_cpp here")
 
-MODELS_DIR = Path(os.environ.get("REPLAY_MODELS_DIR", Path(__file__).parents[2] / ".models"))
-MODEL_PATH = MODELS_DIR / "smollm2-135m-instruct.gguf"
 TOLD = SamplingParams(seed=1, temperature=0, logprobs=True, n_probs=2)
 SLOTS = 3
 CHUNK_TOKENS = 64
@@ -26,14 +23,9 @@ HELD_TOKENS = 2 * CHUNK_TOKENS
 
 
 @pytest.fixture(scope="module")
-def settings() -> Any:
-    """Of the default model; without it the test is skipped, or fails where it must be there."""
-    if not MODEL_PATH.exists():
-        if os.environ.get("REPLAY_REQUIRE_MODEL") == "1":
-            pytest.fail(f"there is no model at {MODEL_PATH}")
-        pytest.skip("the default model is not here (make setup obtains it)")
+def settings(model_file: Path) -> Any:
     return llama_engine.LlamaSettings(
-        MODEL_PATH,
+        model_file,
         "m",
         slots=SLOTS,
         context_tokens=256,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import threading
 import time
 from collections.abc import Iterator
@@ -22,22 +21,15 @@ from replay.request import SamplingParams
 
 llama_engine = pytest.importorskip("inference_worker.llama_engine", reason="no llama_cpp here")
 
-MODELS_DIR = Path(os.environ.get("REPLAY_MODELS_DIR", Path(__file__).parents[2] / ".models"))
-MODEL_PATH = MODELS_DIR / "smollm2-135m-instruct.gguf"
 TEXTS = ("Hello world", "Ein Haus am See", "a b c d e f g " * 2, "語 🚲")
 WIDTH = 576
 ALIKE = 0.999
 """Least cosine of vectors that mean the same; rounding follows what is computed together."""
 
 
-def settings(pooling: Pooling | None) -> Any:
-    """Of the default model; without it the test is skipped, or fails where it must be there."""
-    if not MODEL_PATH.exists():
-        if os.environ.get("REPLAY_REQUIRE_MODEL") == "1":
-            pytest.fail(f"there is no model at {MODEL_PATH}")
-        pytest.skip("the default model is not here (make setup obtains it)")
+def settings(model_file: Path, pooling: Pooling | None) -> Any:
     return llama_engine.LlamaSettings(
-        MODEL_PATH,
+        model_file,
         "smollm2-135m-instruct",
         slots=2,
         context_tokens=512,
@@ -47,16 +39,16 @@ def settings(pooling: Pooling | None) -> Any:
 
 
 @contextmanager
-def loaded(pooling: Pooling | None) -> Iterator[BatchEngine]:
-    engine = llama_engine.open_llama_engine(settings(pooling))
+def loaded(model_file: Path, pooling: Pooling | None) -> Iterator[BatchEngine]:
+    engine = llama_engine.open_llama_engine(settings(model_file, pooling))
     engine.start(lambda steps: None)
     yield engine
     engine.close()
 
 
 @pytest.fixture(scope="module")
-def engine() -> Iterator[BatchEngine]:
-    with loaded(None) as one:
+def engine(model_file: Path) -> Iterator[BatchEngine]:
+    with loaded(model_file, None) as one:
         yield one
 
 
@@ -72,14 +64,14 @@ def cosine(one: list[float], other: list[float]) -> float:
     return sum(a * b for a, b in pairs)
 
 
-def reference(pooling: Pooling) -> list[Any]:
+def reference(model_file: Path, pooling: Pooling) -> list[Any]:
     """What llama-cpp-python makes of the texts."""
     import llama_cpp
 
     from inference_worker.llama_embedder import POOLINGS
 
     llama = llama_cpp.Llama(
-        str(MODEL_PATH),
+        str(model_file),
         embedding=True,
         pooling_type=POOLINGS[pooling],
         n_ctx=512,
@@ -102,18 +94,20 @@ def test_a_text_has_the_same_vector_alone_and_among_others(engine: BatchEngine) 
 
 
 @pytest.mark.parametrize("pooling", [Pooling.MEAN, Pooling.LAST])
-def test_vectors_are_those_that_the_high_level_api_makes(pooling: Pooling) -> None:
-    with loaded(pooling) as engine:
+def test_vectors_are_those_that_the_high_level_api_makes(
+    model_file: Path, pooling: Pooling
+) -> None:
+    with loaded(model_file, pooling) as engine:
         ours = found(engine, *TEXTS)
-    for [one], other in zip(ours, reference(pooling), strict=True):
+    for [one], other in zip(ours, reference(model_file, pooling), strict=True):
         assert cosine(one, other) > ALIKE
         assert math.hypot(*one) == pytest.approx(math.hypot(*other), rel=0.01)
 
 
-def test_without_pooling_each_token_has_the_high_level_apis_vector() -> None:
-    with loaded(Pooling.NONE) as engine:
+def test_without_pooling_each_token_has_the_high_level_apis_vector(model_file: Path) -> None:
+    with loaded(model_file, Pooling.NONE) as engine:
         ours = found(engine, *TEXTS)
-    for rows, others in zip(ours, reference(Pooling.NONE), strict=True):
+    for rows, others in zip(ours, reference(model_file, Pooling.NONE), strict=True):
         assert len(rows) == len(others)
         assert all(cosine(one, other) > ALIKE for one, other in zip(rows, others, strict=True))
 
@@ -124,8 +118,8 @@ def test_a_model_that_names_no_pooling_has_the_mean(engine: BatchEngine) -> None
     assert (info.pooling, info.width) == (Pooling.MEAN, WIDTH)
 
 
-def test_a_model_without_rank_head_is_not_asked_to_rank() -> None:
-    with loaded(Pooling.RANK) as engine:
+def test_a_model_without_rank_head_is_not_asked_to_rank(model_file: Path) -> None:
+    with loaded(model_file, Pooling.RANK) as engine:
         info = engine.model.embedding
         assert info is not None and info.pooling is Pooling.MEAN
 
@@ -146,8 +140,8 @@ def test_the_longest_input_is_embedded_and_a_longer_one_refused(engine: BatchEng
     assert all(map(math.isfinite, vector))
 
 
-def test_an_answer_goes_on_while_texts_are_embedded() -> None:
-    with recording(llama_engine.open_llama_engine(settings(None))) as recorder:
+def test_an_answer_goes_on_while_texts_are_embedded(model_file: Path) -> None:
+    with recording(llama_engine.open_llama_engine(settings(model_file, None))) as recorder:
         engine = recorder.engine
         prompt = tuple(engine.prompt_tokens([{"role": "user", "content": "Count."}]))
         spec = SequenceSpec(

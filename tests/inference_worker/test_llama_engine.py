@@ -1,6 +1,5 @@
 import locale
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -28,8 +27,6 @@ from replay.request import SamplingParams
 
 llama_engine = pytest.importorskip("inference_worker.llama_engine", reason="no llama_cpp here")
 
-MODELS_DIR = Path(os.environ.get("REPLAY_MODELS_DIR", Path(__file__).parents[2] / ".models"))
-MODEL_PATH = MODELS_DIR / "smollm2-135m-instruct.gguf"
 SLOTS = 8
 CONTEXT_TOKENS = 1024
 GREEDY = SamplingParams(seed=1, temperature=0)
@@ -41,15 +38,10 @@ LENGTHS = (0, 1, 2, 64, 3, 20, 5, 8)
 
 
 @pytest.fixture(scope="module")
-def settings() -> Any:
-    """Of the default model; without it the test is skipped, or fails where it must be there."""
-    if not MODEL_PATH.exists():
-        if os.environ.get("REPLAY_REQUIRE_MODEL") == "1":
-            pytest.fail(f"there is no model at {MODEL_PATH}")
-        pytest.skip("the default model is not here (make setup obtains it)")
+def settings(model_file: Path) -> Any:
     # One thread: on a busy machine, two of them mostly wait for each other at llama.cpp's barriers.
     return llama_engine.LlamaSettings(
-        MODEL_PATH,
+        model_file,
         "smollm2-135m-instruct",
         slots=SLOTS,
         context_tokens=CONTEXT_TOKENS,

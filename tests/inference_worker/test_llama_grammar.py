@@ -1,7 +1,6 @@
 """Grammars on the real model: what comes out of it parses, validates, and survives its worker."""
 
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -23,8 +22,6 @@ from tests.inference_worker.grammar.test_json_schema import CASES, Case, means
 llama_engine = pytest.importorskip("inference_worker.llama_engine", reason="no llama_cpp here")
 llama_grammar = pytest.importorskip("inference_worker.llama_grammar", reason="no llama_cpp here")
 
-MODELS_DIR = Path(os.environ.get("REPLAY_MODELS_DIR", Path(__file__).parents[2] / ".models"))
-MODEL_PATH = MODELS_DIR / "smollm2-135m-instruct.gguf"
 TOKENS = 40
 GREEDY = SamplingParams(seed=1, temperature=0)
 DRAWN = SamplingParams(seed=7, temperature=1.5)
@@ -40,12 +37,8 @@ PERSON = {
 
 
 @pytest.fixture(scope="module")
-def recorder() -> Iterator[Recorder]:
-    if not MODEL_PATH.exists():
-        if os.environ.get("REPLAY_REQUIRE_MODEL") == "1":
-            pytest.fail(f"there is no model at {MODEL_PATH}")
-        pytest.skip("the default model is not here (make setup obtains it)")
-    made = llama_engine.LlamaSettings(MODEL_PATH, "smollm2", slots=4, context_tokens=256, threads=1)
+def recorder(model_file: Path) -> Iterator[Recorder]:
+    made = llama_engine.LlamaSettings(model_file, "smollm2", slots=4, context_tokens=256, threads=1)
     with recording(llama_engine.open_llama_engine(made)) as recorder:
         yield recorder
 

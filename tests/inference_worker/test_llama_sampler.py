@@ -1,5 +1,4 @@
 import math
-import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +13,6 @@ from replay.request import SAMPLERS, SamplingParams
 llama_sampler = pytest.importorskip("inference_worker.llama_sampler", reason="no llama_cpp here")
 llama_engine = pytest.importorskip("inference_worker.llama_engine", reason="no llama_cpp here")
 
-MODELS_DIR = Path(os.environ.get("REPLAY_MODELS_DIR", Path(__file__).parents[2] / ".models"))
-MODEL_PATH = MODELS_DIR / "smollm2-135m-instruct.gguf"
 TOKENS = 8
 DRAWN = SamplingParams(seed=7, temperature=1.5, min_p=0.0)
 GREEDY = SamplingParams(seed=7, temperature=0)
@@ -29,13 +26,9 @@ def test_no_position_ever_gets_the_seed_that_means_random() -> None:
 
 
 @pytest.fixture(scope="module")
-def recorder() -> Iterator[Recorder]:
-    if not MODEL_PATH.exists():
-        if os.environ.get("REPLAY_REQUIRE_MODEL") == "1":
-            pytest.fail(f"there is no model at {MODEL_PATH}")
-        pytest.skip("the default model is not here (make setup obtains it)")
+def recorder(model_file: Path) -> Iterator[Recorder]:
     settings = llama_engine.LlamaSettings(
-        MODEL_PATH, "smollm2", slots=4, context_tokens=256, threads=1
+        model_file, "smollm2", slots=4, context_tokens=256, threads=1
     )
     with recording(llama_engine.open_llama_engine(settings)) as recorder:
         yield recorder

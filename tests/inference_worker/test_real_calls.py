@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,6 @@ from replay.request import AnswerFormat, ChatOptions, SamplingParams
 
 llama_engine = pytest.importorskip("inference_worker.llama_engine", reason="no llama_cpp here")
 
-MODELS_DIR = Path(os.environ.get("REPLAY_MODELS_DIR", Path(__file__).parents[2] / ".models"))
-MODEL_PATH = MODELS_DIR / "smollm2-135m-instruct.gguf"
 PARAMETERS: dict[str, Any] = {
     "type": "object",
     "properties": {
@@ -46,14 +43,9 @@ ALL = (*SYNTAXES, GENERIC)
 
 
 @pytest.fixture(scope="module")
-def recorder() -> Iterator[Recorder]:
-    """Of the default model; without it the test is skipped, or fails where it must be there."""
-    if not MODEL_PATH.exists():
-        if os.environ.get("REPLAY_REQUIRE_MODEL") == "1":
-            pytest.fail(f"there is no model at {MODEL_PATH}")
-        pytest.skip("the default model is not here (make setup obtains it)")
+def recorder(model_file: Path) -> Iterator[Recorder]:
     settings = llama_engine.LlamaSettings(
-        MODEL_PATH, "m", slots=len(ALL), context_tokens=1024, threads=1
+        model_file, "m", slots=len(ALL), context_tokens=1024, threads=1
     )
     with recording(llama_engine.open_llama_engine(settings)) as recorder:
         yield recorder

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar, TypeVar
 
 import pytest
@@ -74,25 +75,20 @@ class ModelTail:
 
 
 class LogMachine(RuleBasedStateMachine):
-    """One log; ``harness`` is set by the subclass of each adapter."""
+    """One log, in the harness of its adapter."""
 
-    redis_url: ClassVar[str] = ""
-
-    def __init__(self) -> None:
+    def __init__(self, opened: Callable[[AsyncExitStack], Awaitable[Harness]]) -> None:
         super().__init__()
         self.loop = asyncio.new_event_loop()
         self.stack = AsyncExitStack()
         self.sessions: dict[str, list[ModelSession]] = {"a": [], "a::b": []}
         self.tails: list[ModelTail] = []
         self.count = 0
-        self.harness = self.run(self.opened_harness())
+        self.harness = self.run(opened(self.stack))
         self.log = self.harness.log
         self.tailer = self.run(
             self.stack.enter_async_context(Tailer(self.log, self.harness.channels))
         )
-
-    async def opened_harness(self) -> Harness:
-        raise NotImplementedError
 
     def run(self, awaitable: Awaitable[T]) -> T:
         async def bounded() -> T:
@@ -295,22 +291,32 @@ class LogMachine(RuleBasedStateMachine):
                 assert page.end == known[-1].end
 
 
+async def memory_harness(stack: AsyncExitStack) -> Any:
+    return MemoryHarness()
+
+
+async def redis_harness(url: str, stack: AsyncExitStack) -> Any:
+    with SyncRedis.from_url(url) as client:
+        client.flushall()
+    redis = connect(url)
+    stack.push_async_callback(redis.aclose)
+    return RedisHarness(redis, url)
+
+
 class MemoryMachine(LogMachine):
     """Over the log in memory."""
 
-    async def opened_harness(self) -> Any:
-        return MemoryHarness()
+    def __init__(self) -> None:
+        super().__init__(memory_harness)
 
 
 class RedisMachine(LogMachine):
     """Over the log in Redis."""
 
-    async def opened_harness(self) -> Any:
-        with SyncRedis.from_url(self.redis_url) as client:
-            client.flushall()
-        redis = connect(self.redis_url)
-        self.stack.push_async_callback(redis.aclose)
-        return RedisHarness(redis, self.redis_url)
+    redis_url: ClassVar[str] = ""
+
+    def __init__(self) -> None:
+        super().__init__(partial(redis_harness, self.redis_url))
 
 
 LIMITS = settings(

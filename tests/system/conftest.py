@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -10,7 +9,6 @@ from pathlib import Path
 import pytest
 from cluster_client import Client, client_of
 
-from deploy.bootstrap import MODEL, models_dir
 from deploy.local.cluster import Cluster
 from inference_worker.scripted_engine import open_scripted_engine, scripted_answer
 from replay.request import SamplingParams
@@ -37,18 +35,6 @@ def made(state_dir: Path, *arguments: str, **environment: str) -> Cluster:
 def scripted_cluster(state_dir: Path, **environment: str) -> Cluster:
     """The same with scripted answers."""
     return made(state_dir, "--engine", "scripted", **environment)
-
-
-@pytest.fixture(scope="session")
-def model_file() -> Path:
-    """The default model; without it the test is skipped, or fails where it must be there."""
-    file = models_dir() / f"{MODEL}.gguf"
-    if not file.is_file():
-        reason = f"no model at {file} (`make setup` obtains it)"
-        if os.environ.get("REPLAY_REQUIRE_MODEL") == "1":
-            pytest.fail(f"REPLAY_REQUIRE_MODEL=1, but {reason}", pytrace=False)
-        pytest.skip(reason)
-    return file
 
 
 @pytest.fixture(scope="session")
