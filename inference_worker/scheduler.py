@@ -7,10 +7,11 @@ depend on its neighbours. Taking turns also bounds the stall of running answers 
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable
-
 from inference_worker.sequence import Sequence, State
+
+PASSED_OVER_MAX = 4
+"""So many chunks in a row may go past the prompt that came first: it has a fifth of them at least,
+so every prompt comes to its end, whatever comes after it."""
 
 
 class Scheduler:
@@ -20,47 +21,47 @@ class Scheduler:
     """
 
     def __init__(self) -> None:
-        self._prompts: deque[Sequence] = deque()
-        self._answers: list[Sequence] = []
+        self._prompts: list[Sequence] = []
+        """In the order in which they came."""
+        self._answers: dict[int, Sequence] = {}
+        """By slot, in their order: llama.cpp can compute neighbouring slots in one micro-batch."""
         self._answers_turn = False
+        self._passed_over = 0
 
     def __len__(self) -> int:
         return len(self._prompts) + len(self._answers)
 
-    def sequences(self) -> Iterable[Sequence]:
-        """Everything that runs, prompts in the order of their turns, then answers by slot."""
-        return (*self._prompts, *self._answers)
-
     def add(self, sequence: Sequence) -> None:
-        """Queues a new sequence's prompt behind the others."""
+        """Takes a new sequence, whose prompt is to be fed."""
         self._prompts.append(sequence)
 
     def next_step(self) -> tuple[Sequence, ...]:
         """The sequences of the next step: all answers, or the one prompt whose turn it is.
 
-        Answers and prompts alternate while there are both, prompts take turns among themselves.
-        Empty when nothing runs.
+        Answers and prompts alternate while there are both. Empty when nothing runs.
         """
         if self._answers and (self._answers_turn or not self._prompts):
             self._answers_turn = False
-            return tuple(self._answers)
+            return tuple(self._answers.values())
         self._answers_turn = True
-        if not self._prompts:
-            return ()
-        self._prompts.rotate(-1)
-        return (self._prompts[-1],)
+        return (self._next_prompt(),) if self._prompts else ()
 
     def settle(self, sequence: Sequence) -> None:
         """Files a sequence where its state now belongs: with the answers, or nowhere."""
         if sequence.state is State.FINISHED:
-            self._drop(sequence)
-        elif sequence.state in (State.REPLAY, State.DECODE) and sequence not in self._answers:
-            self._drop(sequence)
-            # By slot: neighbouring slots are what llama.cpp can compute in one micro-batch.
-            self._answers.append(sequence)
-            self._answers.sort(key=lambda answer: answer.slot)
+            if sequence in self._prompts:
+                self._prompts.remove(sequence)
+            else:
+                self._answers.pop(sequence.slot, None)
+        elif sequence.state in (State.REPLAY, State.DECODE) and sequence.slot not in self._answers:
+            self._prompts.remove(sequence)
+            self._answers = dict(sorted({**self._answers, sequence.slot: sequence}.items()))
 
-    def _drop(self, sequence: Sequence) -> None:
-        for group in (self._prompts, self._answers):
-            if sequence in group:
-                group.remove(sequence)
+    def _next_prompt(self) -> Sequence:
+        """The one with the fewest tokens left, the first of equals: that has the most of them
+        answer soonest."""
+        first = self._prompts[0]
+        shortest = min(self._prompts, key=lambda prompt: prompt.prompt_tokens_left)
+        chosen = shortest if self._passed_over < PASSED_OVER_MAX else first
+        self._passed_over = 0 if chosen is first else self._passed_over + 1
+        return chosen

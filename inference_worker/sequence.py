@@ -83,6 +83,11 @@ class Sequence:
         return len(self.spec.prompt) + len(self.spec.sampled)
 
     @property
+    def prompt_tokens_left(self) -> int:
+        """How many of the prompt are still to be fed."""
+        return max(0, len(self.spec.prompt) - self.fed_tokens)
+
+    @property
     def new_tokens(self) -> int:
         """Tokens that this attempt sampled."""
         return max(0, len(self.sampled) - len(self.spec.sampled))

@@ -1,23 +1,52 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
 from inference_worker.engine import Finish, FinishReason, SequenceSpec
-from inference_worker.scheduler import Scheduler
+from inference_worker.scheduler import PASSED_OVER_MAX, Scheduler
 from inference_worker.sequence import Sequence, State
 from replay.request import SamplingParams
 
+CHUNK_TOKENS = 128
 
-def make(name: str, prompt: int, *, slot: int = 0) -> Sequence:
-    spec = SequenceSpec(name, tuple(range(prompt)), SamplingParams(seed=1))
-    return Sequence(spec, slot=slot, context_tokens=100_000, chunk_tokens=128)
+
+def make(
+    name: str,
+    prompt: int,
+    *,
+    slot: int = 0,
+    cached: int = 0,
+    sampled: tuple[int, ...] = (),
+    max_tokens: int = -1,
+) -> Sequence:
+    spec = SequenceSpec(
+        name, tuple(range(prompt)), SamplingParams(seed=1), sampled=sampled, max_tokens=max_tokens
+    )
+    sequence = Sequence(spec, slot=slot, context_tokens=100_000, chunk_tokens=CHUNK_TOKENS)
+    sequence.begin(cached)
+    sequence.replay(lambda token: b"x", lambda token: False)
+    return sequence
 
 
 def take_step(scheduler: Scheduler) -> str:
-    """Runs one step and names the sequences that it fed."""
+    """Runs one step and names whom it fed: a prompt in capitals, answers in small letters."""
     fed = scheduler.next_step()
+    is_prompt = any(sequence.prompt_tokens_left for sequence in fed)
     for sequence in fed:
         sequence.fed(len(sequence.next_feed()))
         if sequence.state is State.DECODE:
             sequence.accept(1, b"x", ends=False)
         scheduler.settle(sequence)
-    return "".join(sequence.spec.id for sequence in fed)
+    names = "".join(sequence.spec.id for sequence in fed)
+    return names.upper() if is_prompt else names
+
+
+def take_steps(scheduler: Scheduler, count: int) -> list[str]:
+    return [take_step(scheduler) for _ in range(count)]
+
+
+def chunks(scheduler: Scheduler, *, steps: int) -> str:
+    """Whose chunks they fed, in their order."""
+    return "".join(name for name in take_steps(scheduler, steps) if name.isupper())
 
 
 def scheduler_of(*sequences: Sequence) -> Scheduler:
@@ -27,33 +56,85 @@ def scheduler_of(*sequences: Sequence) -> Scheduler:
     return scheduler
 
 
-def test_prompts_take_turns_chunk_by_chunk() -> None:
-    scheduler = scheduler_of(make("a", 400), make("b", 400))
-    assert [take_step(scheduler) for _ in range(6)] == ["a", "b", "a", "b", "a", "b"]
+def test_equal_prompts_are_fed_one_after_the_other() -> None:
+    """First tokens come after 12, 24, 36 and 48 chunks; with a chunk each in turns, after 45."""
+    scheduler = scheduler_of(*(make(name, 1500, slot=n) for n, name in enumerate("abcd")))
+    assert chunks(scheduler, steps=200) == "A" * 12 + "B" * 12 + "C" * 12 + "D" * 12
+
+
+def test_a_short_prompt_is_next_while_a_long_one_enters() -> None:
+    scheduler = scheduler_of(make("l", 1500))
+    assert chunks(scheduler, steps=3) == "LLL"
+    scheduler.add(make("s", 100, slot=1))
+    assert take_step(scheduler) == "S"
+    assert chunks(scheduler, steps=40) == "L" * 9
+
+
+def test_what_a_prompt_has_in_its_cache_makes_it_short() -> None:
+    scheduler = scheduler_of(make("a", 1500), make("b", 1600, slot=1, cached=12 * CHUNK_TOKENS))
+    assert chunks(scheduler, steps=40) == "B" + "A" * 12
+
+
+def test_a_long_prompt_goes_on_beside_a_stream_of_short_ones() -> None:
+    scheduler = scheduler_of(make("l", 1500))
+    fed = ""
+    while fed.count("L") < 12:
+        scheduler.add(make("s", 1, slot=1, max_tokens=1))
+        fed += take_step(scheduler)
+    assert fed == ("S" * PASSED_OVER_MAX + "L") * 12
+
+
+@given(st.dictionaries(st.integers(0, 60), st.integers(1, 1000), min_size=1, max_size=5))
+def test_what_comes_later_delays_a_prompt_by_no_more_than_the_bound(
+    arrivals: dict[int, int],
+) -> None:
+    """By step: of how many tokens a prompt comes. Beside them, as soon as a short one is through,
+    the next is there."""
+    scheduler, bounds = Scheduler(), dict[Sequence, int]()
+    short = make("s", 1, max_tokens=0)
+    for step in range(max(arrivals) + 5 * 9 * (PASSED_OVER_MAX + 1)):
+        coming = [make("p", arrivals[step], slot=step, max_tokens=1)] if step in arrivals else []
+        if short.finish:
+            short = make("s", 1, slot=100, max_tokens=1)
+            coming.append(short)
+        for prompt in coming:
+            scheduler.add(prompt)
+            bounds[prompt] = 0
+            ahead = sum(-(-one.prompt_tokens_left // CHUNK_TOKENS) for one in bounds)
+            bounds[prompt] = step + ahead * (PASSED_OVER_MAX + 1)
+        take_step(scheduler)
+        bounds = {prompt: bound for prompt, bound in bounds.items() if not prompt.finish}
+        assert all(step + 1 < bound for bound in bounds.values())
 
 
 def test_a_long_prompt_lets_running_answers_step_between_any_two_chunks() -> None:
     scheduler = scheduler_of(make("a", 1))
     take_step(scheduler)
-    scheduler.add(make("L", 2000))
-    steps = "".join(take_step(scheduler) for _ in range(30))
-    assert "LL" not in steps
-    assert steps.count("L") >= 15
+    scheduler.add(make("l", 2000, slot=1))
+    assert take_steps(scheduler, 32) == ["a", "L"] * 16
+
+
+def test_what_an_earlier_attempt_sampled_is_fed_among_the_answers() -> None:
+    scheduler = scheduler_of(make("a", 1), make("b", 1, slot=1, sampled=(1, 2, 3)))
+    scheduler.add(make("l", 500, slot=2))
+    assert take_steps(scheduler, 6) == ["A", "a", "B", "ab", "L", "ab"]
 
 
 def test_all_running_answers_share_a_step_in_the_order_of_their_slots() -> None:
     scheduler = scheduler_of(make("b", 1, slot=1), make("c", 1, slot=2), make("a", 1, slot=0))
-    for _ in range(5):
-        take_step(scheduler)
+    take_steps(scheduler, 5)
     assert take_step(scheduler) == "abc"
 
 
 def test_a_finished_sequence_is_not_scheduled() -> None:
-    running, ended = make("a", 1, slot=0), make("b", 1, slot=1)
+    running, ended, unfed = make("a", 1), make("b", 1, slot=1), make("c", 1, slot=2)
     scheduler = scheduler_of(running, ended)
-    ended.end(Finish(FinishReason.STOPPED))
-    scheduler.settle(ended)
-    assert [take_step(scheduler) for _ in range(3)] == ["a", "a", "a"]
+    take_steps(scheduler, 4)
+    scheduler.add(unfed)
+    for sequence in (ended, unfed):
+        sequence.end(Finish(FinishReason.STOPPED))
+        scheduler.settle(sequence)
+    assert take_steps(scheduler, 3) == ["a", "a", "a"]
 
 
 def test_there_is_no_step_when_nothing_runs() -> None:
