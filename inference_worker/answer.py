@@ -51,8 +51,8 @@ class AnswerParser(Protocol):
         """Takes the next text and returns what it is known to be now; no delta is empty."""
         ...
 
-    def finish(self) -> list[Delta]:
-        """What is still held back: nothing follows."""
+    def finish(self, *, is_cut: bool = False) -> list[Delta]:
+        """What is still held back: nothing follows, though more would have where it ``is_cut``."""
         ...
 
 
@@ -63,6 +63,6 @@ class PlainParser:
         """See ``AnswerParser.feed``."""
         return [ContentDelta(text)] if text else []
 
-    def finish(self) -> list[Delta]:
+    def finish(self, *, is_cut: bool = False) -> list[Delta]:
         """See ``AnswerParser.finish``."""
         return []

@@ -240,6 +240,11 @@ class Finish:
     ended_ms: int = 0  # by Redis's clock, which no engine knows
 
     @property
+    def is_cut(self) -> bool:
+        """Whether the answer would have gone on."""
+        return self.reason is FinishReason.LENGTH
+
+    @property
     def is_truncated(self) -> bool:
         """Whether the context was too small for all of prompt and answer."""
         return self.context_full or self.shifted

@@ -127,15 +127,15 @@ class ThoughtParser:
             deltas += self._content.feed(held)
         return deltas
 
-    def finish(self) -> list[Delta]:
+    def finish(self, *, is_cut: bool = False) -> list[Delta]:
         """See ``AnswerParser.finish``."""
         if self._part is _Part.START:
             self._part = self._otherwise
         held, self._held = self._held, ""
         if self._part is _Part.THOUGHT:
-            return [*_thought(held.rstrip()), *self._content.finish()]
+            return [*_thought(held.rstrip()), *self._content.finish(is_cut=is_cut)]
         told = self._content.feed(held) if self._part is _Part.CONTENT else []
-        return [*told, *self._content.finish()]
+        return [*told, *self._content.finish(is_cut=is_cut)]
 
     def _begin(self) -> None:
         """Whether the answer begins with a thought, once that is known."""
@@ -175,9 +175,9 @@ class KeptThoughtParser:
         told: list[Delta] = [ContentDelta(text)] if text else []
         return _only_thoughts(self._thoughts.feed(text)) + told
 
-    def finish(self) -> list[Delta]:
+    def finish(self, *, is_cut: bool = False) -> list[Delta]:
         """See ``AnswerParser.finish``."""
-        return _only_thoughts(self._thoughts.finish())
+        return _only_thoughts(self._thoughts.finish(is_cut=is_cut))
 
 
 def _only_thoughts(deltas: list[Delta]) -> list[Delta]:

@@ -55,7 +55,9 @@ class MessagesRenderer:
 
     def finish(self, finish: Finish, *, tokens: int, timings: Timings | None) -> bytes:
         """What was held back, the end of the open block, why the message ends, and its end."""
-        frame = self._start(timings) + b"".join(map(self._told, self._parser.finish()))
+        frame = self._start(timings) + b"".join(
+            map(self._told, self._parser.finish(is_cut=finish.is_cut))
+        )
         delta = {
             "stop_reason": self._reason(finish),
             "stop_sequence": finish.stopping_word or None,

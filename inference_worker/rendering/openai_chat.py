@@ -77,7 +77,9 @@ class ChatRenderer:
 
         The timings ride on the last JSON chunk, as llama.cpp's do.
         """
-        held = self._chunks([self._delta(delta) for delta in self._parser.finish()])
+        held = self._chunks(
+            [self._delta(delta) for delta in self._parser.finish(is_cut=finish.is_cut)]
+        )
         is_last = self._part.together.ended(tokens)
         with_usage = is_last and self._options.include_usage
         frame = self._role() + held

@@ -78,7 +78,7 @@ class ResponsesRenderer:
 
     def finish(self, finish: Finish, *, tokens: int, timings: Timings | None) -> bytes:
         """What was held back, the end of the open item, and the whole response."""
-        frame = self._begin() + b"".join(map(self._told, self._parser.finish()))
+        frame = self._begin() + b"".join(map(self._told, self._parser.finish(is_cut=finish.is_cut)))
         status = "completed"
         told: dict[str, Any] = {"completed_at": finish.ended_ms // 1000}
         if finish.reason is FinishReason.LENGTH:

@@ -19,6 +19,7 @@ from inference_worker.grammar.keywords import (
 )
 from inference_worker.grammar.references import target_of
 from inference_worker.grammar.rules import forked
+from inference_worker.text import held_length
 from inference_worker.tools.reading import (
     Output,
     Reading,
@@ -27,8 +28,11 @@ from inference_worker.tools.reading import (
     reached,
     refused,
     until,
+    value,
+    visible,
 )
 from inference_worker.tools.writing import Tool, any_of, listed, name_of, parameters_of, text_until
+from replay.strict_json import strict_json
 
 BEGIN, END = "<tool_call>", "</tool_call>"
 FUNCTION, FUNCTION_END = "<function=", "</function>"
@@ -59,9 +63,8 @@ def _call(output: Output) -> Reading[None]:
     before = "{"
     while not (yield from _is_over()):
         key = yield from until(">")
-        text = yield from until(PARAMETER_END)
-        shown = _json(text, is_text=_is_text(_parameter_of(schema, key)))
-        output.argument(f"{before}{json.dumps(key, ensure_ascii=False)}: {shown}")
+        output.argument(f"{before}{json.dumps(key, ensure_ascii=False)}: ")
+        yield from (_text if _is_text(_parameter_of(schema, key)) else _json)(output)
         before = ", "
     output.argument("{}" if before == "{" else "}")
     yield from closed(output, END)
@@ -98,15 +101,39 @@ def _is_text(parameter: Any) -> bool:
     return not parameter.keys() & {"$ref", "anyOf", "oneOf", "allOf"}
 
 
-def _json(text: str, *, is_text: bool) -> str:
-    """A parameter's value, which stands on lines of its own."""
-    text = text.removeprefix("\n").removesuffix("\n")
-    if not is_text:
-        try:
-            return json.dumps(json.loads(text), ensure_ascii=False)
-        except (ValueError, RecursionError):
-            pass
-    return json.dumps(text, ensure_ascii=False)
+def _text(output: Output) -> Reading[None]:
+    """A parameter that is a text, which may stand on lines of its own."""
+    output.argument('"')
+    first = yield
+    text = first.removeprefix("\n")
+    while not text.endswith(PARAMETER_END):
+        told = len(text) - held_length(text, (PARAMETER_END, f"\n{PARAMETER_END}"))
+        output.argument(_spelled(text[:told]))
+        text = text[told:] + (yield)
+    text = text.removesuffix(PARAMETER_END).removesuffix("\n")
+    output.argument(f'{_spelled(text)}"')
+
+
+def _spelled(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)[1:-1]
+
+
+def _json(output: Output) -> Reading[None]:
+    """A parameter that is JSON; a word that is none is a text."""
+    character = yield from visible()
+    if character in '{["':
+        yield from value(character, output.argument)
+        yield from until(PARAMETER_END)
+        return
+    text = character
+    while not text.endswith(PARAMETER_END):
+        text += yield
+    text = text.removesuffix(PARAMETER_END).rstrip()
+    try:
+        strict_json(text)
+    except ValueError:
+        text = json.dumps(text, ensure_ascii=False)
+    output.argument(text)
 
 
 def write(rules: GrammarRules, tools: Sequence[Tool], most: int) -> str:

@@ -41,6 +41,8 @@ class Output:
         self.held = ""
         self.is_certain = False
         """Within a call nothing is held, for there is no way back."""
+        self.is_calling = True
+        """Whether what is held is all that a call begins with, and no content before it."""
         self._id_seed = id_seed
         self._id_characters = id_characters
         self._deltas: list[Delta] = []
@@ -102,10 +104,11 @@ class CallParser:
             self._reading.send(character)
         return self._output.take()
 
-    def finish(self) -> list[Delta]:
-        """See ``AnswerParser.finish``. White space after a call is nothing."""
+    def finish(self, *, is_cut: bool = False) -> list[Delta]:
+        """See ``AnswerParser.finish``. White space after a call is nothing, nor is what was to be a
+        call and was cut."""
         output = self._output
-        if output.count and output.held.isspace():
+        if (output.count and output.held.isspace()) or (is_cut and output.is_calling):
             output.held = ""
         output.release()
         return output.take()
@@ -116,6 +119,7 @@ def content_until(output: Output, *tags: str) -> Reading[str]:
 
     White space before it belongs to neither.
     """
+    output.is_calling = False
     while not any(tag in output.held for tag in tags):
         text = output.held
         text = text[: len(text) - held_length(text, tags)]
@@ -124,12 +128,13 @@ def content_until(output: Output, *tags: str) -> Reading[str]:
     found = min((tag for tag in tags if tag in output.held), key=output.held.index)
     before, _, _ = output.held.partition(found)
     output.content(before.rstrip())
-    output.held = found
+    output.held, output.is_calling = found, True
     return found
 
 
 def rest(output: Output) -> Reading[None]:
     """All that follows is content."""
+    output.is_calling = False
     while True:
         output.release()
         yield

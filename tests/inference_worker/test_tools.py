@@ -36,10 +36,11 @@ Heard = tuple[str, list[tuple[str, str]]]
 """The content, and of each call the name and the arguments."""
 
 
-def parsed(name: str, *pieces: str) -> list[Delta]:
+def parsed(name: str, *pieces: str, is_cut: bool = False) -> list[Delta]:
     """All deltas, those of the same kind joined."""
     parser = parser_of_calls(name, TOOLS, id_seed="seed")
-    found = [delta for piece in pieces for delta in parser.feed(piece)] + parser.finish()
+    found = [delta for piece in pieces for delta in parser.feed(piece)]
+    found += parser.finish(is_cut=is_cut)
     joined: list[Delta] = []
     for delta in found:
         last = joined[-1] if joined else None
@@ -53,10 +54,10 @@ def parsed(name: str, *pieces: str) -> list[Delta]:
     return joined
 
 
-def heard(name: str, *pieces: str) -> Heard:
+def heard(name: str, *pieces: str, is_cut: bool = False) -> Heard:
     """What a client makes of it; every call's header comes before its arguments."""
     content, calls = "", list[tuple[str, str]]()
-    for delta in parsed(name, *pieces):
+    for delta in parsed(name, *pieces, is_cut=is_cut):
         match delta:
             case ContentDelta(text):
                 content += text
@@ -122,8 +123,14 @@ SAID: list[tuple[str, str, Heard]] = [
     ),
     (
         "qwen-coder",
-        f"<function=add><parameter=b>{'[' * 5000}</parameter></function>",
-        ("", [("add", f'{{"b": "{"[" * 5000}"}}')]),
+        '<function=add><parameter=b>{"x": "</parameter>"}</parameter></function>',
+        ("", [("add", '{"b": {"x": "</parameter>"}}')]),
+    ),
+    (
+        "qwen-coder",
+        "<function=add><parameter=text>\n\n</div>\n\n</parameter><parameter=a>\nNaN\n</parameter>"
+        "</function>",
+        ("", [("add", '{"text": "\\n</div>\\n", "a": "NaN"}')]),
     ),
     ("qwen-coder", "<tool_call>\n<function=rm>", ("<tool_call>\n<function=rm>", [])),
     ("qwen-coder", "<tool_call> well", ("<tool_call> well", [])),
@@ -186,6 +193,35 @@ def test_a_text_means_the_same_character_by_character(name: str, text: str, mean
     assert parsed(name, *text) == parsed(name, text)
 
 
+CUT: list[tuple[str, str, Heard]] = [
+    ("hermes", 'Well. <tool_call>{"name": "ad', ("Well.", [])),
+    ("hermes", f"<tool_call>{one()[:-9]}", ("", [("add", ARGUMENTS[:-8])])),
+    ("hermes", f"<tool_call>{one()}</tool", ("", [("add", ARGUMENTS)])),
+    ("hermes", "a <tool", ("a <tool", [])),
+    ("llama3", '{"name": "ad', ("", [])),
+    ("llama3", '{"name": "add", "parameters": {"a', ("", [("add", '{"a')])),
+    ("mistral", '[TOOL_CALLS][{"na', ("", [])),
+    ("mistral", '[TOOL_CALLS]add[ARGS]{"a": [1, ', ("", [("add", '{"a": [1, ')])),
+    ("generic", '{"tool_ca', ("", [])),
+    ("generic", '{"tool_calls": [{"name": "add", "arguments": {"a', ("", [("add", '{"a')])),
+    ("qwen-coder", "<tool_call>\n<function=ad", ("", [])),
+    (
+        "qwen-coder",
+        "<function=add><parameter=text>\na <b>\n</para",
+        ("", [("add", '{"text": "a <b>')]),
+    ),
+    ("qwen-coder", '<function=add><parameter=b>{"x": [', ("", [("add", '{"b": {"x": [')])),
+]
+"""What a limit cut."""
+
+
+@pytest.mark.parametrize(("name", "text", "means"), CUT)
+def test_a_call_that_was_cut_has_the_arguments_that_came(
+    name: str, text: str, means: Heard
+) -> None:
+    assert heard(name, *text, is_cut=True) == heard(name, text, is_cut=True) == means
+
+
 BITS = st.sampled_from(
     [
         *'{}[]":,;\\ \n<a1',
@@ -244,6 +280,15 @@ def test_arguments_are_told_as_they_come() -> None:
     assert isinstance(begun, ToolCallBegun) and begun.name == "add"
     assert arguments == ToolArguments(0, '{"a": ')
     assert parser.feed("2}}</tool_call> ") == [ToolArguments(0, "2}")]
+
+
+def test_a_parameter_between_tags_is_told_as_it_comes() -> None:
+    parser = parser_of_calls("qwen-coder", TOOLS, id_seed="seed")
+    begun, key = parser.feed("<function=add><parameter=text>\nOn")
+    assert isinstance(begun, ToolCallBegun) and key == ToolArguments(0, '{"text": "On')
+    assert parser.feed('e "two"\n') == [ToolArguments(0, 'e \\"two\\"')]
+    assert parser.feed("\n</param") == [ToolArguments(0, "\\n")]
+    assert parser.feed("eter><parameter=b>[1, ") == [ToolArguments(0, '", "b": [1, ')]
 
 
 def test_ids_follow_from_the_records_seed_alone() -> None:

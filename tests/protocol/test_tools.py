@@ -48,6 +48,23 @@ def test_folded_calls_stand_in_the_message(node: Node) -> None:
 
 
 @pytest.mark.clause("CHAT-4")
+def test_a_call_that_a_limit_cuts_has_the_arguments_that_came(node: Node) -> None:
+    begun, told = TWO[: TWO.index("add") + 2], TWO[: TWO.index("2")]
+
+    def answered(text: str, **more: Any) -> list[dict[str, Any]]:
+        fields = {"tools": [ADD], "max_tokens": len(text), **more}
+        return events(node.post(None, saying(TWO), stream=True, **fields).content)
+
+    *said, last = [one["choices"][0] for one in answered(told)]
+    assert last["finish_reason"] == "length"
+    calls = [call for one in said for call in one["delta"].get("tool_calls", ())]
+    assert calls[0]["function"]["name"] == "add"
+    assert "".join(call["function"]["arguments"] for call in calls) == '{"a": '
+    for deltas in (said, [one["choices"][0] for one in answered(begun)]):
+        assert not any(one["delta"].get("content") for one in deltas)
+
+
+@pytest.mark.clause("CHAT-4")
 @pytest.mark.parametrize(
     ("text", "content"),
     [

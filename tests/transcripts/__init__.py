@@ -114,7 +114,7 @@ class Script:
         """The next step's deltas, whatever the text."""
         return list(next(self._steps))
 
-    def finish(self) -> list[Delta]:
+    def finish(self, *, is_cut: bool = False) -> list[Delta]:
         """Nothing is held back."""
         return []
 

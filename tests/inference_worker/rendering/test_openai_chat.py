@@ -265,7 +265,7 @@ class Held:
         shown, self._shown = self._shown, []
         return shown
 
-    def finish(self) -> list[Delta]:
+    def finish(self, *, is_cut: bool = False) -> list[Delta]:
         return self._held
 
 
