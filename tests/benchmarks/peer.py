@@ -6,13 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
-from importlib.util import find_spec
 
 from deploy.bootstrap import model_file
 from tests.benchmarks.companion import Companion
 from tests.benchmarks.http_socket import Exchange, HttpSocket
+from tests.benchmarks.llama_server import PACKAGE, PROGRAM, is_installed
 
-PACKAGE = "xllamacpp"
 NAME = "replayed"
 TOKEN_BYTES_MIN = 2000
 """What a token takes with its 20 likeliest neighbours. The buffer holds bytes and knows no frames,
@@ -53,7 +52,7 @@ class Peer:
 @contextmanager
 def finished_answer(size: int) -> Iterator[Peer | None]:
     """One of at least so many bytes, for 300 s; None where llama-server is not installed."""
-    if find_spec(PACKAGE) is None:
+    if not is_installed():
         yield None
         return
     with Companion("llama_server", str(model_file())) as server:
@@ -69,5 +68,7 @@ def finished_answer(size: int) -> Iterator[Peer | None]:
 
 
 def described() -> str:
-    """Its name, and that of the package that carries it."""
+    """Its name, and where it comes from."""
+    if PROGRAM:
+        return f"llama-server ({PROGRAM})"
     return f"llama-server ({PACKAGE} {version(PACKAGE)})"

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from importlib.util import find_spec
 from itertools import count
 from statistics import mean
 
@@ -24,7 +23,7 @@ from tests.benchmarks.engine.sides import (
     cluster,
     llama_server,
 )
-from tests.benchmarks.peer import PACKAGE
+from tests.benchmarks.llama_server import is_installed
 from tests.benchmarks.report import Row
 
 ENGINE, CLUSTER = "the engine", "the cluster"
@@ -41,6 +40,7 @@ class Sizes:
 
     rounds: int = 5
     widths: tuple[int, ...] = (1, 4, 8, 16)
+    long_widths: tuple[int, ...] = (1, 4, 8, 16)
     short_answer: int = 48
     long_prompt: int = 1500
     long_answer: int = 16
@@ -52,27 +52,29 @@ class Sizes:
 TINY = Sizes(
     rounds=1,
     widths=(1, 2),
+    long_widths=(1, 2),
     short_answer=8,
     long_prompt=200,
     likely_at_once=2,
     with_cluster=False,
 )
 
-SLOTS = max(Sizes().widths)
+GPU = Sizes(rounds=3, widths=(1, 8, 32, 64), long_widths=(1, 8))
 
 
 def measure(sizes: Sizes) -> Iterator[Row]:
     """The rows of this benchmark, each as soon as it is measured."""
-    if find_spec(PACKAGE) is None:
+    if not is_installed():
         yield Row("llama-server", [], "", note="left out: only `make bench` installs it")
         return
+    slots = max(*sizes.widths, RUNNING + 1)
     with ExitStack() as stack:
-        engine = stack.enter_context(bare(SLOTS))
+        engine = stack.enter_context(bare(slots))
         pair: dict[str, Ask] = {ENGINE: engine.ask}
-        pair[THEIRS] = stack.enter_context(llama_server(SLOTS))
-        sides = {**pair, PLAIN: stack.enter_context(llama_server(SLOTS, FLASH_ATTENTION_OFF))}
+        pair[THEIRS] = stack.enter_context(llama_server(slots))
+        sides = {**pair, PLAIN: stack.enter_context(llama_server(slots, FLASH_ATTENTION_OFF))}
         if sizes.with_cluster:
-            sides[CLUSTER] = stack.enter_context(cluster(SLOTS))
+            sides[CLUSTER] = stack.enter_context(cluster(slots))
         prompts = _prompts(engine)
         for width in sizes.widths:
             short = _short(prompts, width, sizes.short_answer)
@@ -82,7 +84,7 @@ def measure(sizes: Sizes) -> Iterator[Row]:
         what = f"{sizes.likely_at_once} x 30 tokens, n_probs {sizes.n_probs}"
         yield from _compared(what, _told(pair, short, sizes.rounds, n_probs=sizes.n_probs))
         yield from _stalls(sides, prompts, sizes)
-        for width in sizes.widths:
+        for width in sizes.long_widths:
             long = [(next(prompts)[: sizes.long_prompt], sizes.long_answer) for _ in range(width)]
             what = f"{width} x {sizes.long_prompt} tokens"
             yield from _compared(what, _told(pair, long, sizes.rounds))

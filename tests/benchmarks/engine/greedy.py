@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any
 
 from tests.benchmarks.companion import Companion
 from tests.benchmarks.engine.answers import whole
 from tests.benchmarks.engine.sides import arguments, bare
-from tests.benchmarks.peer import PACKAGE, described
+from tests.benchmarks.llama_server import is_installed
+from tests.benchmarks.peer import described
 from tests.benchmarks.report import Row
 
 TOPICS = (
@@ -52,7 +52,7 @@ class Parting:
 
 def measure(sizes: Sizes) -> list[Row]:
     """The rows of this benchmark."""
-    if find_spec(PACKAGE) is None:
+    if not is_installed():
         return [Row("llama-server", [], "", note="left out: only `make bench` installs it")]
     found = list(partings(sizes))
     parted = [one for one in found if one is not None]

@@ -1,6 +1,8 @@
 """The engine without a cluster, with many answers at once. A companion.
 
-python -m tests.benchmarks.engine.ours <path of a GGUF> <slots> <context tokens> <threads>
+    python -m tests.benchmarks.engine.ours <path of a GGUF> <slots> <context tokens> <threads>
+
+Hardware and chunks are what the environment says, as for a worker.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from typing import Any
 
 import uvloop
 
+from inference_worker.config import WorkerSettings
 from inference_worker.engine import SequenceSpec, Step
 from inference_worker.llama_engine import LlamaSettings, open_llama_engine
 from replay.request import SamplingParams
@@ -95,6 +98,7 @@ class Ours:
 
 async def run(path: str, slots: str, context_tokens: str, threads: str) -> None:
     """Loads the model, then answers."""
+    worker = WorkerSettings()
     await Ours(
         LlamaSettings(
             Path(path),
@@ -102,6 +106,8 @@ async def run(path: str, slots: str, context_tokens: str, threads: str) -> None:
             slots=int(slots),
             context_tokens=int(context_tokens),
             threads=int(threads),
+            prefill_chunk_tokens=worker.prefill_chunk_tokens,
+            hardware=worker.hardware(),
         )
     ).serve()
 

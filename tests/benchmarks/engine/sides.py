@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -12,11 +13,12 @@ from itertools import cycle
 from pathlib import Path
 from typing import Protocol
 
-from deploy.bootstrap import MODEL, model_file
+from deploy.bootstrap import model_file
 from deploy.local.cluster import Cluster
 from tests.benchmarks.companion import Companion
 from tests.benchmarks.engine.answers import LINE_S, Answer, streamed
 
+MODEL_FILE = Path(os.environ.get("REPLAY_BENCH_MODEL") or model_file())
 CONTEXT_TOKENS = 2048
 THREADS = 1
 """Two wait for each other at barriers where anything else runs: up to a hundredfold slower."""
@@ -92,7 +94,7 @@ def cluster(slots: int) -> Iterator[Ask]:
             "--api-nodes",
             "2",
             "--model",
-            f"{MODEL}={model_file()}",
+            f"bench={MODEL_FILE}",
             environment={
                 "REPLAY_SLOTS": str(slots),
                 "REPLAY_THREADS": str(THREADS),
@@ -105,4 +107,4 @@ def cluster(slots: int) -> Iterator[Ask]:
 
 def arguments(slots: int) -> tuple[str, str, str, str]:
     """What both engines' processes are told."""
-    return str(model_file()), str(slots), str(CONTEXT_TOKENS), str(THREADS)
+    return str(MODEL_FILE), str(slots), str(CONTEXT_TOKENS), str(THREADS)
