@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator, Sequence
 
+from inference_worker import conversation
 from inference_worker.engine import ModelInfo, PromptInvalid
-from inference_worker.grammar import GrammarInvalid, GrammarRules, checked, compiled, schema_rule
+from inference_worker.grammar import (
+    GrammarInvalid,
+    GrammarRules,
+    Remainders,
+    checked,
+    compiled,
+    schema_rule,
+)
 from inference_worker.tools import AnswerGrammar, call_grammar, syntax_of, thought_before
 from replay.prepare import Chat, Completion
 from replay.request import AnswerFormat, Constraint
@@ -19,16 +28,49 @@ def grammar_of(model: ModelInfo, asked: Chat | Completion, form: AnswerFormat) -
     if constraint is not None:
         try:
             grammar = AnswerGrammar(_constrained(constraint, form))
+            if isinstance(asked, Chat) and constraint.kind == "json_schema":
+                grammar = _gone_on(grammar, asked, form)
         except GrammarInvalid as error:
             raise PromptInvalid(str(error), constraint.field) from error
     if isinstance(asked, Chat) and asked.options.tools:
         schema = json.loads(constraint.text) if constraint else None
         try:
             syntax = syntax_of(model.template_of(asked.options))
-            return call_grammar(syntax, asked.options, form, schema)
+            grammar = call_grammar(syntax, asked.options, form, schema)
+            return _gone_on(grammar, asked, form, syntax.triggers(asked.options.tools))
         except GrammarInvalid as error:
             raise PromptInvalid(str(error), "tools") from error
     return grammar
+
+
+def _gone_on(
+    grammar: AnswerGrammar, asked: Chat, form: AnswerFormat, words: Sequence[str] = ()
+) -> AnswerGrammar:
+    """The grammar of the rest, where the client's beginning of the answer ends with one of what the
+    grammar allows. Raises GrammarInvalid."""
+    *_, last = [{}, *asked.messages]
+    if last.get("role") != "assistant" or form.is_thought_open:
+        return grammar
+    prefill = conversation.text_of(last.get("content"))
+    remainders: Remainders | None = None
+    for begun in _beginnings(prefill, form, words, is_bound=not grammar.triggers):
+        remainders = remainders or Remainders(grammar.text)
+        if (rest := remainders.behind(begun)) is not None:
+            return AnswerGrammar(checked(rest), begun=begun)
+    return grammar
+
+
+def _beginnings(
+    prefill: str, form: AnswerFormat, words: Sequence[str], *, is_bound: bool
+) -> Iterator[str]:
+    """Its ends, the longest first, that a grammar may go on from: where a call begins, and behind
+    a thought where it holds for the whole answer."""
+    if is_bound:
+        _, _, said = prefill.rpartition(form.thought_end) if form.thought_end else ("", "", prefill)
+        if said.strip():
+            yield said.lstrip()
+    for found in re.finditer("|".join(map(re.escape, words)), prefill) if words else ():
+        yield prefill[found.start() :]
 
 
 def _constrained(constraint: Constraint, form: AnswerFormat) -> str:

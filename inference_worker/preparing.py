@@ -169,6 +169,7 @@ def prepared(engine: Engine, asked: Chat | Completion, chunk_tokens: int) -> Pre
     form = with_calls(engine, asked, with_thoughts(engine, asked))
     form = replace(form, end_tokens=engine.model.end_tokens)
     grammar = grammar_of(engine.model, asked, form)
+    form = replace(form, begun=grammar.begun if form.tools else "")
     return Prepared(
         tuple(chain.from_iterable(prompts)),
         chunk_tokens,

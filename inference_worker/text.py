@@ -94,3 +94,10 @@ def held_length(text: str, wanted: Sequence[str]) -> int:
         if any(one.startswith(end) for one in wanted):
             return length
     return 0
+
+
+def common_beginning(one: str, other: str) -> str:
+    """All that both begin with."""
+    pairs = enumerate(zip(one, other, strict=False))
+    place = next((place for place, (left, right) in pairs if left != right), None)
+    return one[: min(len(one), len(other)) if place is None else place]

@@ -249,7 +249,8 @@ class AnswerFormat:
     It is open already where the prompt ends inside one, and begun where the prompt has text of it;
     ``thought_closing`` are the tokens that end it early. ``tools`` names the syntax of calls, ""
     where none can come. Of ``shown_tokens`` the text has the names: special ones, which else show
-    nothing. ``end_tokens`` are those that end an answer.
+    nothing. ``end_tokens`` are those that end an answer. ``begun`` is an end of the prompt that is
+    read with the answer: the client's beginning of a call.
     """
 
     thought_begin: str = ""
@@ -260,6 +261,7 @@ class AnswerFormat:
     tools: str = ""
     shown_tokens: tuple[int, ...] = ()
     end_tokens: tuple[int, ...] = ()
+    begun: str = ""
 
     @classmethod
     def from_raw(cls, raw: Mapping[str, Any]) -> AnswerFormat:

@@ -12,10 +12,19 @@ from typing import Any
 from inference_worker.grammar.gbnf import GrammarInvalid, read
 from inference_worker.grammar.json_schema import SchemaRules
 from inference_worker.grammar.matcher import Matcher
+from inference_worker.grammar.remainder import Remainders
 from inference_worker.grammar.rules import GrammarRules, literal
 from replay.request import Constraint
 
-__all__ = ["GrammarInvalid", "GrammarRules", "checked", "compiled", "literal", "schema_rule"]
+__all__ = [
+    "GrammarInvalid",
+    "GrammarRules",
+    "Remainders",
+    "checked",
+    "compiled",
+    "literal",
+    "schema_rule",
+]
 
 SCHEMA_CHARACTERS_MAX = 256 * 1024
 

@@ -31,6 +31,9 @@ REPETITIONS_MAX = 2000
 _SPACES = " \t"
 _NEWLINES = "\r\n"
 _NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-")
+_MADE_UP = "_"
+"""No written name has it."""
+
 _HEX_DIGITS = {"x": 2, "u": 4, "U": 8}
 _ESCAPES = {"t": "\t", "r": "\r", "n": "\n", "\\": "\\", '"': '"', "[": "[", "]": "]", "-": "-"}
 
@@ -49,11 +52,12 @@ Rule = Sequence[Sequence[Symbol]]
 @dataclass(frozen=True, slots=True)
 class Grammar:
     """Rules by number; an answer is what ``root`` derives. ``written`` are those that stand in the
-    text, groups among them; the others are of its repetitions."""
+    text, groups among them; the others are of its repetitions. Of both ``names`` has "" only."""
 
     rules: Sequence[Rule]
     root: int
     written: Sequence[int]
+    names: Sequence[str]
 
     @property
     def is_finite(self) -> bool:
@@ -76,7 +80,8 @@ def read(text: str) -> Grammar:
     if "root" not in names:
         raise GrammarInvalid("there is no rule 'root'")
     written = [number for number in rules if number not in reader.repetitions]
-    grammar = Grammar([rules[number] for number in range(len(names))], names["root"], written)
+    told = ["" if _MADE_UP in name else name for name in names]
+    grammar = Grammar([rules[number] for number in range(len(names))], names["root"], written, told)
     _check_left(grammar.rules)
     return grammar
 
@@ -268,7 +273,7 @@ class _Reader:
         return symbols if last is None else [*symbols, last], made
 
     def _made_up(self, name: str) -> int:
-        return self._number(f"{name}_{len(self.names)}")
+        return self._number(f"{name}{_MADE_UP}{len(self.names)}")
 
     def _number(self, name: str) -> int:
         return self.names.setdefault(name, len(self.names))

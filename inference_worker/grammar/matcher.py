@@ -64,12 +64,28 @@ class Matcher:
                 followers.append(self._pushed(top + 1, below))
         return self._settled(followers)
 
-    def is_begun_by(self, text: str) -> bool:
-        """Whether something begins with the text. Raises GrammarInvalid."""
+    def after_text(self, text: str) -> frozenset[int]:
+        """The stacks after a whole text; none where it is refused. Raises GrammarInvalid."""
         stacks = self.start()
         for character in text:
+            if not stacks:
+                break
             stacks = self.after(stacks, ord(character))
-        return bool(stacks)
+        return stacks
+
+    def is_begun_by(self, text: str) -> bool:
+        """Whether something begins with the text. Raises GrammarInvalid."""
+        return bool(self.after_text(text))
+
+    def symbols(self, stack: int) -> list[Symbol]:
+        """All that is still to come, from the stack's top on."""
+        found: list[Symbol] = []
+        while stack:
+            top, stack = self._stacks[stack]
+            while (element := self._elements[top]) is not None:
+                found.append(element)
+                top += 1
+        return found
 
     def check(self) -> None:
         """Raises GrammarInvalid where some text can be read in too many ways.

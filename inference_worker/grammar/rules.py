@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 from inference_worker.grammar.gbnf import GRAMMAR_CHARACTERS_MAX, GrammarInvalid
+from inference_worker.text import common_beginning
 
 REPEATED_MAX = 512
 """More repetitions are written as repetitions of blocks."""
@@ -105,18 +106,13 @@ def forked(rules: GrammarRules, ways: Mapping[str, str]) -> str:
         by_first.setdefault(text[:1], {})[text] = follow
     found = []
     for group in by_first.values():
-        begin = _common_beginning(min(group), max(group))
+        begin = common_beginning(min(group), max(group))
         rests = {text[len(begin) :]: follow for text, follow in group.items()}
         [rest, *others] = rests.values()
         if others:
             rest = rules.define("rest", forked(rules, rests))
         found.append(f"{literal(begin)} {rest}".rstrip())
     return " | ".join(found)
-
-
-def _common_beginning(one: str, other: str) -> str:
-    pairs = enumerate(zip(one, other, strict=False))
-    return one[: next((place for place, (left, right) in pairs if left != right), len(one))]
 
 
 def character_class(ranges: Ranges) -> str:

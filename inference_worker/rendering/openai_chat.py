@@ -41,6 +41,8 @@ class ChatRenderer:
         self._record = record
         self._options = request.render
         self._sampling = request.sampling
+        self._begun = request.format.begun
+        """Of the prefill, what the parser reads with the answer."""
         self._parser = parser
         self._part = part or Part()
         self._verbose = Verbose(record, request, parser, part)
@@ -118,7 +120,7 @@ class ChatRenderer:
         role = self._chunk({"role": "assistant", "content": None})
         begun = {
             "reasoning_content": self._options.prefill_reasoning,
-            "content": self._options.prefill,
+            "content": self._options.prefill.removesuffix(self._begun),
         }
         return role + self._chunks([{part: text} for part, text in begun.items() if text])
 

@@ -18,10 +18,12 @@ CALLS_MAX = 16
 
 @dataclass(frozen=True, slots=True)
 class AnswerGrammar:
-    """GBNF; with ``triggers`` it holds from where one of these words comes up."""
+    """GBNF; with ``triggers`` it holds from where one of these words comes up. With ``begun``, an
+    end of the prompt, it is of what goes on from there."""
 
     text: str
     triggers: tuple[str, ...] = ()
+    begun: str = ""
 
 
 def call_grammar(

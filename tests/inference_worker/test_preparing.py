@@ -19,7 +19,7 @@ from inference_worker import preparing
 from inference_worker.batch_loop import BatchEngine
 from inference_worker.engine import EngineFailed
 from inference_worker.grammar.gbnf import read
-from inference_worker.grammar.matcher import Matcher
+from inference_worker.grammar.matcher import EMPTY, Matcher
 from inference_worker.preparing import Preparing, result_of
 from inference_worker.scripted_engine import BOS, END, SILENT, ScriptedModel, open_scripted_engine
 from inference_worker.tools import SYNTAXES
@@ -422,6 +422,52 @@ def test_a_schema_holds_beside_calls_and_without_them(hermes: BatchEngine) -> No
     beside = told(hermes, Chat(HELLO, options=ChatOptions(tools=(ADD,)), constraint=SCHEMA))
     assert "tool_call" not in alone
     assert "tool_call" in beside.grammar and beside.grammar_triggers == ()
+
+
+CALLED = '<tool_call>{"name": "add", "arguments": {}}</tool_call>'
+
+
+def begun_with(content: str) -> tuple[dict[str, str], ...]:
+    return (*HELLO, {"role": "assistant", "content": content})
+
+
+@pytest.mark.parametrize("choice", ["auto", "required"])
+@pytest.mark.parametrize("before", ["", "Well, <tool_call> "])
+@pytest.mark.parametrize("cut", range(len("<tool_call>"), len(CALLED) + 1, 3))
+def test_a_call_that_the_client_began_is_gone_on_with(
+    hermes: BatchEngine, choice: Any, before: str, cut: int
+) -> None:
+    options = ChatOptions(tools=(ADD,), tool_choice=choice)
+    found = told(hermes, Chat(begun_with(before + CALLED[:cut]), options=options))
+    assert (found.format.begun, found.grammar_triggers) == (CALLED[:cut], ())
+    matcher = Matcher(read(found.grammar))
+    assert EMPTY in matcher.after_text(CALLED[cut:])
+    assert not matcher.is_begun_by("?")
+
+
+@pytest.mark.parametrize("content", ["Well,", "<tool_call>{}", f"{CALLED} Well,"])
+def test_another_beginning_changes_nothing_of_the_grammar(
+    hermes: BatchEngine, content: str
+) -> None:
+    options = ChatOptions(tools=(ADD,))
+    found = told(hermes, Chat(begun_with(content), options=options))
+    plain = told(hermes, Chat(HELLO, options=options))
+    assert (found.format.begun, found.grammar) == ("", plain.grammar)
+    assert found.grammar_triggers == plain.grammar_triggers
+
+
+def test_json_that_the_client_began_is_gone_on_with(hermes: BatchEngine) -> None:
+    found = told(hermes, Chat(begun_with("4"), constraint=SCHEMA))
+    assert found.format.begun == ""
+    matcher = Matcher(read(found.grammar))
+    assert EMPTY in matcher.after_text("") and EMPTY in matcher.after_text("2")
+    assert not matcher.is_begun_by("-")
+
+
+def test_a_beginning_that_says_a_tag_very_often_is_read_in_no_time(hermes: BatchEngine) -> None:
+    often = "<tool_call>" * 300
+    found = told(hermes, Chat(begun_with(often), options=ChatOptions(tools=(ADD,))))
+    assert found.format.begun == "<tool_call>"
 
 
 def test_before_json_a_model_that_thinks_may_think() -> None:

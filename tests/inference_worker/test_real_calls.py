@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from engine_recorder import Recorder, recording
 
 from inference_worker.answer import ToolArguments, ToolCallBegun
 from inference_worker.engine import SequenceSpec
+from inference_worker.grammar import Remainders, checked
 from inference_worker.tools import GENERIC, SYNTAXES, Syntax, call_grammar, parser_of_calls
 from replay.request import AnswerFormat, ChatOptions, SamplingParams
 
@@ -62,14 +64,44 @@ def spec(recorder: Recorder, syntax: Syntax) -> SequenceSpec:
 def test_a_call_that_must_be_made_is_valid_in_every_syntax(recorder: Recorder) -> None:
     recorder.run(*(spec(recorder, syntax) for syntax in ALL))
     for syntax in ALL:
-        text = recorder.text(syntax.name)
-        parser = parser_of_calls(syntax.name, options(syntax).tools, id_seed="seed")
-        begun, *deltas = [*parser.feed(text), *parser.finish()]
-        assert isinstance(begun, ToolCallBegun), (syntax.name, text)
-        arguments = json.loads(
-            "".join(one.text for one in deltas if isinstance(one, ToolArguments))
-        )
-        check(begun.name, arguments)
+        check(*called(syntax, recorder.text(syntax.name)))
+
+
+BEGUN = {
+    "hermes": '<tool_call>{"name": "wea',
+    "llama3": '{"name": "weather", "parameters": {"ci',
+    "mistral": '[TOOL_CALLS][{"name": "weather", "arguments": {"city": "Os',
+    "mistral-named": '[TOOL_CALLS]weather[ARGS]{"city": "',
+    "generic": '{"tool_calls": [{"name": "weather", "arguments": {"city": "Oslo", "da',
+    "qwen-coder": "<tool_call>\n<function=weather>\n<parameter=city>\nOs",
+}
+
+
+def test_a_call_that_the_client_began_is_gone_on_with(recorder: Recorder) -> None:
+    def going_on(syntax: Syntax) -> SequenceSpec:
+        whole, begun = spec(recorder, syntax), BEGUN[syntax.name]
+        rest = Remainders(whole.sampling.grammar).behind(begun)
+        assert rest is not None
+        tokens = recorder.engine.tokenize(begun, add_special=False, parse_special=True)
+        sampling = replace(whole.sampling, grammar=checked(rest))
+        id = f"{syntax.name} begun"
+        return replace(whole, id=id, prompt=(*whole.prompt, *tokens), sampling=sampling)
+
+    recorder.run(*map(going_on, ALL))
+    for syntax in ALL:
+        text = BEGUN[syntax.name] + recorder.text(f"{syntax.name} begun")
+        name, arguments = called(syntax, text)
+        assert name == "weather"
+        check(name, arguments)
+
+
+def called(syntax: Syntax, text: str) -> tuple[str, dict[str, Any]]:
+    """The one call that a text makes: the tool's name and the arguments."""
+    parser = parser_of_calls(syntax.name, options(syntax).tools, id_seed="seed")
+    begun, *deltas = [*parser.feed(text), *parser.finish()]
+    assert isinstance(begun, ToolCallBegun), (syntax.name, text)
+    told = "".join(one.text for one in deltas if isinstance(one, ToolArguments))
+    return begun.name, json.loads(told)
 
 
 def check(name: str, arguments: dict[str, Any]) -> None:

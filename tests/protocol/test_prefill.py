@@ -32,6 +32,48 @@ def test_an_answer_goes_on_where_its_beginning_ends(node: Node, other: Node, nam
     assert streamed(**EXPLICIT) == whole.removeprefix("Well,")
 
 
+CALLING = '{"tool_calls": [{"name": "add", "arguments": {"a": '
+REST = "[[say]] 2}}]}[[/say]]"
+SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}}
+ANY = [{"type": "function", "function": {"name": "add", "parameters": SCHEMA}}]
+CALL_BEGUN = [*asking(REST)["messages"], {"role": "assistant", "content": CALLING}]
+
+
+@pytest.mark.clause("POST-14")
+@pytest.mark.parametrize("more", [{}, EXPLICIT])
+def test_a_call_that_was_begun_is_told_whole(node: Node, more: dict[str, Any]) -> None:
+    fields: dict[str, Any] = {"messages": CALL_BEGUN, "tools": ANY, **more}
+    [choice] = node.post(None, "", **fields).json()["choices"]
+    assert (choice["finish_reason"], choice["message"]["content"]) == ("tool_calls", "")
+    [call] = choice["message"]["tool_calls"]
+    assert call["function"] == {"name": "add", "arguments": '{"a":  2}'}
+    deltas = [
+        one["choices"][0]["delta"]
+        for one in events(node.post(None, "", stream=True, **fields).content)
+    ]
+    told = [one["tool_calls"][0]["function"] for one in deltas if "tool_calls" in one]
+    assert not any(one.get("content") for one in deltas)
+    assert told[0] == {"name": "add", "arguments": ""}
+    assert "".join(one["arguments"] for one in told) == '{"a":  2}'
+
+
+@pytest.mark.clause("POST-14")
+def test_a_call_that_was_begun_is_told_whole_in_every_dialect(node: Node) -> None:
+    tool = {"name": "add", "input_schema": SCHEMA}
+    body = {"messages": CALL_BEGUN, "max_tokens": 100, "tools": [tool]}
+    message = node.http.post("/v1/messages", json=body).json()
+    assert message["stop_reason"] == "tool_use"
+    assert [(one["type"], one["name"], one["input"]) for one in message["content"]] == [
+        ("tool_use", "add", {"a": 2})
+    ]
+    function = {"type": "function", "name": "add", "parameters": SCHEMA}
+    response = node.http.post(
+        "/v1/responses", json={"input": CALL_BEGUN, "tools": [function]}
+    ).json()
+    [item] = response["output"]
+    assert (item["type"], item["name"], item["arguments"]) == ("function_call", "add", '{"a":  2}')
+
+
 @pytest.mark.clause("POST-14")
 @pytest.mark.parametrize(
     "body",
