@@ -30,6 +30,7 @@ from inference_worker.engine import (
     Timings,
     Vectors,
 )
+from inference_worker.hardware import PREFILL_CHUNK_TOKENS
 from inference_worker.model import Feed, Model, SlotsExhausted
 from inference_worker.saved_slot import SavedSlot
 from inference_worker.scheduler import Scheduler
@@ -40,8 +41,6 @@ from inference_worker.turns import Result, Turn, Turns
 from inference_worker.wording import Wording
 
 CLOSE_TIMEOUT_S = 5.0
-PREFILL_CHUNK_TOKENS = 128
-"""Default length of a prompt chunk: the longest that a running answer waits for, in tokens."""
 
 NO_TIMINGS = Timings(prompt_n=0, prompt_ms=0.0, predicted_n=0, predicted_ms=0.0)
 _CLOSED = "the engine is closed"
@@ -69,7 +68,8 @@ class BatchEngine(Wording):
         self._alone = ""
         self._closed = ""
         self._closing = False
-        self._scheduler = Scheduler()
+        shared_tokens = 0 if model.info.batch_invariant else prefill_chunk_tokens
+        self._scheduler = Scheduler(shared_tokens)
         self._apart: deque[Sequence] = deque()
         self._running: dict[str, Sequence] = {}
         self._clocks: dict[str, Clock] = {}
@@ -89,6 +89,11 @@ class BatchEngine(Wording):
     def failure(self) -> str:
         """See ``Engine.failure``."""
         return "" if self._closed == _CLOSED else self._closed
+
+    @property
+    def prefill_chunk_tokens(self) -> int:
+        """See ``Engine.prefill_chunk_tokens``."""
+        return self._chunk_tokens
 
     @property
     def held_tokens(self) -> tuple[int, ...]:

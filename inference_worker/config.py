@@ -11,7 +11,9 @@ from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from inference_worker.hardware import (
+    GPU_PREFILL_CHUNK_TOKENS,
     PLAIN_KV_TYPES,
+    PREFILL_CHUNK_TOKENS,
     Hardware,
     KvType,
     LoadMode,
@@ -84,10 +86,11 @@ class WorkerSettings(BaseSettings):
         "auto", "How a model's file is read: mapped, locked in memory, or copied."
     )
     prefill_chunk_tokens: int = _setting(
-        128,
-        "How much of a prompt is fed in one step: the longest that a running answer waits for it.",
+        0,
+        "How much of a prompt is fed in one step: the longest that a running answer waits for it. "
+        f"0: {PREFILL_CHUNK_TOKENS}, on a GPU {GPU_PREFILL_CHUNK_TOKENS}.",
         "tokens",
-        ge=1,
+        ge=0,
     )
     embeddings: bool = _setting(
         True, "Whether /v1/embeddings is answered; memory is taken when it is first asked."

@@ -122,6 +122,7 @@ class ModelInfo:
     ``embedding`` is None where embeddings are switched off; not ``generates`` is an encoder.
     With ``shifts_context`` an answer goes on when its context is full. Some models have a template
     of its own, ``tool_template``, for chats with tools. Each of ``end_tokens`` ends an answer.
+    ``batch_invariant``: what is computed for a sequence does not depend on what is beside it.
     """
 
     name: str
@@ -145,6 +146,7 @@ class ModelInfo:
     tool_template: str = ""
     fim: FimTokens = FimTokens()
     end_tokens: tuple[int, ...] = ()
+    batch_invariant: bool = True
 
     def template_of(self, options: ChatOptions) -> str:
         """The source of the template that a chat with these options is rendered with."""
@@ -306,6 +308,10 @@ class Engine(Protocol):
     @property
     def failure(self) -> str:
         """Why it will never compute again; "" while it may, and where it was closed."""
+
+    @property
+    def prefill_chunk_tokens(self) -> int:
+        """The chunks in which it feeds a prompt."""
 
     @property
     def held_tokens(self) -> tuple[int, ...]:

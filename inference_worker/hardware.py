@@ -9,6 +9,11 @@ SplitMode = Literal["none", "layer", "row", "tensor"]
 LoadMode = Literal["auto", "none", "mmap", "mlock", "mmap-mlock", "direct-io"]
 KvType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
 
+PREFILL_CHUNK_TOKENS = 128
+"""Default length of a prompt chunk: the longest that a running answer waits for, in tokens."""
+GPU_PREFILL_CHUNK_TOKENS = 512
+"""The same on a GPU, which computes so many in hardly more time."""
+
 PLAIN_KV_TYPES = frozenset({"f32", "f16", "bf16"})
 """The others need flash attention where they hold values."""
 

@@ -18,7 +18,7 @@ from typing import Any
 import llama_cpp
 
 from inference_worker import llama_cache
-from inference_worker.batch_loop import PREFILL_CHUNK_TOKENS, BatchEngine
+from inference_worker.batch_loop import BatchEngine
 from inference_worker.context_shift import Gap
 from inference_worker.engine import (
     NO_OPTIONS,
@@ -30,11 +30,17 @@ from inference_worker.engine import (
     SequenceSpec,
     Vectors,
 )
-from inference_worker.hardware import DEFAULT_HARDWARE, Hardware
+from inference_worker.hardware import (
+    DEFAULT_HARDWARE,
+    GPU_PREFILL_CHUNK_TOKENS,
+    PREFILL_CHUNK_TOKENS,
+    Hardware,
+)
 from inference_worker.llama_embedder import Embedder, embedding_info, generates, rerank_input
 from inference_worker.llama_interrupt import ON_LOG, Interrupt
-from inference_worker.llama_params import context_params, model_params
+from inference_worker.llama_params import computes_on_gpu, context_params, model_params
 from inference_worker.llama_sampler import Sampler, Vocabulary
+from inference_worker.llama_texts import template, token_piece, token_text
 from inference_worker.model import Draw, Feed, SlotsExhausted
 from inference_worker.prompt import DEFAULT_TEMPLATE, ChatTemplate
 from replay.request import ChatOptions
@@ -57,8 +63,9 @@ class LlamaSettings:
     """How to load one GGUF.
 
     ``context_tokens`` is per slot and capped at what the model was trained on. ``threads`` 0 is
-    one per core. With a KV cache that all slots share, of ``kv_pool_tokens``, greedy answers depend
-    on what else runs, and a takeover does not continue exactly; 0 is one for each slot.
+    one per core, ``prefill_chunk_tokens`` 0 what suits the hardware. With a KV cache that all slots
+    share, of ``kv_pool_tokens``, greedy answers depend on what else runs, and a takeover does not
+    continue exactly; 0 is one for each slot.
     """
 
     path: Path
@@ -66,7 +73,7 @@ class LlamaSettings:
     slots: int = 8
     context_tokens: int = 8192
     threads: int = 0
-    prefill_chunk_tokens: int = PREFILL_CHUNK_TOKENS
+    prefill_chunk_tokens: int = 0
     hardware: Hardware = DEFAULT_HARDWARE
     kv_pool_tokens: int = 0
     context_shift: bool = False
@@ -84,7 +91,7 @@ def open_llama_engine(
     Raises EngineFailed where the file is no model, or memory does not suffice.
     """
     model = LlamaModel(settings, on_progress=on_progress)
-    return BatchEngine(model, prefill_chunk_tokens=settings.prefill_chunk_tokens)
+    return BatchEngine(model, prefill_chunk_tokens=_chunk_tokens(settings))
 
 
 class LlamaModel:
@@ -101,11 +108,11 @@ class LlamaModel:
         self._end_tokens = frozenset(self._info.end_tokens)
         # All at once: a look-up must never wait for another thread's long tokenization.
         self._pieces = [
-            b"" if token in self._end_tokens else _piece(self._vocab, token)
+            b"" if token in self._end_tokens else token_piece(self._vocab, token)
             for token in range(self._info.vocabulary_tokens)
         ]
         self._spellings = [
-            piece or _piece(self._vocab, token, special=True)
+            piece or token_piece(self._vocab, token, special=True)
             for token, piece in enumerate(self._pieces)
         ]
         self._vocabulary = Vocabulary(self._vocab, self._pieces, self._spellings, self._end_tokens)
@@ -318,8 +325,14 @@ def _threads(settings: LlamaSettings) -> int:
     return settings.threads or os.cpu_count() or 1
 
 
+def _chunk_tokens(settings: LlamaSettings) -> int:
+    on_gpu = computes_on_gpu(settings.hardware)
+    default = GPU_PREFILL_CHUNK_TOKENS if on_gpu else PREFILL_CHUNK_TOKENS
+    return settings.prefill_chunk_tokens or default
+
+
 def _batch_tokens(settings: LlamaSettings) -> int:
-    return max(settings.slots, settings.prefill_chunk_tokens)
+    return max(settings.slots, _chunk_tokens(settings))
 
 
 def _open_context(model: Any, info: ModelInfo, settings: LlamaSettings) -> Any:
@@ -338,17 +351,11 @@ def _open_context(model: Any, info: ModelInfo, settings: LlamaSettings) -> Any:
     return context
 
 
-def _template(model: Any, name: bytes | None) -> str:
-    """The file's template of this name, or its main one; "" where it has none."""
-    source = llama_cpp.llama_model_chat_template(model, name)
-    return source.decode("utf-8", "replace") if source else ""
-
-
 def _model_info(model: Any, vocab: Any, settings: LlamaSettings) -> ModelInfo:
     trained = llama_cpp.llama_model_n_ctx_train(model)
     if settings.context_tokens > trained:
         log.warning("%s was trained on %s tokens of context", settings.name, trained)
-    own, for_tools = (_template(model, name) for name in (None, b"tool_use"))
+    own, for_tools = (template(model, name) for name in (None, b"tool_use"))
     return ModelInfo(
         name=settings.name,
         path=str(settings.path),
@@ -363,8 +370,8 @@ def _model_info(model: Any, vocab: Any, settings: LlamaSettings) -> ModelInfo:
         vocab_type=llama_cpp.llama_vocab_type(vocab),
         chat_template=settings.chat_template or own or DEFAULT_TEMPLATE,
         tool_template="" if settings.chat_template else for_tools,
-        bos_text=_token_text(vocab, llama_cpp.llama_vocab_bos(vocab)),
-        eos_text=_token_text(vocab, llama_cpp.llama_vocab_eos(vocab)),
+        bos_text=token_text(vocab, llama_cpp.llama_vocab_bos(vocab)),
+        eos_text=token_text(vocab, llama_cpp.llama_vocab_eos(vocab)),
         build=f"b{llama_cpp.__version__}",
         sha256=settings.sha256,
         embedding=embedding_info(model, settings.path, settings.embedding),
@@ -381,19 +388,5 @@ def _model_info(model: Any, vocab: Any, settings: LlamaSettings) -> ModelInfo:
             for token in range(llama_cpp.llama_vocab_n_tokens(vocab))
             if llama_cpp.llama_vocab_is_eog(vocab, token)
         ),
+        batch_invariant=not (settings.kv_pool_tokens or computes_on_gpu(settings.hardware)),
     )
-
-
-def _token_text(vocab: Any, token: int) -> str:
-    if token < 0:
-        return ""
-    return str(llama_cpp.llama_vocab_get_text(vocab, token).decode("utf-8", "replace"))
-
-
-def _piece(vocab: Any, token: int, *, special: bool = False) -> bytes:
-    buffer = ctypes.create_string_buffer(64)
-    length = llama_cpp.llama_token_to_piece(vocab, token, buffer, len(buffer), 0, special)
-    if length < 0:
-        buffer = ctypes.create_string_buffer(-length)
-        length = llama_cpp.llama_token_to_piece(vocab, token, buffer, len(buffer), 0, special)
-    return buffer.raw[:length]

@@ -37,6 +37,11 @@ KV_TYPES = {
 }
 
 
+def computes_on_gpu(hardware: Hardware) -> bool:
+    """Whether a GPU has any part of the model."""
+    return hardware.gpu_layers != 0 and bool(llama_cpp.llama_supports_gpu_offload())
+
+
 def model_params(hardware: Hardware) -> Any:
     """llama.cpp's defaults, but for the hardware. Raises EngineFailed for too many GPUs."""
     params = llama_cpp.llama_model_default_params()

@@ -123,12 +123,12 @@ class Preparing:
         return Answer(question.id, result).to_json()
 
 
-def result_of(engine: Engine, asked: Asked, chunk_tokens: int) -> Result:
+def result_of(engine: Engine, asked: Asked) -> Result:
     """What a question is answered with, or why there can be no answer to it."""
     try:
         match asked:
             case Chat() | Completion():
-                return prepared(engine, asked, chunk_tokens)
+                return prepared(engine, asked)
             case Render():
                 return Text(engine.prompt_text(asked.messages, asked.options))
             case Tokenize():
@@ -147,7 +147,7 @@ def result_of(engine: Engine, asked: Asked, chunk_tokens: int) -> Result:
         return Refused("engine", str(error))
 
 
-def prepared(engine: Engine, asked: Chat | Completion, chunk_tokens: int) -> Prepared | Refused:
+def prepared(engine: Engine, asked: Chat | Completion) -> Prepared | Refused:
     """The prompt's tokens, where they leave room for an answer. Raises EngineError."""
     if not engine.model.generates:
         return Refused("unsupported", "This model can only embed and rank, it answers nothing")
@@ -172,7 +172,7 @@ def prepared(engine: Engine, asked: Chat | Completion, chunk_tokens: int) -> Pre
     form = replace(form, begun=grammar.begun if form.tools else "")
     return Prepared(
         tuple(chain.from_iterable(prompts)),
-        chunk_tokens,
+        engine.prefill_chunk_tokens,
         engine.model.sha256 or "",
         biases,
         form,

@@ -3,6 +3,7 @@
 Pure. It must not know models, threads or clocks. Prompt chunks and answers never share a step:
 llama.cpp would split a mixed batch by what else is in it, and a prompt's keys and values would
 depend on its neighbours. Taking turns also bounds the stall of running answers to one chunk.
+Where numbers depend on neighbours anyway, as on a GPU, several short prompts make up one chunk.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ class Scheduler:
     Owned by the batch loop's thread.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, shared_tokens: int = 0) -> None:
+        """Prompts share a step of up to ``shared_tokens``; with 0 each has its own."""
+        self._shared_tokens = shared_tokens
         self._prompts: list[Sequence] = []
         """In the order in which they came."""
         self._answers: dict[int, Sequence] = {}
@@ -36,7 +39,7 @@ class Scheduler:
         self._prompts.append(sequence)
 
     def next_step(self) -> tuple[Sequence, ...]:
-        """The sequences of the next step: all answers, or the one prompt whose turn it is.
+        """The sequences of the next step: all answers, or the prompts whose turn it is.
 
         Answers and prompts alternate while there are both. Empty when nothing runs.
         """
@@ -44,7 +47,7 @@ class Scheduler:
             self._answers_turn = False
             return tuple(self._answers.values())
         self._answers_turn = True
-        return (self._next_prompt(),) if self._prompts else ()
+        return tuple(self._next_prompts()) if self._prompts else ()
 
     def settle(self, sequence: Sequence) -> None:
         """Files a sequence where its state now belongs: with the answers, or nowhere."""
@@ -57,11 +60,19 @@ class Scheduler:
             self._prompts.remove(sequence)
             self._answers = dict(sorted({**self._answers, sequence.slot: sequence}.items()))
 
-    def _next_prompt(self) -> Sequence:
+    def _next_prompts(self) -> list[Sequence]:
         """The one with the fewest tokens left, the first of equals: that has the most of them
-        answer soonest."""
-        first = self._prompts[0]
-        shortest = min(self._prompts, key=lambda prompt: prompt.prompt_tokens_left)
-        chosen = shortest if self._passed_over < PASSED_OVER_MAX else first
-        self._passed_over = 0 if chosen is first else self._passed_over + 1
+        answer soonest. Then the next ones, as far as they fit beside it."""
+        oldest = self._prompts[0]
+        waiting = sorted(self._prompts, key=lambda prompt: prompt.prompt_tokens_left)
+        if self._passed_over == PASSED_OVER_MAX:
+            waiting.sort(key=lambda prompt: prompt is not oldest)
+        chosen: list[Sequence] = []
+        room = self._shared_tokens
+        for prompt in waiting:
+            room -= len(prompt.next_feed())
+            if chosen and room < 0:
+                break
+            chosen.append(prompt)
+        self._passed_over = 0 if oldest in chosen else self._passed_over + 1
         return chosen

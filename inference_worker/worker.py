@@ -173,12 +173,11 @@ class Worker:
     def _preparing(self) -> list[Preparing]:
         """One for each list that is answered without waiting for the others."""
         redis, settings = self._queue_redis, self._settings
-        answer = partial(result_of, chunk_tokens=settings.prefill_chunk_tokens)
         orders = partial(carried_out, files=settings.slot_files())
         return [
-            Preparing(redis, self._engines, answer),
+            Preparing(redis, self._engines, result_of),
             *(
-                Preparing(redis, {name: engine}, answer, list_of=keys.embedding)
+                Preparing(redis, {name: engine}, result_of, list_of=keys.embedding)
                 for name, engine in self._engines.items()
             ),
             Preparing(redis, self._engines, orders, list_of=partial(keys.slots, settings.id)),

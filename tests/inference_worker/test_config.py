@@ -44,7 +44,7 @@ def test_every_setting_is_read_with_its_prefix(monkeypatch: pytest.MonkeyPatch) 
         ("context_tokens", "63"),
         ("lease_s", "0"),
         ("window_bytes", "1"),
-        ("prefill_chunk_tokens", "0"),
+        ("prefill_chunk_tokens", "-1"),
         ("engine", "other"),
         ("drain_s", "-1"),
         ("threads", "x"),

@@ -7,7 +7,6 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import pytest
@@ -61,7 +60,7 @@ def asked(engine: BatchEngine, *messages: Any) -> Any:
 
 
 def told(engine: BatchEngine, question: Asked) -> Any:
-    return result_of(engine, question, 128)
+    return result_of(engine, question)
 
 
 def test_a_prompt_is_answered_with_its_tokens_and_how_they_are_fed(engine: BatchEngine) -> None:
@@ -265,7 +264,7 @@ def test_any_messages_are_an_answer_and_never_an_exception(
 @asynccontextmanager
 async def answering(url: str, engine: BatchEngine) -> AsyncIterator[asyncio.Task[None]]:
     redis = connect(url)
-    one = Preparing(redis, {"m": engine}, partial(result_of, chunk_tokens=128))
+    one = Preparing(redis, {"m": engine}, result_of)
     task = asyncio.create_task(one.run())
     try:
         async with asyncio.timeout(LIMIT_S):

@@ -49,8 +49,8 @@ def chunks(scheduler: Scheduler, *, steps: int) -> str:
     return "".join(name for name in take_steps(scheduler, steps) if name.isupper())
 
 
-def scheduler_of(*sequences: Sequence) -> Scheduler:
-    scheduler = Scheduler()
+def scheduler_of(*sequences: Sequence, shared_tokens: int = 0) -> Scheduler:
+    scheduler = Scheduler(shared_tokens)
     for sequence in sequences:
         scheduler.add(sequence)
     return scheduler
@@ -105,6 +105,22 @@ def test_what_comes_later_delays_a_prompt_by_no_more_than_the_bound(
         take_step(scheduler)
         bounds = {prompt: bound for prompt, bound in bounds.items() if not prompt.finish}
         assert all(step + 1 < bound for bound in bounds.values())
+
+
+def test_short_prompts_share_a_step_where_they_may() -> None:
+    lengths = {"a": 50, "b": 300, "c": 40, "d": 38, "e": 10}
+    prompts = [make(name, length, slot=n) for n, (name, length) in enumerate(lengths.items())]
+    scheduler = scheduler_of(*prompts, shared_tokens=CHUNK_TOKENS)
+    assert take_steps(scheduler, 7) == ["EDC", "cde", "A", "acde", "B", "acde", "B"]
+
+
+def test_the_prompt_that_was_passed_over_shares_its_step_with_those_that_fit() -> None:
+    scheduler = scheduler_of(make("l", CHUNK_TOKENS + 20), shared_tokens=CHUNK_TOKENS)
+    fed = ""
+    for _ in range(PASSED_OVER_MAX + 3):
+        scheduler.add(make("s", 100, slot=1, max_tokens=1))
+        fed += take_step(scheduler)
+    assert fed == "S" * PASSED_OVER_MAX + "L" + "LS" + "l"
 
 
 def test_a_long_prompt_lets_running_answers_step_between_any_two_chunks() -> None:
