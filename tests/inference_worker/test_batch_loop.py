@@ -31,9 +31,9 @@ CONTEXT_TOKENS = 4096
 class GatedModel(ScriptedModel):
     """A scripted model whose decode calls a test can watch, hold back or break."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, batch_invariant: bool = True) -> None:
         info = open_scripted_engine(slots=SLOTS, context_tokens=CONTEXT_TOKENS).model
-        super().__init__(info, tokens_per_s=0)
+        super().__init__(replace(info, batch_invariant=batch_invariant), tokens_per_s=0)
         self.decodes: list[tuple[Feed, ...]] = []
         self.before_decode: Callable[[Sequence[Feed]], object] = lambda feeds: None
         self.interrupted = threading.Event()
@@ -90,6 +90,23 @@ def test_a_submit_takes_its_slot_at_once_and_the_finish_gives_it_back() -> None:
     assert finished.wait(10)
     engine.close()
     assert free_at_finish == [2]
+
+
+@pytest.mark.parametrize(("invariant", "steps"), [(True, 3), (False, 1)])
+def test_short_prompts_share_a_decode_only_where_that_changes_nothing(
+    invariant: bool, steps: int
+) -> None:
+    model = GatedModel(batch_invariant=invariant)
+    engine = BatchEngine(model)
+    for name in "abc":
+        engine.submit(spec(name, max_tokens=3))
+    with recording(engine) as recorder:
+        recorder.wait_finished(*"abc")
+        texts = {recorder.text(name) for name in "abc"}
+    prompts = [feeds for feeds in model.decodes if len(feeds[0].tokens) > 1]
+    assert len(prompts) == steps
+    assert [feed.slot for feeds in prompts for feed in feeds] == [0, 1, 2]
+    assert len(texts) == 1, "each says what it says alone"
 
 
 def test_what_cannot_run_is_refused_before_it_takes_a_slot() -> None:

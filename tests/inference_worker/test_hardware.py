@@ -48,6 +48,22 @@ def test_shares_of_gpus_that_make_no_sense_are_refused(text: str) -> None:
         WorkerSettings(tensor_split=text)
 
 
+@pytest.mark.parametrize(("gpu_layers", "chunk_tokens"), [(-1, 512), (3, 512), (0, 128)])
+def test_a_gpu_is_fed_longer_chunks(
+    monkeypatch: pytest.MonkeyPatch, model_file: Path, gpu_layers: int, chunk_tokens: int
+) -> None:
+    monkeypatch.setattr(llama_params.llama_cpp, "llama_supports_gpu_offload", lambda: True)
+    settings = llama_engine.LlamaSettings(
+        model_file, "m", slots=1, context_tokens=256, hardware=Hardware(gpu_layers=gpu_layers)
+    )
+    engine = llama_engine.open_llama_engine(settings)
+    try:
+        assert engine.prefill_chunk_tokens == chunk_tokens
+        assert engine.model.batch_invariant is (gpu_layers == 0)
+    finally:
+        engine.close()
+
+
 def test_a_quantized_cache_names_what_it_needs() -> None:
     with pytest.raises(ValidationError, match="REPLAY_FLASH_ATTENTION"):
         WorkerSettings(kv_type_v="q8_0")

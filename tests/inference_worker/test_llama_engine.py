@@ -370,6 +370,18 @@ def test_a_pool_that_is_exhausted_fails_one_and_lets_the_others_finish(settings:
         assert reason(recorder, "one") is reason(recorder, "two") is FinishReason.LENGTH
 
 
+def test_prompts_that_share_a_step_are_answered_as_they_are_alone(settings: Any) -> None:
+    """But for rounding, so only the first tokens are compared; the prompts differ in length."""
+    pooled = replace(settings, slots=4, kv_pool_tokens=1024, prefill_chunk_tokens=256)
+    with recording(llama_engine.open_llama_engine(pooled)) as recorder:
+        assert not recorder.engine.model.batch_invariant
+        words = ("one", "the second one", "three of them, please", "four")
+        asked = [spec(word, prompt_of(recorder, word), max_tokens=4) for word in words]
+        alone = [recorder.run(one)[0] for one in asked]
+        assert len(set(alone)) > 1
+        assert recorder.run(*asked) == alone
+
+
 def test_token_pieces_join_to_the_text_that_was_tokenized(recorder: Recorder) -> None:
     engine, text = recorder.engine, "Grüße, 🚲 and 語!\n"
     tokens = engine.tokenize(text, add_special=False, parse_special=False)
