@@ -13,7 +13,6 @@ from typing import Any
 
 from inference_worker.grammar import json_text
 from inference_worker.grammar.alternatives import Kind
-from inference_worker.grammar.formats import FORMATS
 from inference_worker.grammar.gbnf import GrammarInvalid
 from inference_worker.grammar.keywords import (
     CONSTRAINTS,
@@ -29,14 +28,13 @@ from inference_worker.grammar.keywords import (
     properties_of,
     required_of,
     same,
-    text_of,
     types_of,
     values_of,
 )
 from inference_worker.grammar.merging import merged
-from inference_worker.grammar.pattern import Pattern
 from inference_worker.grammar.references import target_of
 from inference_worker.grammar.rules import GrammarRules
+from inference_worker.grammar.texts import TextRules
 
 DEPTH_MAX = 64
 """Of schemas in one another; a reference to a schema elsewhere begins anew, recursion is free."""
@@ -259,21 +257,10 @@ class SchemaRules:
         return of_kind(self._rules, low, high, exclusive=exclusive)
 
     def _string(self, schema: Mapping[str, Any]) -> str:
-        low, high = count_of(schema, "minLength") or 0, count_of(schema, "maxLength")
-        check_order("minLength", low, "maxLength", high)
-        source = schema.get("pattern", FORMATS.get(text_of(schema, "format")))
-        if source is None:
-            return json_text.string(self._rules, low, high)
-        if "pattern" in schema and text_of(schema, "format") in FORMATS:
-            raise GrammarInvalid("pattern and format at once are not supported")
-        if not isinstance(source, str):
-            raise GrammarInvalid("pattern must be a string")
-        pattern = Pattern(source)
-        if pattern.shortest < low or (high is not None and pattern.longest > high):
-            raise GrammarInvalid(
-                "what a pattern or format matches must have a length from minLength to maxLength"
-            )
-        return pattern.string(self._rules)
+        wanted = TextRules.of(schema)
+        if wanted.pattern is not None:
+            return wanted.pattern.string(self._rules)
+        return json_text.string(self._rules, wanted.low, wanted.high)
 
     def _array(self, schema: Mapping[str, Any]) -> str:
         low, high = count_of(schema, "minItems") or 0, count_of(schema, "maxItems")

@@ -6,13 +6,19 @@ Python's own parser reads them: what it and JavaScript write alike. Classes mean
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from re import _constants, _parser  # type: ignore[attr-defined]  # typeshed has no hint
 from typing import Any
 
 from inference_worker.grammar.gbnf import GrammarInvalid
 from inference_worker.grammar.json_text import EVERYTHING, character, one_of
-from inference_worker.grammar.rules import GrammarRules, Ranges, union, without
+from inference_worker.grammar.rules import (
+    GrammarRules,
+    Ranges,
+    character_class,
+    union,
+    without,
+)
 
 PATTERN_CHARACTERS_MAX = 2048
 
@@ -30,6 +36,9 @@ _CATEGORIES: dict[Any, Ranges] = {
 }
 _BEGINS = (_constants.AT_BEGINNING, _constants.AT_BEGINNING_STRING)
 _ENDS = (_constants.AT_END, _constants.AT_END_STRING)
+
+Spelled = Callable[[Ranges], str]
+"""GBNF of one character of these."""
 
 Items = Sequence[tuple[Any, Any]]
 """What the parser makes of a regular expression: operations, one after the other."""
@@ -55,12 +64,28 @@ class Pattern:
 
     def string(self, rules: GrammarRules) -> str:
         """The strings that have it somewhere, within their quotes. Raises GrammarInvalid."""
+        found = self._found(rules, one_of, character(rules))
+        return rules.define("pattern", rf'"\"" ({found}) "\""')
+
+    def text(self, rules: GrammarRules, never: str) -> str:
+        """The texts that have it somewhere, of other characters than these. Raises GrammarInvalid
+        where there is none."""
+        taken = union((ord(one), ord(one)) for one in never)
+
+        def spelled(ranges: Ranges) -> str:
+            if not (left := without(ranges, taken)):
+                raise GrammarInvalid(f"a pattern that needs one of {never!r}")
+            return character_class(left)
+
+        return rules.define("pattern", self._found(rules, spelled, spelled(EVERYTHING)))
+
+    def _found(self, rules: GrammarRules, spelled: Spelled, anything: str) -> str:
         ways = []
         for begins, items, ends in self._ways:
-            before = "" if begins else f"{character(rules)}* "
-            after = "" if ends else f" {character(rules)}*"
-            ways.append(f"{before}{_sequence(rules, items)}{after}")
-        return rules.define("pattern", rf'"\"" ({" | ".join(ways)}) "\""')
+            before = "" if begins else f"{anything}* "
+            after = "" if ends else f" {anything}*"
+            ways.append(f"{before}{_sequence(rules, items, spelled)}{after}")
+        return " | ".join(ways)
 
 
 def _top_level(items: list[Any]) -> list[list[Any]]:
@@ -77,21 +102,21 @@ def _anchored(items: list[Any]) -> tuple[bool, list[Any], bool]:
     return begins, items[: len(items) - ends], ends
 
 
-def _sequence(rules: GrammarRules, items: Items) -> str:
-    return " ".join(_item(rules, *item) for item in items) or '""'
+def _sequence(rules: GrammarRules, items: Items, spelled: Spelled) -> str:
+    return " ".join(_item(rules, *item, spelled) for item in items) or '""'
 
 
-def _item(rules: GrammarRules, operation: Any, argument: Any) -> str:
+def _item(rules: GrammarRules, operation: Any, argument: Any, spelled: Spelled) -> str:
     match operation:
         case _constants.LITERAL | _constants.NOT_LITERAL | _constants.ANY | _constants.IN:
-            return one_of(_ranges(operation, argument))
+            return spelled(_ranges(operation, argument))
         case _constants.BRANCH:
-            return f"({' | '.join(_sequence(rules, one) for one in argument[1])})"
+            return f"({' | '.join(_sequence(rules, one, spelled) for one in argument[1])})"
         case _constants.SUBPATTERN if not argument[1] and not argument[2]:
-            return f"({_sequence(rules, argument[3])})"
+            return f"({_sequence(rules, argument[3], spelled)})"
         case _constants.MAX_REPEAT | _constants.MIN_REPEAT:
             low, high, body = argument
-            repeated = rules.define("repeated", _sequence(rules, body))
+            repeated = rules.define("repeated", _sequence(rules, body, spelled))
             most = None if high == _constants.MAXREPEAT else high
             return rules.repeated(repeated, low, most)
     raise GrammarInvalid(f"a pattern with {str(operation).lower()} within it")

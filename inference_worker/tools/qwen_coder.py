@@ -13,12 +13,15 @@ from inference_worker.grammar import GrammarInvalid, GrammarRules, literal, sche
 from inference_worker.grammar.json_schema import DEPTH_MAX
 from inference_worker.grammar.keywords import (
     CONSTRAINTS,
+    TYPED,
     properties_of,
     required_of,
+    types_of,
     values_of,
 )
 from inference_worker.grammar.references import target_of
-from inference_worker.grammar.rules import forked
+from inference_worker.grammar.rules import forked, one_text_of
+from inference_worker.grammar.texts import TextRules
 from inference_worker.text import held_length
 from inference_worker.tools.reading import (
     Output,
@@ -31,7 +34,7 @@ from inference_worker.tools.reading import (
     value,
     visible,
 )
-from inference_worker.tools.writing import Tool, any_of, listed, name_of, parameters_of, text_until
+from inference_worker.tools.writing import Tool, listed, name_of, parameters_of, text_until
 from replay.strict_json import strict_json
 
 BEGIN, END = "<tool_call>", "</tool_call>"
@@ -90,15 +93,16 @@ def _parameter_of(schema: Mapping[str, Any], key: str) -> Any:
 
 
 def _is_text(parameter: Any) -> bool:
-    """Whether its values stand there as they are, and not as JSON."""
+    """Whether its values stand there as they are, and not as JSON. Raises GrammarInvalid."""
     if not isinstance(parameter, Mapping):
-        return True
-    if "type" in parameter:
-        return bool(parameter["type"] == "string")
+        return parameter is not False
+    words = parameter.keys() & CONSTRAINTS
+    if words - TYPED - {"type", "enum", "const"}:
+        return False
     values = values_of(parameter)
-    if values is not None:
-        return all(isinstance(value, str) for value in values)
-    return not parameter.keys() & {"$ref", "anyOf", "oneOf", "allOf"}
+    if "type" in words or values is None:
+        return not words or types_of(parameter) == ["string"]
+    return all(isinstance(value, str) for value in values)
 
 
 def _text(output: Output) -> Reading[None]:
@@ -159,18 +163,38 @@ def _function(rules: GrammarRules, tool: Tool) -> str:
 
 
 def _parameter(rules: GrammarRules, key: str, schema: Mapping[str, Any]) -> str:
-    """A text up to the closing tag, or JSON."""
-    begin, line = literal(f"{PARAMETER}{key}>"), _LINE
+    """A text up to the closing tag, or JSON. Raises GrammarInvalid."""
     parameter = _parameter_of(schema, key)
-    texts = values_of(parameter) if isinstance(parameter, Mapping) else None
-    if not _is_text(parameter):
-        value = schema_rule(rules, parameter, document=schema)
-    elif texts is None:
-        return rules.define(f"parameter-{key}", f"{begin} {text_until(rules, PARAMETER_END)}")
+    if _is_text(parameter):
+        value = _text_rule(rules, parameter if isinstance(parameter, Mapping) else {})
     else:
-        ways = [literal(one) for one in texts if isinstance(one, str)]
-        if not ways:
-            raise GrammarInvalid(f"{key}: no value that it names satisfies it")
-        value = any_of(rules, f"value-{key}", ways)
-    body = f"{begin} {line} {value} {line} {literal(PARAMETER_END)}"
-    return rules.define(f"parameter-{key}", body)
+        value = f"{_LINE} {schema_rule(rules, parameter, document=schema)} {_END}"
+    return rules.define(f"parameter-{key}", f"{literal(f'{PARAMETER}{key}>')} {value}")
+
+
+_END = f"{_LINE} {literal(PARAMETER_END)}"
+
+
+def _text_rule(rules: GrammarRules, parameter: Mapping[str, Any]) -> str:
+    """GBNF of a text and its closing tag. Where it must have a form or a length, less is allowed:
+    nothing that could be a part of the tag, no line ends at its edges."""
+    values = values_of(parameter)
+    if values is not None:
+        ways = [one for one in values if isinstance(one, str)]
+        if parameter.keys() & TYPED or not ways:
+            raise GrammarInvalid("no value that it names satisfies it, or it is asked for more")
+        return f"{_LINE} ({one_text_of(rules, ways)}) {_END}"
+    wanted = TextRules.of(parameter)
+    if wanted.pattern is not None:
+        return f"{_LINE} {wanted.pattern.text(rules, never=_TAKEN)} {_END}"
+    if wanted.high is None:
+        first = rules.define("first", r'[^<\n] | "<"+ [^<\n/]')
+        least = f"{_LINE} {rules.repeated(first, wanted.low, wanted.low)}" if wanted.low else ""
+        return f"{least} {text_until(rules, PARAMETER_END)}"
+    first, more = rules.define("first", r"[^<\n]"), rules.define("more", "[^<]")
+    least = rules.repeated(first, wanted.low, wanted.low)
+    return f"{_LINE} {least} {rules.repeated(more, 0, wanted.high - wanted.low)} {_END}"
+
+
+_TAKEN = "<\n"
+"""What a text of some form never has: the first character of the tag, and what stands before it."""

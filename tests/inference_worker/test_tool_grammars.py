@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from contextlib import suppress
 from typing import Any
 
@@ -18,6 +19,8 @@ from inference_worker.grammar.gbnf import read
 from inference_worker.grammar.matcher import EMPTY, Matcher
 from inference_worker.tools import GENERIC, SYNTAXES, Syntax, call_grammar, parser_of_calls
 from replay.request import AnswerFormat, ChatOptions
+
+from .grammar.written import text_of
 
 SCHEMA = {
     "type": "object",
@@ -207,6 +210,8 @@ def test_a_thought_comes_before_the_call() -> None:
         ({"$ref": "#/properties/city"}, "Łódź", "Łódź", None),
         ({"allOf": [{"$ref": "#/$defs/unit"}]}, '"F"', "F", "F"),
         ({"enum": [1, 2]}, "2", 2, "3"),
+        ({"properties": {}}, "{}", {}, "text"),
+        ({"type": "string", "anyOf": [{"maxLength": 1}, {"const": "long"}]}, '"a"', "a", "ab"),
         ({"const": "F"}, "F", "F", "C"),
         ({"type": "string", "enum": ["F", None]}, "F", "F", "None"),
     ],
@@ -235,6 +240,70 @@ def test_parameters_between_tags_are_text_only_where_they_are_texts(
     told = [*parser.feed(call(written)), *parser.finish()]
     arguments = "".join(delta.text for delta in told if isinstance(delta, ToolArguments))
     assert json.loads(arguments) == {"it": meant}
+
+
+def in_tags(parameter: Any, **more: Any) -> tuple[Syntax, Any]:
+    """Qwen3-Coder's syntax, and a tool of one parameter."""
+    [coder] = [one for one in SYNTAXES if one.name == "qwen-coder"]
+    schema = {"properties": {"it": parameter}, "required": ["it"], **more}
+    return coder, {"type": "function", "function": {"name": "weather", "parameters": schema}}
+
+
+@pytest.mark.parametrize(
+    ("parameter", "pattern"),
+    [
+        ({"type": "string", "maxLength": 3}, "(?s).{0,3}"),
+        ({"minLength": 2, "maxLength": 3}, "(?s).{2,3}"),
+        ({"type": ["string"], "pattern": "^a[^b]+$"}, "(?s)a[^b]+"),
+        ({"type": "string", "pattern": "[0-9]{2}", "minLength": 2}, "(?s).*[0-9]{2}.*"),
+        ({"type": "string", "format": "time"}, r"\d\d:\d\d:\d\d.*"),
+        ({"$ref": "#/$defs/short"}, "(?s).{0,3}"),
+    ],
+)
+@given(seed=st.integers(0, 2**32))
+def test_texts_between_tags_are_as_their_schema_says(
+    parameter: Any, pattern: str, seed: int
+) -> None:
+    short = {"short": {"type": "string", "maxLength": 3}}
+    coder, tool = in_tags(parameter, **{"$defs": short})
+    constraint = grammar(coder, tools=(tool,), parallel_tool_calls=False)
+    text = text_of(constraint.text, random.Random(seed))
+    if text is None:
+        return
+    parser = parser_of_calls(coder.name, (tool,), id_seed="seed")
+    told = [*parser.feed(text), *parser.finish()]
+    arguments = "".join(delta.text for delta in told if isinstance(delta, ToolArguments))
+    assert re.fullmatch(pattern, json.loads(arguments)["it"])
+    assert not any(isinstance(delta, ContentDelta) and delta.text.strip() for delta in told)
+
+
+def test_a_text_of_some_length_may_well_be_code() -> None:
+    coder, tool = in_tags({"type": "string", "minLength": 1})
+    constraint = grammar(coder, tools=(tool,))
+
+    def call(text: str) -> str:
+        return f"<function=weather>\n<parameter=it>\n{text}\n</parameter>\n</function>"
+
+    assert satisfies(call("<!DOCTYPE html>\n<p></p>\n"), constraint)
+    assert satisfies(call("if 1 < 2"), constraint)
+    for empty in ("", "\n", "</p>"):
+        assert not satisfies(call(empty), constraint)
+
+
+@pytest.mark.parametrize(
+    "parameter",
+    [
+        {"type": "string", "pattern": "^<a>$"},
+        {"type": "string", "not": {"const": "a"}},
+        {"type": "string", "enum": ["a", "b"], "maxLength": 1},
+        {"type": "string", "minLength": 2, "maxLength": 1},
+        False,
+    ],
+)
+def test_what_no_grammar_says_of_a_text_between_tags_is_refused(parameter: Any) -> None:
+    coder, tool = in_tags(parameter)
+    with pytest.raises(GrammarInvalid):
+        grammar(coder, tools=(tool,))
 
 
 @pytest.mark.parametrize("syntax", ALL, ids=lambda one: one.name)
