@@ -12,6 +12,7 @@ from typing import Any
 from inference_worker.grammar.gbnf import GrammarInvalid, read
 from inference_worker.grammar.json_schema import SchemaRules
 from inference_worker.grammar.matcher import Matcher
+from inference_worker.grammar.references import located
 from inference_worker.grammar.remainder import Remainders
 from inference_worker.grammar.rules import GrammarRules, literal
 from replay.request import Constraint
@@ -23,6 +24,7 @@ __all__ = [
     "checked",
     "compiled",
     "literal",
+    "located",
     "schema_rule",
 ]
 
@@ -48,7 +50,9 @@ def compiled(constraint: Constraint) -> str:
 def schema_rule(rules: GrammarRules, schema: Any, *, document: Any = None) -> str:
     """The name of a rule of all that a JSON Schema allows, which may be a part of a ``document``.
     Raises GrammarInvalid."""
-    return SchemaRules(rules, schema if document is None else document).root(schema)
+    if document is None:
+        schema = document = located(schema)
+    return SchemaRules(rules, document).root(schema)
 
 
 def checked(grammar: str) -> str:

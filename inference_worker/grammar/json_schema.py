@@ -32,6 +32,7 @@ from inference_worker.grammar.keywords import (
     values_of,
 )
 from inference_worker.grammar.merging import merged
+from inference_worker.grammar.property_names import keys_of
 from inference_worker.grammar.references import target_of
 from inference_worker.grammar.rules import GrammarRules
 from inference_worker.grammar.texts import TextRules
@@ -219,12 +220,14 @@ class SchemaRules:
             return False
         one, other = one_kind.flat, other_kind.flat
         mine, others = properties_of(one), properties_of(other)
-        is_closed = not one.get("additionalProperties")
+        is_closed = not (one.get("additionalProperties", not mine) or one.get("patternProperties"))
         if is_closed and not required_of(other) <= mine.keys():
             return True
-        if other.get("additionalProperties") is False and not required_of(one) <= others.keys():
+        is_closed = other.get("additionalProperties") is False and "patternProperties" not in other
+        if is_closed and not required_of(one) <= others.keys():
             return True
-        both = required_of(one) & others.keys() & mine.keys()
+        # Who lacks a property that the other requires is told apart by that alone.
+        both = (required_of(one) | required_of(other)) & others.keys() & mine.keys()
         return any(
             self._kind(mine[name]).has_other_values(self._kind(others[name])) for name in both
         )
@@ -326,21 +329,27 @@ class SchemaRules:
         if most is not None and most < len(properties):
             raise GrammarInvalid("maxProperties is not supported here")
         other = None
-        if further is not False and (most is None or most > len(properties)):
-            other = self._other(further, frozenset(named))
+        if most is None or most > len(properties):
+            other = self._other(schema, further, frozenset(named))
         if least and not properties and other is None:
             raise SchemaImpossible("it must have properties, and may have none")
         left = None if most is None else most - len(properties)
         space = json_text.space(self._rules)
         return f'"{{" {space} {self._members(properties, other, left, least=least)} "}}"'
 
-    def _other(self, schema: Schema, names: frozenset[str]) -> str | None:
+    def _other(
+        self, schema: Mapping[str, Any], further: Schema, names: frozenset[str]
+    ) -> str | None:
         """A property that the schema does not name."""
+        keys, further = keys_of(schema, further, names)
         try:
-            value = self._rule(schema, "additionalProperties")
+            value = self._rule(further, "additionalProperties")
+            key = json_text.other_key(self._rules, names)
+            if keys is not None:
+                key = self._rule(keys, "propertyNames")
         except SchemaImpossible:
             return None
-        return self._property(json_text.other_key(self._rules, names), value, "other")
+        return self._property(key, value, "other")
 
     def _property(self, key: str, value: str, hint: str) -> str:
         space = json_text.space(self._rules)

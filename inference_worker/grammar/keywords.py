@@ -13,7 +13,10 @@ Schema = Mapping[str, Any]
 TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")
 
 KEYWORDS: Mapping[str, tuple[str, ...]] = {
-    "object": ("properties", "required", "additionalProperties", "minProperties", "maxProperties"),
+    "object": (
+        *("properties", "required", "additionalProperties", "minProperties", "maxProperties"),
+        *("patternProperties", "propertyNames"),
+    ),
     "array": ("items", "prefixItems", "additionalItems", "minItems", "maxItems"),
     "string": ("pattern", "format", "minLength", "maxLength"),
     "number": ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"),
@@ -27,8 +30,6 @@ REFUSED: Mapping[str, Any] = {
     "dependentRequired": {},
     "dependencies": {},
     "contains": None,
-    "patternProperties": {},
-    "propertyNames": True,
     "unevaluatedItems": True,
     "unevaluatedProperties": True,
     "multipleOf": None,

@@ -34,6 +34,8 @@ def _check_closed(one: Schema, other: Schema) -> None:
     names, others = one.get("properties", {}), other.get("properties", {})
     if not isinstance(names, dict) or not isinstance(others, dict):
         raise GrammarInvalid("properties must be an object")
+    if one.get("patternProperties") and (others or "additionalProperties" in other):
+        raise GrammarInvalid("patternProperties beside properties of another schema")
     further = one.get("additionalProperties", True)
     if further not in (True, {}) and others.keys() - names.keys():
         raise GrammarInvalid("additionalProperties beside properties of another schema")
@@ -103,6 +105,8 @@ _BOTH: Mapping[str, Callable[[Any, Any], Any]] = {
     ),
 }
 
-_ONCE = frozenset({"anyOf", "oneOf", "const", "pattern", "format", "$ref"})
+_ONCE = frozenset(
+    {"anyOf", "oneOf", "const", "pattern", "format", "$ref", "patternProperties", "propertyNames"}
+)
 _FIRST_ITEMS = frozenset({"prefixItems", "additionalItems"})
 _ITEMS = _FIRST_ITEMS | {"items"}

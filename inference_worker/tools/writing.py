@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from inference_worker.grammar import GrammarInvalid, GrammarRules, literal, schema_rule
+from inference_worker.grammar import GrammarInvalid, GrammarRules, literal, located, schema_rule
 from inference_worker.grammar.json_text import EVERYTHING, space
 from inference_worker.grammar.rules import character_class, forked, without
 
@@ -20,9 +20,10 @@ def name_of(tool: Tool) -> str:
 
 
 def parameters_of(tool: Tool) -> dict[str, Any]:
-    """The schema of its arguments, which are an object; {} where it has none."""
+    """The schema of its arguments, which are an object; {} where it has none. Raises
+    GrammarInvalid."""
     parameters = tool["function"].get("parameters")
-    return {"type": "object", **parameters} if parameters else {}
+    return {"type": "object", **located(parameters)} if parameters else {}
 
 
 def arguments(rules: GrammarRules, tool: Tool) -> str:

@@ -294,13 +294,25 @@ def nested(depth: int) -> Any:
         ({"type": "string", "pattern": "^a+$", "maxLength": 3}, "must have a length"),
         ({"$ref": "#/nowhere"}, "leads nowhere"),
         ({"$ref": "https://example.org/schema"}, "is not within the schema"),
-        ({"$ref": "#node", "$defs": {"n": {"$anchor": "node"}}}, "is no path in the schema"),
+        ({"$ref": "#nodes", "$defs": {"n": {"$anchor": "node"}}}, "is no path in the schema"),
+        ({"$ref": "other", "$id": "https://example.org/it"}, "is not within the schema"),
+        ({"$id": "https://[", "$ref": "#a"}, "is no URI"),
         ({"$ref": "#/allOf/²", "allOf": [{}, {}, {}]}, "leads nowhere"),
         ({"$ref": "#"}, "left recursion"),
         ({"allOf": [{"$ref": "#"}]}, "refers to itself without end"),
         ({"properties": {"a": {"$ref": "#"}}, "required": ["a"]}, "no finite answer"),
         ({"type": "array", "uniqueItems": True}, "uniqueItems is not supported"),
         ({"not": {"type": "null"}}, "not is not supported"),
+        ({"propertyNames": {"maxLength": 1}, "properties": {"a": {}}}, "propertyNames beside"),
+        ({"patternProperties": {"a": {}, "b": {}}}, "patternProperties beside others"),
+        ({"patternProperties": {"a": {}}, "additionalProperties": True}, "beside others"),
+        ({"patternProperties": {"a": {}}, "properties": {"a": {}}}, "that it means too"),
+        ({"patternProperties": {"(": {}}}, "the pattern cannot be read"),
+        (
+            {"allOf": [{"patternProperties": {"a": {}}}, {"properties": {"a": {}}}]},
+            "patternProperties beside properties",
+        ),
+        ({"oneOf": [{"type": "object"}, {"required": ["a"]}]}, "use anyOf"),
         ({"type": "integer", "minimum": 3, "maximum": 2}, "no number within its bounds"),
         ({"oneOf": [{"type": "number"}, {"type": "integer"}]}, "use anyOf"),
         ({"allOf": [{"pattern": "a"}, {"pattern": "b"}]}, "pattern twice"),
@@ -347,6 +359,86 @@ def test_values_are_not_nested_without_end() -> None:
         deep = [deep]
     with pytest.raises(GrammarInvalid):
         grammar_of({"allOf": [{"const": deep}, {"const": [deep]}]})
+
+
+NAMED = {
+    "anchor": {"$ref": "#node", "$defs": {"a/b%": {"$anchor": "node", "const": 1}}},
+    "old anchor": {"$ref": "#node", "definitions": {"a": {"$id": "#node", "const": 1}}},
+    "relative": {
+        "$id": "https://example.org/schemas/all",
+        "$ref": "one.json",
+        "$defs": {"a": {"$id": "one.json", "const": 1}},
+    },
+    "own root": {"$id": "urn:x", "$ref": "urn:x#/$defs/a", "$defs": {"a": {"const": 1}}},
+    "of an inner one": {
+        "$id": "https://example.org/all",
+        "$ref": "/inner",
+        "$defs": {
+            "a": {"const": 2},
+            "b": {"$id": "/inner", "$ref": "#/$defs/a", "$defs": {"a": {"const": 1}}},
+        },
+    },
+    "anchor of an inner one": {
+        "$ref": "inner#it",
+        "$defs": {
+            "a": {"$anchor": "it", "const": 2},
+            "b": {"$id": "inner", "$defs": {"a": {"$anchor": "it", "const": 1}}},
+        },
+    },
+    "no names": {"$ref": "#/$defs/a", "$defs": {"a": {"const": 1, "default": {"$id": "#x"}}}},
+}
+
+
+@pytest.mark.parametrize("schema", NAMED.values(), ids=NAMED)
+def test_a_reference_may_be_by_name(schema: Any) -> None:
+    assert allows(schema, "1") and not allows(schema, "2")
+
+
+def test_what_is_named_like_a_keyword_is_referred_to_as_well() -> None:
+    schema = {
+        "properties": {"const": {"$ref": "#a"}},
+        "required": ["const"],
+        "$defs": {"default": {"$anchor": "a", "const": 1}},
+    }
+    assert allows(schema, '{"const": 1}') and not allows(schema, '{"const": 2}')
+
+
+KEYS: list[tuple[Any, str, list[str]]] = [
+    (
+        {"propertyNames": {"$ref": "#/$defs/k"}, "$defs": {"k": {"enum": ["r", "g"]}}},
+        '{"g": 1}',
+        ['{"b": 1}'],
+    ),
+    (
+        {"patternProperties": {"^a+$": {"type": "integer"}}, "type": "object"},
+        '{"aa": 1, "a": 2}',
+        ['{"b": 1}', '{"a": "x"}'],
+    ),
+    (
+        {
+            "properties": {"b": {"type": "null"}},
+            "patternProperties": {"^a+$": {"type": "integer"}},
+            "additionalProperties": False,
+        },
+        '{"b": null, "a": 2}',
+        ['{"b": 1}', '{"b": null, "c": 2}'],
+    ),
+    ({"propertyNames": {"maxLength": 1}, "minProperties": 1}, '{"a": []}', ["{}", '{"aa": 1}']),
+    ({"patternProperties": {"a": False}, "type": "object"}, "{}", ['{"a": 1}']),
+]
+
+
+@pytest.mark.parametrize(("schema", "good", "bad"), KEYS)
+def test_keys_are_as_the_schema_says(schema: Any, good: str, bad: list[str]) -> None:
+    assert allows(schema, good)
+    assert not [text for text in bad if allows(schema, text)]
+
+
+def test_the_root_may_be_referred_to_by_name() -> None:
+    tree: dict[str, Any] = {"$id": "tree", "type": "object"}
+    for name in ("#", "tree#", "tree"):
+        tree["properties"] = {"below": {"$ref": name}}
+        assert allows(tree, '{"below": {"below": {}}}') and not allows(tree, '{"below": 1}')
 
 
 def test_references_of_one_last_name_are_not_mixed_up() -> None:
