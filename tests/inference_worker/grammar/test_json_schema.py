@@ -434,6 +434,13 @@ def test_keys_are_as_the_schema_says(schema: Any, good: str, bad: list[str]) -> 
     assert not [text for text in bad if allows(schema, text)]
 
 
+def test_alternatives_are_told_apart_by_what_one_of_them_requires() -> None:
+    cat = {"properties": {"kind": {"const": "cat"}}, "required": ["kind"]}
+    dog = {"properties": {"kind": {"const": "dog"}, "name": {"type": "string"}}}
+    for schemas in ([cat, dog], [dog, cat]):
+        assert allows({"oneOf": schemas}, '{"name": "x"}')
+
+
 def test_the_root_may_be_referred_to_by_name() -> None:
     tree: dict[str, Any] = {"$id": "tree", "type": "object"}
     for name in ("#", "tree#", "tree"):

@@ -31,7 +31,7 @@ class Cat(BaseModel):
 
 
 class Dog(BaseModel):
-    kind: Literal["dog"] = "dog"
+    kind: Literal["dog"]
     name: str | None = None
 
 
