@@ -11,7 +11,13 @@ from typing import Any
 import numpy as np
 
 COLUMNS = 1024
-"""Into how many a row is dealt out to find a bound for the greatest; enough for any ``count``."""
+"""Into how many a row is dealt out to find a bound for the greatest."""
+
+LIKELIEST_MAX = COLUMNS
+"""More of them take a whole sort."""
+
+EXPONENT_MAX = 600.0
+"""Where the greatest logit is within it, sums of exponentials neither overflow nor vanish."""
 
 
 class Likelihoods:
@@ -24,11 +30,12 @@ class Likelihoods:
 
     def logarithms(self, logits: Any, places: Any) -> Any:
         """The natural logarithms of these places' probabilities."""
-        room = self._room[: len(logits)]
-        room[:] = logits
-        room -= room.max()
-        told = room[places]
-        np.exp(room, out=room)
+        room, greatest = self._room[: len(logits)], float(logits.max())
+        told = logits[places].astype(np.float64)
+        if abs(greatest) > EXPONENT_MAX:
+            told -= greatest
+            logits = np.subtract(logits, greatest, out=room, dtype=np.float64)
+        np.exp(logits, out=room, dtype=np.float64)
         return told - np.log(room.sum())
 
 
@@ -38,10 +45,15 @@ def likeliest(logits: Any, count: int) -> Any:
     return places[np.argsort(-logits[places], kind="stable")[:count]]
 
 
+def are_falling(values: Any, count: int) -> bool:
+    """Whether these are so many, each less than the one before it."""
+    return len(values) == count and bool((values[1:] < values[:-1]).all())
+
+
 def _bound(logits: Any, count: int) -> Any:
     """None of the ``count`` greatest is below it, and seldom many others are above: so many
     columns' greatest are as great."""
-    if not count <= COLUMNS <= len(logits):
+    if not count <= LIKELIEST_MAX <= len(logits):
         return -np.inf
     dealt = logits[: len(logits) // COLUMNS * COLUMNS].reshape(-1, COLUMNS)
     return np.partition(dealt.max(axis=0), -count)[-count]

@@ -14,7 +14,7 @@ import llama_cpp
 import numpy as np
 
 from inference_worker.engine import Candidate, EngineFailed, TokenLogprobs
-from inference_worker.likelihood import Likelihoods, likeliest
+from inference_worker.likelihood import LIKELIEST_MAX, Likelihoods, are_falling, likeliest
 from inference_worker.llama_grammar import TOKEN_DATA, TokenGrammar
 from inference_worker.model import Draw
 from replay.request import SamplingParams
@@ -48,6 +48,33 @@ def position_seed(seed: int, index: int) -> int:
     return ((mixed ^ (mixed >> 31)) >> 32) % RANDOM_SEED
 
 
+class Candidates:
+    """So many tokens with their logits, in memory of which llama.cpp's samplers take what they do
+    not leave."""
+
+    def __init__(self, count: int) -> None:
+        self.tokens = np.zeros(count, dtype=TOKEN_DATA)
+        self._pointer = self.tokens.ctypes.data_as(llama_cpp.llama_token_data_p)
+        self._left: Any = None
+
+    def filled(self, ids: Any, logits: Any) -> Candidates:
+        """Itself, with these."""
+        self.tokens["id"] = ids
+        self.tokens["logit"] = logits
+        return self
+
+    def chosen_by(self, chain: Any) -> int:
+        """The token that the last sampler of a chain chooses."""
+        self._left = llama_cpp.llama_token_data_array(self._pointer, len(self.tokens), -1, False)
+        llama_cpp.llama_sampler_apply(chain, ctypes.byref(self._left))
+        return int(self._left.data[self._left.selected].id)
+
+    @property
+    def left(self) -> Any:
+        """What the chain left, until it is applied again: it may lie in memory of a sampler."""
+        return np.ctypeslib.as_array(self._left.data, shape=(self._left.size,))
+
+
 class Vocabulary:
     """llama.cpp's vocabulary, what each token shows and is called, and which ones end an answer.
 
@@ -73,14 +100,12 @@ class Vocabulary:
         """Those that show nothing, but where an answer shows their names."""
         self._dry: dict[tuple[Any, ...], Any] = {}
         self.likelihoods = Likelihoods(len(pieces))
-        self._candidates = np.zeros(len(pieces), dtype=TOKEN_DATA)
-        self._ids = np.arange(len(pieces))
+        self._candidates = Candidates(len(pieces))
+        self._ids = np.arange(len(pieces), dtype=np.int32)
 
-    def candidates(self, logits: Any) -> Any:
-        """All tokens with these logits, in one array that holds until it is asked for again."""
-        self._candidates["id"] = self._ids
-        self._candidates["logit"] = logits
-        return self._candidates
+    def candidates(self, logits: Any) -> Candidates:
+        """All tokens with these logits, in memory that holds until it is asked for again."""
+        return self._candidates.filled(self._ids, logits)
 
     def dry(self, sampling: SamplingParams) -> Any:
         """A DRY sampler that has seen nothing."""
@@ -140,29 +165,39 @@ class Sampler:
         )
         for name in self._names:
             self._add(self._made(name, index=0))
+        self._is_post = sampling.logprobs and sampling.post_sampling_probs
+        self._is_greedy = self._names == ["greedy"] and not self._is_post
+        is_cut = self._names[0] == "top_k" and sampling.top_k < LIKELIEST_MAX
+        self._kept = sampling.top_k if is_cut else 0
+        """How many tokens its first sampler leaves; 0 where these may be all."""
+        told = sampling.n_probs if sampling.logprobs and not self._is_post else 0
+        self._looked_for = max(told, self._kept + 1 if is_cut else 0)
         back = _looks_back(sampling)
         for token in (prompt + answer)[-back:] if back else ():
             llama_cpp.llama_sampler_accept(self._chain, token)
-        self._held: Any = None
+        self._few = self._candidates = Candidates(self._kept)
 
     def sample(self, context: Any, *, row: int, index: int, forced: int | None = None) -> Draw:
         """Draws from a row of the last decode's logits, and remembers what it drew.
 
         With ``forced`` it draws too, since that may change its state, but remembers that one.
         """
-        post = self._sampling.logprobs and self._sampling.post_sampling_probs
-        if forced is None and not post and self._grammar is None:
+        logits = _logits(context, row, len(self._vocabulary.pieces))
+        best = likeliest(logits, self._looked_for)
+        drawn = self._chosen_of_few(logits, best, index)
+        if drawn is None and forced is None and self._grammar is None and not self._is_post:
             self._reseed(index)
             token = int(llama_cpp.llama_sampler_sample(self._chain, context, row))
-            return Draw(token, self._logprobs(token, context, row))
-        drawn, left = self._drawn(_logits(context, row, self._size), index)
-        token = drawn if forced is None else forced
-        llama_cpp.llama_sampler_accept(self._chain, token)
-        if self._grammar is not None:
-            self._grammar.accept(token)
-        if post:
-            return Draw(token, self._probabilities(token, left))
-        return Draw(token, self._logprobs(token, context, row))
+        else:
+            drawn = self._allowed(drawn, logits, index)
+            token = drawn if forced is None else forced
+            llama_cpp.llama_sampler_accept(self._chain, token)
+            if self._grammar is not None:
+                self._grammar.accept(token)
+        if not self._sampling.logprobs:
+            return Draw(token)
+        told = self._probabilities(token) if self._is_post else self._logprobs(token, logits, best)
+        return Draw(token, told)
 
     def close(self) -> None:
         """Frees the chain with all that is in it, and the grammar."""
@@ -170,23 +205,38 @@ class Sampler:
         if self._grammar is not None:
             self._grammar.close()
 
-    @property
-    def _size(self) -> int:
-        return len(self._vocabulary.pieces)
+    def _chosen_of_few(self, logits: Any, best: Any, index: int) -> int | None:
+        """The token that the chain would choose of all, if ``best``, the likeliest, tell it.
 
-    def _drawn(self, logits: Any, index: int) -> tuple[int, Any]:
-        """The token that is chosen, and what the samplers left, which holds until they go on.
+        Whatever else is in the vocabulary, top_k keeps these, but for equal ones, of which it keeps
+        those that its heap does. To have it look at all takes longer than the rest of a draw.
+        """
+        if self._is_greedy:
+            greatest = int(logits.argmax())
+            return None if np.isnan(logits[greatest]) else greatest
+        if self._kept and are_falling(logits[best[: self._kept + 1]], self._kept + 1):
+            kept = best[: self._kept]
+            return self._chosen(self._few.filled(kept, logits[kept]), index)
+        return None
+
+    def _allowed(self, drawn: int | None, logits: Any, index: int) -> int:
+        """The token that is chosen: ``drawn``, or if there is none yet, one of all.
 
         The grammar is asked about the token alone, and only where it refuses about all of them:
         that takes milliseconds.
         """
-        self._reseed(index)
-        drawn = self._applied(self._vocabulary.candidates(logits))
-        if self._grammar is None or self._grammar.allows(drawn[0]):
+        if drawn is None:
+            drawn = self._chosen(self._vocabulary.candidates(logits), index)
+        if self._grammar is None or self._grammar.allows(drawn):
             return drawn
+        allowed = self._possible(self._grammar.allowed(self._vocabulary.candidates(logits).tokens))
+        return self._chosen(Candidates(len(allowed)).filled(allowed["id"], allowed["logit"]), index)
+
+    def _chosen(self, candidates: Candidates, index: int) -> int:
+        """The token that the chain chooses among these."""
         self._reseed(index)
-        allowed = self._grammar.allowed(self._vocabulary.candidates(logits))
-        return self._applied(self._possible(allowed))
+        self._candidates = candidates
+        return candidates.chosen_by(self._chain)
 
     def _possible(self, allowed: Any) -> Any:
         """Of what the grammar allows, what the request does not ban. Raises EngineFailed."""
@@ -201,43 +251,32 @@ class Sampler:
             return ends  # there is nothing else left to say
         raise EngineFailed("no token is left that the grammar allows")
 
-    def _applied(self, candidates: Any) -> tuple[int, Any]:
-        """The token that the chain chooses among these, and what it left of them."""
-        self._held = candidates  # what is left of them lies in their memory
-        pointer = candidates.ctypes.data_as(llama_cpp.llama_token_data_p)
-        array = llama_cpp.llama_token_data_array(pointer, len(candidates), -1, False)
-        llama_cpp.llama_sampler_apply(self._chain, ctypes.byref(array))
-        # A sampler may have put its own array in the place of ours.
-        left = np.ctypeslib.as_array(array.data, shape=(array.size,))
-        return int(left["id"][array.selected]), left
-
-    def _logprobs(self, token: int, context: Any, row: int) -> TokenLogprobs | None:
+    def _logprobs(self, token: int, logits: Any, best: Any) -> TokenLogprobs:
         """As the model gave them."""
-        if not self._sampling.logprobs:
-            return None
-        logits = _logits(context, row, self._size)
-        tokens = [token, *likeliest(logits, self._sampling.n_probs).tolist()]
+        tokens = [token, *best[: self._sampling.n_probs].tolist()]
         told = self._vocabulary.likelihoods.logarithms(logits, tokens)
-        chosen, *top = map(self._candidate, tokens, np.maximum(told, LIKELIHOOD_MIN).tolist())
+        chosen, *top = self._told(tokens, np.maximum(told, LIKELIHOOD_MIN))
         return TokenLogprobs(chosen, tuple(top))
 
-    def _probabilities(self, token: int, left: Any) -> TokenLogprobs:
+    def _probabilities(self, token: int) -> TokenLogprobs:
         """As the samplers left them; what they left no probability is not among the top."""
+        left = self._candidates.left
         logits = np.ascontiguousarray(left["logit"])
         top = likeliest(logits, self._sampling.n_probs)
         places = np.append(top, np.flatnonzero(left["id"] == token))
-        tokens = left["id"][places].tolist()
-        logarithms = self._vocabulary.likelihoods.logarithms(logits, places)
-        told = dict(zip(tokens, np.exp(logarithms).tolist(), strict=True))
-        return TokenLogprobs(
-            self._candidate(token, told.get(token, 0.0)),
-            tuple(self._candidate(one, told[one]) for one in tokens[: len(top)] if told[one] > 0),
+        told = np.exp(self._vocabulary.likelihoods.logarithms(logits, places))
+        candidates = self._told(left["id"][places].tolist(), told)
+        possible = int(np.count_nonzero(told[: len(top)]))
+        is_left = len(candidates) > len(top)
+        chosen = (
+            candidates[-1] if is_left else Candidate(token, self._vocabulary.pieces[token], 0.0)
         )
+        return TokenLogprobs(chosen, candidates[:possible])
 
-    def _candidate(self, token: int, likelihood: float) -> Candidate:
-        return Candidate(
-            token, self._vocabulary.pieces[token], round(likelihood, LIKELIHOOD_DIGITS)
-        )
+    def _told(self, tokens: list[int], likelihoods: Any) -> tuple[Candidate, ...]:
+        pieces = self._vocabulary.pieces
+        told = np.round(likelihoods, LIKELIHOOD_DIGITS).tolist()
+        return tuple(map(Candidate, tokens, [pieces[token] for token in tokens], told))
 
     def _reseed(self, index: int) -> None:
         """Makes the samplers that draw anew, with this position's seed; the others stay."""

@@ -3,7 +3,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from inference_worker.likelihood import COLUMNS, Likelihoods, likeliest
+from inference_worker.likelihood import COLUMNS, Likelihoods, are_falling, likeliest
 
 SIZES = (1, 40, COLUMNS - 1, COLUMNS, 3 * COLUMNS + 5, 49_152)
 COUNTS = (0, 1, 20, 100, COLUMNS + 1)
@@ -32,11 +32,21 @@ def test_the_likeliest_are_the_first_of_a_whole_stable_sort(size: int) -> None:
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_their_logarithms_are_those_of_a_whole_normalisation(size: int) -> None:
+@pytest.mark.parametrize("beyond", [0, 1000, -1000])
+def test_their_logarithms_are_those_of_a_whole_normalisation(size: int, beyond: int) -> None:
     likelihoods = Likelihoods(max(SIZES))
     for logits in rows(size):
+        logits += beyond
         before = logits.copy()
         places = [size - 1, *likeliest(logits, 20).tolist()]
         told = likelihoods.logarithms(logits, places)
-        assert told.tolist() == all_logarithms(before)[places].tolist()
+        assert told == pytest.approx(all_logarithms(before)[places], abs=1e-11)
         assert (logits == before).all()
+
+
+def test_values_fall_where_none_is_as_great_as_the_one_before() -> None:
+    falling = np.array([3, 2, -1, -np.inf], np.float32)
+    assert are_falling(falling, 4)
+    assert not are_falling(falling, 5)
+    for broken in ([3, 3, 1], [3, 1, 2], [1, np.nan, 0], [np.nan, 1, 0]):
+        assert not are_falling(np.array(broken, np.float32), 3)

@@ -4,10 +4,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from engine_recorder import Recorder, recording
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from inference_worker.engine import EngineFailed, SequenceSpec, TokenLogprobs
+from inference_worker.likelihood import likeliest
+from inference_worker.model import Feed
 from replay.request import SAMPLERS, SamplingParams
 
 llama_sampler = pytest.importorskip("inference_worker.llama_sampler", reason="no llama_cpp here")
@@ -187,6 +192,104 @@ def test_asking_for_probabilities_changes_no_draw(recorder: Recorder) -> None:
         replace(DRAWN, logprobs=True, post_sampling_probs=True),
     )
     assert plain == before == after
+
+
+@pytest.fixture(scope="module")
+def decoded(model_file: Path) -> Iterator[tuple[Any, Any]]:
+    """A model, and the row of logits that its last decode left, to be overwritten."""
+    settings = llama_engine.LlamaSettings(model_file, "rows", slots=1, context_tokens=64, threads=1)
+    model = llama_engine.LlamaModel(settings)
+    model.decode((Feed(0, (1,), 0, True),))
+    yield model, llama_sampler._logits(model._context, 0, model.info.vocabulary_tokens)
+    model.close()
+
+
+def drawn(model: Any, sampling: SamplingParams, *, index: int, looks_at_all: bool) -> Any:
+    """What a new sampler draws from the row, and all that it leaves of it."""
+    sampler = llama_sampler.Sampler(sampling, model._vocabulary, prompt=(1, 2, 3))
+    if looks_at_all:
+        sampler._is_greedy, sampler._kept = False, 0
+    draw = sampler.sample(model._context, row=0, index=index)
+    left = sampler._candidates.left.tolist() if sampler._is_post else []
+    sampler.close()
+    return draw, left
+
+
+FIRST_TOP_K = (
+    {},
+    {"temperature": 0.0},
+    {"temperature": 3.0, "top_p": 1.0, "min_p": 0.0},
+    {"dynatemp_range": 0.5, "xtc_probability": 0.9, "xtc_threshold": 0.05},
+    {"samplers": ("top_k", "typ_p", "penalties", "temperature"), "repeat_penalty": 1.5},
+    {"logit_bias": ((7, 50.0), (8, None))},
+)
+POST = {"logprobs": True, "n_probs": 3, "post_sampling_probs": True}
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    seed=st.integers(0, 2**32),
+    steps=st.sampled_from((0.0, 1e-3, 0.25, 2.0, 100.0)),
+    possible=st.sampled_from((1.0, 0.5, 1e-3, 1e-4)),
+    top_k=st.sampled_from((1, 2, 3, 40, 127, 128, 129, 500, 1023, 1024, 60_000)),
+    more=st.sampled_from(FIRST_TOP_K),
+    told=st.sampled_from(({}, {"logprobs": True, "n_probs": 50}, POST)),
+)
+def test_of_the_few_that_it_looks_at_it_draws_what_llama_cpp_draws_of_all(
+    decoded: tuple[Any, Any],
+    seed: int,
+    steps: float,
+    possible: float,
+    top_k: int,
+    more: dict[str, Any],
+    told: dict[str, Any],
+) -> None:
+    """From rows with many equal logits (multiples of ``steps``), with few that are possible."""
+    model, logits = decoded
+    random = np.random.default_rng(seed)
+    row = random.normal(-1, 3, len(logits))
+    row = np.round(row / steps) * steps if steps else row
+    logits[:] = np.where(random.random(len(logits)) < possible, row, -np.inf)
+    logits[seed % len(logits)] = 0  # one is always left
+    sampling = SamplingParams(seed=seed, top_k=top_k, **more, **told)
+    few, all_tokens = (
+        drawn(model, sampling, index=seed % 99, looks_at_all=looks) for looks in (False, True)
+    )
+    assert few == all_tokens
+
+
+def test_it_looks_at_few_unless_two_of_them_are_equal(decoded: tuple[Any, Any]) -> None:
+    model, logits = decoded
+    sampler = llama_sampler.Sampler(SamplingParams(seed=1), model._vocabulary, prompt=(1,))
+    logits[:] = np.arange(len(logits))
+    best = likeliest(logits, 41)
+    assert sampler._chosen_of_few(logits, best, 0) in best
+    logits[best[40]] = logits[best[39]]
+    assert sampler._chosen_of_few(logits, likeliest(logits, 41), 0) is None
+    sampler.close()
+
+
+@pytest.mark.parametrize("sampling", [GREEDY, SamplingParams(seed=7)])
+def test_a_row_that_holds_no_numbers_draws_what_llama_cpp_draws(
+    decoded: tuple[Any, Any], sampling: SamplingParams
+) -> None:
+    model, logits = decoded
+    logits[:] = np.nan
+    few, all_tokens = (
+        drawn(model, sampling, index=3, looks_at_all=looks) for looks in (False, True)
+    )
+    assert few == all_tokens
+
+
+@pytest.mark.parametrize("place", [0, 5, 777])
+def test_the_greatest_is_looked_for_past_what_is_no_number(
+    decoded: tuple[Any, Any], place: int
+) -> None:
+    model, logits = decoded
+    logits[:] = -np.abs(np.arange(len(logits)) - 777)
+    logits[place] = np.nan
+    few, all_tokens = (drawn(model, GREEDY, index=0, looks_at_all=looks) for looks in (False, True))
+    assert few == all_tokens
 
 
 def test_what_was_looked_for_in_the_vocabulary_is_kept_for_the_next(recorder: Recorder) -> None:
