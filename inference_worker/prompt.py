@@ -7,6 +7,7 @@ messages an API accepts is the API's.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from inference_worker import conversation, thoughts
@@ -82,6 +83,7 @@ class ChatTemplate:
     ) -> str:
         return self._template.render(
             {
+                **_today(),
                 **_thinking(variables or {}),
                 **self._tokens,
                 "messages": list(messages),
@@ -90,6 +92,12 @@ class ChatTemplate:
                 "add_generation_prompt": add_generation_prompt,
             }
         )
+
+
+def _today() -> dict[str, str]:
+    """By the names that templates without ``strftime_now`` have for it."""
+    now = datetime.now()
+    return {"date_string": now.strftime("%d %b %Y"), "datetime": now.strftime("%b %d %Y")}
 
 
 def _thinking(variables: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from functools import wraps
 from typing import Any
 
+from jinja2 import Undefined
 from jinja2.exceptions import SecurityError
 from jinja2.filters import FILTERS
 
@@ -72,9 +73,18 @@ def _check_text(method: str, text: str, arguments: Sequence[Any]) -> None:
 
 
 def _added(left: Any, right: Any) -> Any:
+    """What is not there adds nothing to a text, as in llama.cpp's own jinja."""
+    if isinstance(left, str) and _is_absent(right):
+        return left
+    if isinstance(right, str) and _is_absent(left):
+        return right
     if isinstance(left, str | list | tuple) and isinstance(right, str | list | tuple):
         _check_length(len(left) + len(right))
     return left + right
+
+
+def _is_absent(value: Any) -> bool:
+    return value is None or isinstance(value, Undefined)
 
 
 def _multiplied(left: Any, right: Any) -> Any:

@@ -2,6 +2,7 @@ import pytest
 
 from inference_worker.engine import EngineFailed, PromptInvalid
 from inference_worker.prompt import DEFAULT_TEMPLATE, ChatTemplate
+from replay.request import ChatOptions
 
 
 def user(content: object) -> dict[str, object]:
@@ -73,6 +74,24 @@ def test_json_in_a_template_is_plain_not_escaped_for_html() -> None:
 def test_special_tokens_and_the_date_are_at_hand() -> None:
     template = ChatTemplate("{{ bos_token }}{{ strftime_now('%Y')[:2] }}", bos_text="<s>")
     assert template.render([]) == "<s>20"
+
+
+def test_a_template_may_have_the_date_by_name() -> None:
+    now = "{{ strftime_now('%d %b %Y|%b %d %Y') }}"
+    template = ChatTemplate("{{ date_string }}|{{ datetime }}|" + now)
+    # Midnight may come between two looks at the clock, but not twice.
+    texts = [template.render([]) for _ in range(2)]
+    assert any(text[:23] == text[24:] for text in texts)
+    told = ChatOptions(template_kwargs={"date_string": "26 Jul 2024"})
+    assert template.render([], told).startswith("26 Jul 2024|")
+
+
+@pytest.mark.parametrize("absent", ["none", "missing", "messages[0].name"])
+def test_what_is_absent_adds_nothing_to_a_text(absent: str) -> None:
+    template = ChatTemplate(f"{{{{ 'a' + {absent} + 'b' }}}}{{{{ {absent} + 'c' }}}}")
+    assert template.render([user("hi")]) == "abc"
+    with pytest.raises(PromptInvalid):
+        ChatTemplate(f"{{{{ {absent} + 1 }}}}").render([user("hi")])
 
 
 def test_a_template_that_does_not_compile_is_the_operators_to_mend() -> None:
