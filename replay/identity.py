@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import quote, unquote
 
 SEPARATOR = "::"
@@ -15,10 +16,14 @@ SEPARATOR = "::"
 
 NAME_BYTES_MAX = 1024
 
+ENCODED_MAX = 4096
+"""So many names are kept encoded: a session's keys are spelled for each token."""
+
 KEYED = "~key:"
 """What the conversation of a bare Idempotency-Key begins with; no client may name one so."""
 
 
+@lru_cache(ENCODED_MAX)
 def encode(part: str) -> str:
     """Percent-encodes everything that is not a letter, a digit or one of ``-._~``."""
     return quote(part, safe="")
