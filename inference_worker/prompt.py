@@ -7,6 +7,7 @@ messages an API accepts is the API's.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -36,7 +37,8 @@ class ChatTemplate:
             self._template = SandboxedTemplate(source)
         except TemplateBroken as error:
             raise EngineFailed(f"the chat template does not compile: {error}") from error
-        self._abilities = probed(source, self._render)
+        self._no_tools = self._taken_for_none()
+        self._abilities = probed(source, self._probe)
         self._for_tools = self
 
     @classmethod
@@ -63,7 +65,7 @@ class ChatTemplate:
         try:
             text = self._render(
                 fitted,
-                tools=tools,
+                tools=tools or self._no_tools,
                 add_generation_prompt=opens,
                 variables=options.template_kwargs,
             )
@@ -73,11 +75,24 @@ class ChatTemplate:
         thinks = bool(options.template_kwargs.get("enable_thinking", True))
         return thoughts.begun(text, last, self._tags, thinks=thinks)
 
+    def _taken_for_none(self) -> list[Any] | None:
+        """What the template takes for no tools: some ask whether there are any in either way, some
+        go through them without asking."""
+        ways: tuple[list[Any] | None, ...] = (None, [])
+        for nothing in ways:
+            with suppress(TemplateBroken):
+                self._render([{"role": "user", "content": "hello"}], tools=nothing)
+                return nothing
+        return None
+
+    def _probe(self, messages: Sequence[Message], *, tools: Sequence[Any] = ()) -> str:
+        return self._render(messages, tools=tools or self._no_tools)
+
     def _render(
         self,
         messages: Sequence[Message],
         *,
-        tools: Sequence[Any] = (),
+        tools: Sequence[Any] | None,
         add_generation_prompt: bool = True,
         variables: Any = None,
     ) -> str:
@@ -87,8 +102,7 @@ class ChatTemplate:
                 **_thinking(variables or {}),
                 **self._tokens,
                 "messages": list(messages),
-                # None, not an empty list: templates ask whether there are any in either way.
-                "tools": list(tools) or None,
+                "tools": None if tools is None else list(tools),
                 "add_generation_prompt": add_generation_prompt,
             }
         )

@@ -87,7 +87,10 @@ def probed(source: str, render: Render) -> Abilities:
 
 def _shows_argument(shows: Any, *messages: dict[str, Any]) -> bool:
     """In JSON, as Python writes a dict, or in tags; never as JSON within a JSON string."""
-    spellings = (f'"{_ARGUMENT}":', f"'{_ARGUMENT}':", f"={_ARGUMENT}>", f"<{_ARGUMENT}>")
+    spellings = (
+        *(f'"{_ARGUMENT}":', f"'{_ARGUMENT}':", f"={_ARGUMENT}>", f"<{_ARGUMENT}>"),
+        *(f">{_ARGUMENT}<", f'"{_ARGUMENT}">'),
+    )
     return any(shows(spelling, *messages) for spelling in spellings)
 
 

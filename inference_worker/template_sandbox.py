@@ -14,6 +14,8 @@ from typing import Any, NoReturn
 from jinja2 import TemplateError, nodes, pass_context
 from jinja2.compiler import CodeGenerator
 from jinja2.exceptions import SecurityError
+from jinja2.ext import Extension
+from jinja2.parser import Parser
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
@@ -161,9 +163,20 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         return wrapped
 
 
+class _Generation(Extension):
+    """``{% generation %}`` tells trainers what the assistant says; to us it says nothing."""
+
+    tags = frozenset({"generation"})  # type: ignore[assignment]
+
+    def parse(self, parser: Parser) -> list[nodes.Node]:
+        """What stands within, as if it stood alone."""
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
 def _environment() -> ImmutableSandboxedEnvironment:
     environment = _Sandbox(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", _Generation]
     )
     del environment.globals["lipsum"]  # as much of it as a template asks for
     environment.globals["raise_exception"] = _refuse

@@ -6,14 +6,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from inference_worker.grammar import GrammarRules
-from inference_worker.tools import generic, hermes, llama3, mistral, qwen_coder
+from inference_worker.tools import generic, glm, hermes, llama3, mistral, qwen_coder
 from inference_worker.tools.reading import ID_CHARACTERS, Output, Reading
 from inference_worker.tools.writing import Tool
 
 
 @dataclass(frozen=True, slots=True)
 class Syntax:
-    """How one family of models writes calls; its template's source has all of ``marks``.
+    """How one family of models writes calls; its template's source has all of ``marks``, and not
+    those of ``others``, which go on otherwise.
 
     ``write`` makes the GBNF of one to so many calls, which begins with one of the ``triggers``:
     with none of them an answer that calls cannot be told from another as it begins. ``shown`` are
@@ -29,6 +30,12 @@ class Syntax:
     shown: tuple[str, ...] = ()
     is_parallel: bool = True
     id_characters: int = ID_CHARACTERS
+    others: tuple[str, ...] = ()
+
+    def is_of(self, template: str) -> bool:
+        """Whether the template is one of this family's."""
+        has_marks = "tools" in template and all(mark in template for mark in self.marks)
+        return has_marks and not any(mark in template for mark in self.others)
 
 
 def _always(*words: str) -> Callable[[Sequence[Tool]], tuple[str, ...]]:
@@ -56,11 +63,19 @@ SYNTAXES = (
     ),
     Syntax(
         "qwen-coder",
-        (qwen_coder.FUNCTION, qwen_coder.PARAMETER),
+        (qwen_coder.TAGS.call, qwen_coder.TAGS.key),
         qwen_coder.read,
         qwen_coder.write,
-        _always(qwen_coder.BEGIN, qwen_coder.FUNCTION),
+        _always(qwen_coder.BEGIN, qwen_coder.TAGS.call),
         shown=(qwen_coder.BEGIN, qwen_coder.END),
+    ),
+    Syntax(
+        "glm",
+        (glm.TAGS.call, glm.TAGS.key),
+        glm.read,
+        glm.write,
+        _always(glm.TAGS.call),
+        shown=glm.SHOWN,
     ),
     Syntax(
         "hermes",
@@ -69,6 +84,7 @@ SYNTAXES = (
         hermes.write,
         _always(hermes.BEGIN),
         shown=(hermes.BEGIN, hermes.END),
+        others=("<invoke",),  # MiniMax
     ),
     Syntax(
         "llama3",
@@ -78,6 +94,7 @@ SYNTAXES = (
         llama3.triggers,
         shown=(llama3.TAG,),
         is_parallel=False,
+        others=("<function=",),  # Functionary
     ),
 )
 """The most telling first."""
@@ -90,7 +107,4 @@ BY_NAME = {syntax.name: syntax for syntax in (*SYNTAXES, GENERIC)}
 
 def syntax_of(template: str) -> Syntax:
     """The syntax that the model of this template was trained on; the generic one where none is."""
-    for syntax in SYNTAXES:
-        if "tools" in template and all(mark in template for mark in syntax.marks):
-            return syntax
-    return GENERIC
+    return next((syntax for syntax in SYNTAXES if syntax.is_of(template)), GENERIC)

@@ -28,6 +28,7 @@ WHOLE = {
     "mistral": f"[TOOL_CALLS][{CALL}]",
     "mistral-named": '[TOOL_CALLS]add[ARGS]{"a": 2}',
     "generic": f'{{"tool_calls": [{CALL}]}}',
+    "glm": "<tool_call>add\n<arg_key>a</arg_key>\n<arg_value>2</arg_value>\n</tool_call>",
     "qwen-coder": "<tool_call><function=add><parameter=a>\n2\n</parameter></function></tool_call>",
 }
 

@@ -35,7 +35,7 @@ CITIES = {
 
 def options(syntax: Syntax) -> ChatOptions:
     """Two tools. In tags a text has no end that this model would ever find."""
-    parameters = CITIES if syntax.name == "qwen-coder" else PARAMETERS
+    parameters = CITIES if syntax.name in ("qwen-coder", "glm") else PARAMETERS
     weather = {"type": "function", "function": {"name": "weather", "parameters": parameters}}
     now = {"type": "function", "function": {"name": "now"}}
     return ChatOptions(tools=(weather, now), tool_choice="required", parallel_tool_calls=False)
@@ -73,6 +73,7 @@ BEGUN = {
     "mistral": '[TOOL_CALLS][{"name": "weather", "arguments": {"city": "Os',
     "mistral-named": '[TOOL_CALLS]weather[ARGS]{"city": "',
     "generic": '{"tool_calls": [{"name": "weather", "arguments": {"city": "Oslo", "da',
+    "glm": "<tool_call>weather\n<arg_key>city</arg_key><arg_value>Os",
     "qwen-coder": "<tool_call>\n<function=weather>\n<parameter=city>\nOs",
 }
 

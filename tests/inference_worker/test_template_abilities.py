@@ -106,6 +106,38 @@ MISTRAL = """\
 {%- endfor %}
 """
 
+GLM = """\
+[gMASK]<sop>
+{%- if tools %}<|system|>{% for tool in tools %}{{ tool | tojson }}{% endfor %}
+Write <tool_call>{function-name}<arg_key>{arg-key}</arg_key>{% endif %}
+{%- for m in messages %}
+{%- if m.role == 'tool' %}<|observation|><tool_response>{{ m.content }}</tool_response>
+{%- else %}<|{{ m.role }}|>
+{{ m.content }}
+{%- for call in m.tool_calls %}
+{%- set tc = call.function %}
+{{ '\\n<tool_call>' + tc.name }}
+{% for k, v in tc.arguments.items() %}
+<arg_key>{{ k }}</arg_key>
+<arg_value>{{ v | tojson(ensure_ascii=False) if v is not string else v }}</arg_value>
+{% endfor %}
+</tool_call>{% endfor %}
+{%- endif %}
+{%- endfor %}
+"""
+
+HERMES = """\
+{{- 'Write <tool_call> with <tools>' }}
+{%- for tool in tools %}{{- tool.function | tojson }}{%- endfor %}
+{%- for message in messages %}
+{{- '<|im_start|>' + message.role + message.content }}
+{%- for call in message.tool_calls %}
+{{- '<tool_call>{"arguments": ' + call.function.arguments | tojson + '}</tool_call>' }}
+{%- endfor %}
+{%- endfor %}
+"""
+"""It goes through the tools without asking whether there are any."""
+
 TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
 USER = {"role": "user", "content": "2 + 2?"}
 RESULT = {"role": "tool", "tool_call_id": "call00001", "content": "4"}
@@ -133,6 +165,7 @@ def abilities(source: str) -> Abilities:
         (DEFAULT_TEMPLATE, "generic", Abilities()),
         (QWEN, "hermes", Abilities(tools=True, calls=True, wants_objects=True)),
         (LLAMA, "llama3", Abilities(tools=True, calls=True, wants_objects=True)),
+        (GLM, "glm", Abilities(tools=True, calls=True, wants_objects=True)),
         (
             MISTRAL,
             "mistral",
@@ -159,6 +192,11 @@ def test_a_template_is_known_by_what_it_shows(source: str, syntax: str, able: Ab
             '<|start_header_id|>ipython<|end_header_id|>\n\n"4"<|eot_id|>',
         ),
         (
+            GLM,
+            "<tool_call>add\n<arg_key>a</arg_key>\n<arg_value>2</arg_value>\n</tool_call>",
+            "<tool_response>4</tool_response>",
+        ),
+        (
             MISTRAL,
             '[TOOL_CALLS] [{"name": "add", "arguments": {"a": 2}}]</s>',
             "[TOOL_RESULTS]4[/TOOL_RESULTS]",
@@ -171,6 +209,18 @@ def test_a_call_and_its_result_stand_as_the_model_learned_them(
     template = ChatTemplate(source, bos_text="<s>", eos_text="</s>")
     text = template.render([USER, calling(), RESULT], ChatOptions(tools=(TOOL,)))
     assert call in text and result in text and '"name": "add"' in text.split(call)[0]
+
+
+def test_a_template_that_asks_for_no_tools_gets_an_empty_list_of_them() -> None:
+    template = ChatTemplate(HERMES)
+    assert template.render([USER]).endswith("<|im_start|>user2 + 2?")
+    text = template.render([USER, calling(), RESULT], ChatOptions(tools=(TOOL,)))
+    assert '<tool_call>{"arguments": {"a": 2}}' in text and "tool_calls" not in text
+
+
+def test_what_trainers_mark_is_shown_as_if_it_were_not_marked() -> None:
+    template = ChatTemplate("a{% generation %}{{ messages[0].content }}{% endgeneration %}c")
+    assert template.render([USER]) == "a2 + 2?c"
 
 
 def test_what_a_template_refuses_is_the_clients_to_change() -> None:

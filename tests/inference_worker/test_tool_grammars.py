@@ -35,7 +35,8 @@ WEATHER = {"type": "function", "function": {"name": "weather", "parameters": SCH
 NOW = {"type": "function", "function": {"name": "now"}}
 TOOLS = (WEATHER, NOW)
 ALL = (*SYNTAXES, GENERIC)
-JSON_ONES = [one for one in ALL if one.name != "qwen-coder"]
+TAGGED = [one for one in ALL if one.name in ("qwen-coder", "glm")]
+JSON_ONES = [one for one in ALL if one not in TAGGED]
 ARGUMENTS = '{"city": "Łódź </tool_call>", "days": 3}'
 
 WRITTEN = {
@@ -44,6 +45,8 @@ WRITTEN = {
     "mistral": '[TOOL_CALLS][{"name": "weather", "arguments": ARGUMENTS}]',
     "mistral-named": "[TOOL_CALLS]weather[ARGS]ARGUMENTS",
     "generic": '{"tool_calls": [{"name": "weather", "arguments": ARGUMENTS}]}',
+    "glm": "<tool_call>weather\n<arg_key>city</arg_key>\n<arg_value>Łódź </tool_call></arg_value>\n"
+    "<arg_key>days</arg_key>\n<arg_value>3</arg_value>\n</tool_call>",
     "qwen-coder": "<tool_call>\n<function=weather>\n<parameter=city>\nŁódź </tool_call>\n"
     "</parameter>\n<parameter=days>\n3\n</parameter>\n</function>\n</tool_call>",
 }

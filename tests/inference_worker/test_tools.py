@@ -133,6 +133,20 @@ SAID: list[tuple[str, str, Heard]] = [
         ("", [("add", '{"text": "\\n</div>\\n", "a": "NaN"}')]),
     ),
     ("qwen-coder", "<tool_call>\n<function=rm>", ("<tool_call>\n<function=rm>", [])),
+    (
+        "glm",
+        "Hm.\n<tool_call>add\n<arg_key>a</arg_key>\n<arg_value>2</arg_value>\n<arg_key>text</arg_key>"
+        '\n<arg_value>\n</div> "é"\n</arg_value>\n</tool_call>\n<tool_call>now</tool_call>',
+        ("Hm.", [("add", '{"a": 2, "text": "\\n</div> \\"é\\"\\n"}'), ("now", "{}")]),
+    ),
+    (
+        "glm",
+        '<tool_call>add<arg_key>b</arg_key><arg_value>{"x": "</arg_value>"}</arg_value>'
+        "</tool_call> Ok",
+        (" Ok", [("add", '{"b": {"x": "</arg_value>"}}')]),
+    ),
+    ("glm", "<tool_call>addx</tool_call>", ("<tool_call>addx</tool_call>", [])),
+    ("glm", "<tool_call><b>", ("<tool_call><b>", [])),
     ("qwen-coder", "<tool_call> well", ("<tool_call> well", [])),
     (
         "llama3",
@@ -210,6 +224,8 @@ CUT: list[tuple[str, str, Heard]] = [
         "<function=add><parameter=text>\na <b>\n</para",
         ("", [("add", '{"text": "a <b>')]),
     ),
+    ("glm", "<tool_call>ad", ("", [])),
+    ("glm", "<tool_call>add<arg_key>text</arg_key><arg_value>1</", ("", [("add", '{"text": "1')])),
     ("qwen-coder", '<function=add><parameter=b>{"x": [', ("", [("add", '{"b": {"x": [')])),
 ]
 """What a limit cut."""
@@ -227,6 +243,7 @@ BITS = st.sampled_from(
         *'{}[]":,;\\ \n<a1',
         *("<tool_call>", "</tool_call>", "[TOOL_CALLS]", "[ARGS]", "[CALL_ID]", "<|python_tag|>"),
         *("<function=", "<function=add>", "</function>", "<parameter=a>", "</parameter>"),
+        *("<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>"),
         *('{"name": "add", "arguments": ', '{"a": 1}', '"name"', '"response"', "add", "now"),
         *('{"tool_calls": [', '{"response": "', "\\ud83d", "\\udeb2", "</", one()),
     ]
@@ -310,7 +327,10 @@ def test_ids_follow_from_the_records_seed_alone() -> None:
         ("{{ tools }}[TOOL_CALLS]", "mistral"),
         ("{{ tools }}<tool_call>", "hermes"),
         ("{{ tools }}<tool_call><function=x><parameter=y>", "qwen-coder"),
+        ("{{ tools }}<tool_call>name<arg_key>", "glm"),
+        ("{{ tools }}<tool_call><invoke name=", "generic"),
         ("{{ tools }}<|start_header_id|>ipython<|end_header_id|>", "llama3"),
+        ("{{ tools }}<|start_header_id|>ipython<function=", "generic"),
         ("{{ tools }}<|start_header_id|>", "generic"),
         ("<tool_call>", "generic"),
         ("", "generic"),
