@@ -23,7 +23,7 @@ def parser_of(request: GenerationRequest, *, id_seed: str) -> AnswerParser:
     if not form.thought_end or shown_as == "content":
         return content
     thoughts = ThoughtParser(
-        Tags(form.thought_begin, form.thought_end),
+        Tags(form.thought_begin, form.thought_end, form.content_begin),
         content,
         is_open=form.is_thought_open,
         is_begun=form.is_thought_begun,

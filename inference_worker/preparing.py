@@ -246,6 +246,7 @@ def with_thoughts(engine: Engine, asked: Chat | Completion) -> AnswerFormat:
     return AnswerFormat(
         tags.begin,
         tags.end,
+        content_begin=tags.content,
         is_thought_open=is_open,
         is_thought_begun=is_begun,
         thought_closing=(*message, *end),

@@ -17,10 +17,12 @@ from inference_worker.text import held_length
 
 @dataclass(frozen=True, slots=True)
 class Tags:
-    """What a thought stands between."""
+    """What a thought stands between; ``content`` is what content begins with where no thought is
+    before it."""
 
     begin: str
     end: str
+    content: str = ""
 
 
 FAMILIES = (
@@ -33,7 +35,9 @@ FAMILIES = (
     Tags("<|inner_prefix|>", "<|inner_suffix|>"),  # Apertus
     Tags("◁think▷", "◁/think▷"),  # Kimi
     Tags(
-        "<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>"
+        "<|channel|>analysis<|message|>",
+        "<|end|><|start|>assistant<|channel|>final<|message|>",
+        "<|channel|>final<|message|>",
     ),  # gpt-oss
 )
 
@@ -71,7 +75,9 @@ def begun(prompt: str, message: Message, tags: Tags | None, *, thinks: bool) -> 
         begin = "" if opens else tags.begin
         end = "" if content is None else tags.end
         return f"{prompt}{begin}{thought}{end}{text}"
-    return prompt + (tags.end if opens and (text or not thinks) else "") + text
+    if opens:
+        return prompt + (tags.end if text or not thinks else "") + text
+    return prompt + (tags.content if text else "") + text
 
 
 def thought_state(prompt: str, messages: Sequence[Message], tags: Tags) -> tuple[bool, bool]:
@@ -138,11 +144,13 @@ class ThoughtParser:
         return [*told, *self._content.finish(is_cut=is_cut)]
 
     def _begin(self) -> None:
-        """Whether the answer begins with a thought, once that is known."""
-        begin, seen = self._tags.begin, self._held.lstrip()
+        """What the answer begins with, once that is known."""
+        begin, content, seen = self._tags.begin, self._tags.content, self._held.lstrip()
         if seen.startswith(begin):
             self._held, self._part = seen.removeprefix(begin), _Part.THOUGHT
-        elif not begin.startswith(seen):
+        elif content and seen.startswith(content):
+            self._held, self._part = seen.removeprefix(content), _Part.AFTER
+        elif not (begin.startswith(seen) or content.startswith(seen)):
             self._part = self._otherwise
 
     def _think(self) -> list[Delta]:

@@ -250,7 +250,8 @@ class AnswerFormat:
     ``thought_closing`` are the tokens that end it early. ``tools`` names the syntax of calls, ""
     where none can come. Of ``shown_tokens`` the text has the names: special ones, which else show
     nothing. ``end_tokens`` are those that end an answer. ``begun`` is an end of the prompt that is
-    read with the answer: the client's beginning of a call.
+    read with the answer: the client's beginning of a call. ``content_begin`` is what content begins
+    with where there is no thought, "" where it has no tag.
     """
 
     thought_begin: str = ""
@@ -262,6 +263,7 @@ class AnswerFormat:
     shown_tokens: tuple[int, ...] = ()
     end_tokens: tuple[int, ...] = ()
     begun: str = ""
+    content_begin: str = ""
 
     @classmethod
     def from_raw(cls, raw: Mapping[str, Any]) -> AnswerFormat:

@@ -53,9 +53,14 @@ def call_grammar(
 
 
 def thought_before(rules: GrammarRules, form: AnswerFormat) -> str:
-    """GBNF of what may be thought before."""
+    """GBNF of what may be thought before, or of what tells that nothing is."""
     if not form.thought_end:
         return ""
     gap = space(rules)
     thought = f"{text_until(rules, form.thought_end)} {gap}"
-    return thought if form.is_thought_open else f"({gap} {literal(form.thought_begin)} {thought})?"
+    if form.is_thought_open:
+        return thought
+    ways = [f"{gap} {literal(form.thought_begin)} {thought}"]
+    if form.content_begin:
+        ways.append(literal(form.content_begin))
+    return f"({' | '.join(ways)})?"

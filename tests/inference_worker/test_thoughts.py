@@ -118,6 +118,17 @@ def test_each_family_is_known_by_its_template_and_split(tags: Tags) -> None:
     assert parsed(parser, f"{tags.begin}a{tags.end}b") == [ReasoningDelta("a"), ContentDelta("b")]
 
 
+@pytest.mark.parametrize("tags", [tags for tags in FAMILIES if tags.content])
+def test_content_may_have_a_tag_of_its_own(tags: Tags) -> None:
+    for text, content in ((f"{tags.content}Hi", "Hi"), ("Hi", "Hi"), (tags.content[:12], None)):
+        deltas = parsed(ThoughtParser(tags, PlainParser()), text)
+        assert merged(deltas) == [(ContentDelta, content or tags.content[:12])]
+    assert told("P", tags, content="Hi") == f"P{tags.content}Hi"
+    assert told("P", tags) == "P"
+    thought = told("P", tags, reasoning_content="hm", content="Hi")
+    assert thought == f"P{tags.begin}hm{tags.end}Hi"
+
+
 def test_a_template_may_name_the_end_alone_or_nothing() -> None:
     assert tags_of("content.split('</think>')[-1]") == THINK
     assert tags_of("{{ messages }}") is None

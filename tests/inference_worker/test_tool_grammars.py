@@ -202,6 +202,11 @@ def test_a_thought_comes_before_the_call() -> None:
         hermes, options, AnswerFormat("<think>", "</think>", is_thought_open=True)
     )
     assert satisfies(f"a</think> {call}", opened) and not satisfies(call, opened)
+    tagged = call_grammar(
+        hermes, options, AnswerFormat("<think>", "</think>", content_begin="<final>")
+    )
+    assert satisfies(f"<final>{call}", tagged) and satisfies(f"<think>a</think>{call}", tagged)
+    assert satisfies(call, tagged) and not satisfies(f"<think>a</think><final>{call}", tagged)
 
 
 @pytest.mark.parametrize(
