@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
 from starlette.responses import JSONResponse
 
-from api import requests
-from api.json_body import parse_json
-from api.node import NodeDep
-from api.problems import NotSupported, RequestInvalid
+from api.problems import NotSupported
 
 router = APIRouter()
 
@@ -56,20 +51,3 @@ async def change_props() -> None:
 async def read_metrics() -> None:
     """501: a node counts nothing for anybody else."""
     raise NotSupported("This server does not support metrics endpoint.")
-
-
-@router.get("/lora-adapters")
-async def list_adapters() -> list[dict[str, Any]]:
-    """No adapters are loaded."""
-    return []
-
-
-@router.post("/lora-adapters")
-async def scale_adapters(request: Request, node: NodeDep) -> dict[str, bool]:
-    """Scales of adapters; as there are none, only of none."""
-    body = parse_json(await requests.read_body(request, node.settings.body_bytes_max))
-    if not isinstance(body, list):
-        raise RequestInvalid("Request body must be an array")
-    if body:
-        raise RequestInvalid("there is no adapter to scale: none is loaded")
-    return {"success": True}

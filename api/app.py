@@ -24,6 +24,7 @@ from starlette.requests import ClientDisconnect
 
 from api import (
     absent,
+    adapters,
     anthropic,
     control,
     docs,
@@ -60,6 +61,7 @@ from api.problems import TABLE, NothingThere, problem_response, route_path
 from api.request_ids import RequestIds
 from api.vertex import add_vertex
 from replay import frames
+from replay.adapter_scales import RedisAdapterScales
 from replay.cluster import Directory
 from replay.compaction import Compactor
 from replay.errors import LogUnavailable, RedisUnfit
@@ -105,6 +107,7 @@ ROUTED = (
     models,
     props,
     slots,
+    adapters,
     health,
     absent,
 )
@@ -252,6 +255,7 @@ async def _open_node(
             connections=connections,
             recovery=recovery,
             admission=Admission(settings, queue, Inspector(log_redis).live),
+            scales=RedisAdapterScales(log_redis),
             presence=presence,
         )
         try:

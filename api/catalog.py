@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from api.problems import RequestInvalid, Unavailable
+from replay.adapters import Adapter
 from replay.cluster import ModelRecord, ModelStatus, WorkerRecord
 
 CACHE_S = 0.5
@@ -39,6 +40,7 @@ class Model:
     context_tokens: int
     created_s: int
     meta: Mapping[str, Any]
+    adapters: tuple[Adapter, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -81,6 +83,7 @@ def _merge(held: list[tuple[WorkerRecord, ModelRecord]]) -> Model:
         context_tokens=best.context_tokens,
         created_s=min(worker.started_ms for worker, _ in held) // 1000,
         meta=best.meta or {},
+        adapters=best.adapters,
     )
 
 

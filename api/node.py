@@ -16,6 +16,7 @@ from api.connection import Connections
 from api.dispatch import JobQueue
 from api.inbox import Preparer
 from api.problems import Unavailable
+from replay.adapter_scales import AdapterScales
 from replay.log import Feed, Leases, SessionLog
 from replay.recovery import Recovery
 from replay.tailer import Tailer
@@ -83,6 +84,7 @@ class Node:
     connections: Connections
     recovery: Recovery
     admission: Admission
+    scales: AdapterScales
     presence: Presence = field(default_factory=Presence)
     errands: Errands = field(default_factory=Errands)
 

@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.types import Receive
 
 from api import requests
+from api.adapters import with_scales
 from api.catalog import Model
 from api.connection import Comeback
 from api.line import Line
@@ -162,7 +163,9 @@ class Opening:
             return await self._begun(model)
 
     async def _begun(self, model: Model) -> OpenSession:
-        prepared = await prepare(self._node, model, self._asked)
+        prepared = await prepare(
+            self._node, model, await with_scales(self._node, model, self._asked)
+        )
         new = await self._announced(model, prepared)
         opened = await self._open(new)
         if isinstance(opened, Busy):
@@ -237,6 +240,7 @@ class Opening:
             format=prepared.format,
             prompts=prepared.prompts,
             prompt_lengths=prepared.prompt_lengths,
+            adapters=prepared.adapters,
             max_tokens=capped(
                 self._asked.max_tokens,
                 settings.tokens_max,

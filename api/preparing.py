@@ -43,9 +43,10 @@ async def prepare(node: Node, model: Model, asked: GenerationRequest) -> Prepare
     """The prompt's tokens, which leave room for an answer. Raises what ``answered`` does."""
     biases, constraint = asked.sampling.logit_bias, asked.constraint
     if asked.prompts or asked.infill:
-        completion = Completion(asked.prompts, biases, constraint, asked.infill)
+        completion = Completion(asked.prompts, biases, constraint, asked.infill, asked.lora)
         return await answered(node, model, completion, Prepared)
-    chat = Chat(asked.messages, biases, asked.chat, asked.reasoning.budget_message, constraint)
+    message = asked.reasoning.budget_message
+    chat = Chat(asked.messages, biases, asked.chat, message, constraint, asked.lora)
     prepared = await answered(node, model, chat, Prepared)
     if not asked.render.verbose:
         return prepared

@@ -23,20 +23,19 @@ from inference_worker.engine import (
     FinishReason,
     NoFreeSlot,
     OnSteps,
-    PromptInvalid,
-    PromptTooLong,
     SequenceSpec,
     Step,
     Timings,
     Vectors,
 )
+from inference_worker.fitting import check_fits
 from inference_worker.hardware import PREFILL_CHUNK_TOKENS
 from inference_worker.model import Feed, Model, SlotsExhausted
 from inference_worker.saved_slot import SavedSlot
 from inference_worker.scheduler import Scheduler
 from inference_worker.sequence import Sequence, State
 from inference_worker.slot_caches import SlotCaches
-from inference_worker.slots import Slots
+from inference_worker.slots import NOTHING, Slots
 from inference_worker.turns import Result, Turn, Turns
 from inference_worker.wording import Wording
 
@@ -100,7 +99,7 @@ class BatchEngine(Wording):
         """See ``Engine.held_tokens``."""
         with self._lock:
             held = self._slots.held()
-        return tuple(len(held.get(slot, ())) for slot in range(self.model.slots))
+        return tuple(len(held.get(slot, NOTHING).tokens) for slot in range(self.model.slots))
 
     def start(self, on_steps: OnSteps) -> None:
         """Starts the engine's thread; once only."""
@@ -112,13 +111,7 @@ class BatchEngine(Wording):
     def submit(self, spec: SequenceSpec) -> int:
         """Takes the slot that holds most of the prompt; see ``Engine.submit``. ValueError for an id
         that runs."""
-        if not spec.prompt:
-            raise PromptInvalid("the prompt is empty")
-        if len(spec.prompt) >= self.model.context_tokens:
-            raise PromptTooLong(len(spec.prompt), self.model.context_tokens)
-        if spec.shift and spec.shift.context_tokens > self.model.context_tokens:
-            # In a smaller one other tokens would be gone: not what the first worker would say.
-            raise EngineFailed(f"the session needs a context of {spec.shift.context_tokens} tokens")
+        check_fits(self.model, spec)
         with self._lock:
             if self._closed:
                 raise EngineFailed(self._closed)
@@ -318,7 +311,7 @@ class BatchEngine(Wording):
         tokens = sequence.next_feed()
         fed = sequence.fed_tokens + len(tokens)
         samples = fed >= len(sequence.spec.prompt) + sequence.first_draw
-        return Feed(sequence.slot, tokens, sequence.position, samples)
+        return Feed(sequence.slot, tokens, sequence.position, samples, sequence.spec.adapters)
 
     def _advance(self, sequence: Sequence) -> None:
         """After a decode: samples if the sequence answers, else tells the prompt's progress."""

@@ -154,6 +154,7 @@ def _spec(
         cache_prompt=request.context.cache_prompt,
         shift=Shift.of(request.context),
         indent=request.indent,
+        adapters=request.adapters,
         forced=frozenset(i for i, token in enumerate(own) if token.flags & TOKEN_FORCED),
         thought=_thought_limit(record, request),
         shown_tokens=frozenset(request.format.shown_tokens),

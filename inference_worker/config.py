@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 from pathlib import Path
@@ -45,6 +46,11 @@ class WorkerSettings(BaseSettings):
         "", "Models to serve: `name=/path.gguf,...`. Empty: every GGUF of the models folder."
     )
     models_dir: Path = _setting(Path(".models"), "Where model files lie.")
+    lora: str = _setting(
+        "",
+        "LoRA adapters: `/path.gguf:scale,...`, with `name=` before the path of one that is for "
+        "that model alone. Scales are 1 where none is said, and count where a request names none.",
+    )
     chat_template_file: str = _setting(
         "", "A Jinja chat template for every model. Empty: each model file's own."
     )
@@ -127,6 +133,7 @@ class WorkerSettings(BaseSettings):
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         tensor_split_of(self.tensor_split)
+        self.adapter_files("")
         if self.kv_type_v not in PLAIN_KV_TYPES and not self.flash_attention:
             raise ValueError(f"REPLAY_KV_TYPE_V={self.kv_type_v} needs REPLAY_FLASH_ATTENTION=true")
         if self.slot_save_path and not Path(self.slot_save_path).is_dir():
@@ -162,16 +169,46 @@ class WorkerSettings(BaseSettings):
         return self.queue_redis_url or self.redis_url
 
     def model_files(self) -> dict[str, Path]:
-        """Model names and their files. Raises ValueError where there is none."""
+        """Model names and their files. Raises ValueError where there is none, and where one that
+        is not there is to have an adapter."""
+        files = self._model_files()
+        for entry in _entries(self.lora):
+            name, _, _ = _adapter(entry)
+            if name and name not in files:
+                raise ValueError(f"REPLAY_LORA={entry}: there is no model {name}")
+        return files
+
+    def adapter_files(self, model: str) -> tuple[tuple[Path, float], ...]:
+        """The files of a model's adapters, and their scales. Raises ValueError."""
+        adapters = (_adapter(entry) for entry in _entries(self.lora))
+        return tuple((path, scale) for name, path, scale in adapters if name in ("", model))
+
+    def _model_files(self) -> dict[str, Path]:
         if self.models:
-            entries = [entry.strip() for entry in self.models.split(",") if entry.strip()]
-            return dict(_named(entry) for entry in entries)
+            return dict(_named(entry) for entry in _entries(self.models))
         found = {path.stem: path for path in sorted(self.models_dir.glob("*.gguf"))}
         if not found and self.engine == "llama":
             raise ValueError(
                 f"no model: {self.models_dir} has no .gguf file, REPLAY_MODELS is empty"
             )
         return found or {"scripted": Path("scripted")}
+
+
+def _entries(text: str) -> list[str]:
+    return [entry.strip() for entry in text.split(",") if entry.strip()]
+
+
+def _adapter(entry: str) -> tuple[str, Path, float]:
+    """An adapter's model, "" for all, its file and its scale. Raises ValueError."""
+    name, separator, rest = entry.partition("=")
+    file, colon, scale = (rest if separator else entry).partition(":")
+    try:
+        factor = float(scale) if colon else 1.0
+    except ValueError:
+        factor = math.nan
+    if not (file and math.isfinite(factor)):
+        raise ValueError(f"REPLAY_LORA={entry}: expected /path.gguf:scale")
+    return (name if separator else ""), Path(file), factor
 
 
 def _named(entry: str) -> tuple[str, Path]:

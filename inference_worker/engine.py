@@ -6,12 +6,9 @@ adapter (llama_engine, scripted_engine) stands behind it, a worker in front.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import lru_cache
-from pathlib import Path
 from typing import Any, Protocol
 
 from inference_worker.context_shift import Shift
@@ -24,7 +21,9 @@ from inference_worker.errors import (
     SavedUnfit,
     SlotBusy,
 )
+from inference_worker.file_hash import file_sha256
 from inference_worker.saved_slot import SavedSlot
+from replay.adapters import Adapter, Applied
 from replay.request import ChatOptions, SamplingParams
 
 __all__ = [
@@ -147,6 +146,7 @@ class ModelInfo:
     fim: FimTokens = FimTokens()
     end_tokens: tuple[int, ...] = ()
     batch_invariant: bool = True
+    adapters: tuple[Adapter, ...] = ()
 
     def template_of(self, options: ChatOptions) -> str:
         """The source of the template that a chat with these options is rendered with."""
@@ -197,6 +197,7 @@ class SequenceSpec:
     shown_tokens: frozenset[int] = frozenset()
     shift: Shift | None = None
     indent: int = 0
+    adapters: Applied = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -385,18 +386,3 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Finishes what runs as stopped, joins the thread (5 s at most), frees the model."""
-
-
-def file_sha256(path: Path) -> str:
-    """Hex digest of a model file; computed once per path, size and modification time.
-
-    Reads the whole file (98 MB take 0.1 to 0.3 s): call it off the event loop.
-    """
-    status = path.stat()
-    return _sha256(path, status.st_size, status.st_mtime_ns)
-
-
-@lru_cache(maxsize=16)
-def _sha256(path: Path, _size_bytes: int, _modified_ns: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -36,6 +36,7 @@ from inference_worker.hardware import (
     PREFILL_CHUNK_TOKENS,
     Hardware,
 )
+from inference_worker.llama_adapters import Adapters
 from inference_worker.llama_embedder import Embedder, embedding_info, generates, rerank_input
 from inference_worker.llama_interrupt import ON_LOG, Interrupt
 from inference_worker.llama_params import computes_on_gpu, context_params, model_params
@@ -43,6 +44,7 @@ from inference_worker.llama_sampler import Sampler, Vocabulary
 from inference_worker.llama_texts import template, token_piece, token_text
 from inference_worker.model import Draw, Feed, SlotsExhausted
 from inference_worker.prompt import DEFAULT_TEMPLATE, ChatTemplate
+from replay.adapters import Adapter
 from replay.request import ChatOptions
 
 OnProgress = Callable[[float], None]
@@ -81,6 +83,7 @@ class LlamaSettings:
     chat_template: str = ""
     """In place of the file's own; "" for that one."""
     embedding: EmbeddingSettings | None = None
+    adapters: tuple[Adapter, ...] = ()
 
 
 def open_llama_engine(
@@ -104,7 +107,9 @@ class LlamaModel:
         llama_cpp.llama_backend_init()
         self._model = _load(settings, on_progress)
         self._vocab = llama_cpp.llama_model_get_vocab(self._model)
-        self._info = _model_info(self._model, self._vocab, settings)
+        self._adapters = Adapters(self._model, settings.adapters)
+        info = _model_info(self._model, self._vocab, settings)
+        self._info = replace(info, adapters=self._adapters.loaded)
         self._end_tokens = frozenset(self._info.end_tokens)
         # All at once: a look-up must never wait for another thread's long tokenization.
         self._pieces = [
@@ -224,6 +229,7 @@ class LlamaModel:
 
     def decode(self, feeds: Sequence[Feed]) -> Sequence[Feed]:
         """One llama_decode over all feeds; see ``Model.decode``."""
+        self._adapters.apply(self._context, feeds[0].adapters)
         with self._interrupt:
             self._fill(feeds)
             code = llama_cpp.llama_decode(self._context, self._batch)

@@ -19,6 +19,7 @@ from inference_worker.engine import (
     TokenLogprobs,
     Vectors,
 )
+from replay.adapters import Applied
 from replay.request import ChatOptions
 
 
@@ -28,12 +29,14 @@ class SlotsExhausted(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Feed:
-    """Tokens for one slot, from ``position`` on; ``samples`` asks for logits after the last."""
+    """Tokens for one slot, from ``position`` on, to be computed with these ``adapters``;
+    ``samples`` asks for logits after the last."""
 
     slot: int
     tokens: tuple[int, ...]
     position: int
     samples: bool
+    adapters: Applied = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +103,8 @@ class Model(Protocol):
         ``spec.sampled``."""
 
     def decode(self, feeds: Sequence[Feed]) -> Sequence[Feed]:
-        """Computes feeds and returns those it did; the others come again in a later step.
+        """Computes feeds, all with the same adapters, and returns those it did; the others come
+        again in a later step.
 
         Raises SlotsExhausted, having computed none; what else it raises fails all of ``feeds``.
         """

@@ -1,14 +1,25 @@
-"""Opens an engine for a model file. (Unloading, sleep and downloads will stand here too.)"""
+"""Opens an engine for a model and its adapters. (Unloading, sleep and downloads will stand here
+too.)"""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 
+from inference_worker.adapters import applied
 from inference_worker.config import WorkerSettings
-from inference_worker.engine import EmbeddingSettings, Engine, EngineFailed, Pooling, file_sha256
+from inference_worker.engine import (
+    EmbeddingSettings,
+    Engine,
+    EngineFailed,
+    Pooling,
+    PromptInvalid,
+    file_sha256,
+)
 from inference_worker.scripted_engine import open_scripted_engine
+from replay.adapters import Adapter
 
 OnProgress = Callable[[str, float], None]
 """Is told a model's name and how much of it is loaded, 0 to 1; on the loading thread."""
@@ -28,14 +39,11 @@ def open_engine(settings: WorkerSettings, name: str, path: Path, on_progress: On
             chat_template=template,
             pooling=Pooling(settings.pooling or "mean") if settings.embeddings else None,
             input_tokens_max=settings.embedding_ubatch_tokens,
+            adapters=_adapters(settings, name, lambda path: sha256(bytes(path)).hexdigest()),
         )
     # Imported here: a scripted worker needs no llama.cpp on its machine.
     from inference_worker.llama_engine import LlamaSettings, open_llama_engine
 
-    try:
-        sha256 = file_sha256(path)
-    except OSError as error:
-        raise EngineFailed(f"the model {name} cannot be read: {error}") from error
     return open_llama_engine(
         LlamaSettings(
             path=path,
@@ -47,7 +55,7 @@ def open_engine(settings: WorkerSettings, name: str, path: Path, on_progress: On
             hardware=settings.hardware(),
             kv_pool_tokens=settings.kv_pool_tokens,
             context_shift=settings.context_shift,
-            sha256=sha256,
+            sha256=_file_sha256(path),
             chat_template=template,
             embedding=EmbeddingSettings(
                 Pooling(settings.pooling) if settings.pooling else None,
@@ -56,9 +64,32 @@ def open_engine(settings: WorkerSettings, name: str, path: Path, on_progress: On
             )
             if settings.embeddings
             else None,
+            adapters=_adapters(settings, name, _file_sha256),
         ),
         on_progress=lambda progress: on_progress(name, progress),
     )
+
+
+def _file_sha256(path: Path) -> str:
+    try:
+        return file_sha256(path)
+    except OSError as error:
+        raise EngineFailed(f"{path} cannot be read: {error}") from error
+
+
+def _adapters(
+    settings: WorkerSettings, model: str, sha256_of: Callable[[Path], str]
+) -> tuple[Adapter, ...]:
+    """The adapters of a model. Raises EngineFailed where they cannot be its adapters by default."""
+    files = settings.adapter_files(model)
+    found = tuple(Adapter(str(path), sha256_of(path), scale) for path, scale in files)
+    if len({adapter.sha256 for adapter in found}) < len(found):
+        raise EngineFailed(f"an adapter of {model} is there twice")
+    try:
+        applied(found, ())
+    except PromptInvalid as error:
+        raise EngineFailed(f"{model}: {error}: give the others a scale of 0") from None
+    return found
 
 
 def _chat_template(file: str) -> str:

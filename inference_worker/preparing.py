@@ -16,6 +16,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 from inference_worker import thoughts
+from inference_worker.adapters import applied
 from inference_worker.constraining import grammar_of
 from inference_worker.embedding import embedded, reranked
 from inference_worker.engine import Engine, EngineError, PromptInvalid
@@ -181,6 +182,7 @@ def prepared(engine: Engine, asked: Chat | Completion) -> Prepared | Refused:
         grammar=grammar.text,
         grammar_triggers=grammar.triggers,
         shift_at=engine.model.context_tokens if engine.model.shifts_context else 0,
+        adapters=applied(engine.model.adapters, asked.lora),
     )
 
 

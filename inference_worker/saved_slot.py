@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from replay.adapters import Applied
+
 
 @dataclass(frozen=True, slots=True)
 class SavedSlot:
     """``tokens`` are whole chunks of a prompt, ``data`` is their keys and values as the model wrote
-    them: to be read only where all of ``made_by`` is the same."""
+    them, computed with ``adapters``: to be read only where all of ``made_by`` is the same."""
 
     made_by: Mapping[str, str]
     tokens: tuple[int, ...]
     data: bytes | memoryview
+    adapters: Applied = ()

@@ -41,6 +41,7 @@ from inference_worker.engine import (
 from inference_worker.model import Draw, Feed
 from inference_worker.prompt import ChatTemplate
 from inference_worker.text import TextAssembler
+from replay.adapters import Adapter, Applied
 from replay.prepare import INPUTS_MAX
 from replay.request import ChatOptions, SamplingParams
 
@@ -100,13 +101,16 @@ class Script:
     say: str | None = None
 
 
-def scripted_tokens(prompt: Sequence[int], sampling: SamplingParams) -> Iterator[int]:
+def scripted_tokens(
+    prompt: Sequence[int], sampling: SamplingParams, adapters: Applied = ()
+) -> Iterator[int]:
     """Every token of the answer to a prompt, its end token last; endless under ``ignore_eos``."""
     script = read_script(prompt, sampling)
     if script.say is not None:
         yield from (*_encode(script.say.encode()), END)
         return
-    choice = random.Random(zlib.crc32(repr((tuple(prompt), script.seed)).encode()))
+    drawn_from = repr((tuple(prompt), script.seed, *adapters))
+    choice = random.Random(zlib.crc32(drawn_from.encode()))
     words = _words(choice, burst_every=script.burst_every)
     if sampling.ignore_eos:
         yield from (token for word in words for token in word)
@@ -120,17 +124,20 @@ def scripted_tokens(prompt: Sequence[int], sampling: SamplingParams) -> Iterator
     yield END
 
 
-def scripted_answer(prompt: Sequence[int], sampling: SamplingParams, max_tokens: int = -1) -> str:
+def scripted_answer(
+    prompt: Sequence[int],
+    sampling: SamplingParams,
+    max_tokens: int = -1,
+    adapters: Applied = (),
+) -> str:
     """The text that an uninterrupted answer shows, stop strings aside.
 
     ``ignore_eos`` needs a ``max_tokens``.
     """
     limit = max_tokens if max_tokens >= 0 else None
     text = TextAssembler()
-    shown = [
-        text.feed(_PIECES[token]) for token in islice(scripted_tokens(prompt, sampling), limit)
-    ]
-    return "".join(shown) + text.finish()
+    tokens = islice(scripted_tokens(prompt, sampling, adapters), limit)
+    return "".join(text.feed(_PIECES[token]) for token in tokens) + text.finish()
 
 
 def read_script(prompt: Sequence[int], sampling: SamplingParams) -> Script:
@@ -260,7 +267,9 @@ class ScriptedModel:
         self._slots[slot] = _Slot(
             spec,
             script=read_script(spec.prompt, spec.sampling),
-            tokens=islice(scripted_tokens(spec.prompt, spec.sampling), accepted, None),
+            tokens=islice(
+                scripted_tokens(spec.prompt, spec.sampling, spec.adapters), accepted, None
+            ),
             computed_until=time.monotonic(),
         )
 
@@ -346,6 +355,7 @@ def open_scripted_engine(
     chat_template: str = "",
     pooling: Pooling | None = Pooling.MEAN,
     input_tokens_max: int = 512,
+    adapters: tuple[Adapter, ...] = (),
 ) -> BatchEngine:
     """A scripted engine that is ready to start; ``tokens_per_s`` is per sequence, 0 is no pace."""
     info = ModelInfo(
@@ -374,5 +384,6 @@ def open_scripted_engine(
         )
         if pooling
         else None,
+        adapters=adapters,
     )
     return BatchEngine(ScriptedModel(info, tokens_per_s=tokens_per_s))

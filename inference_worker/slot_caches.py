@@ -17,7 +17,7 @@ from inference_worker.errors import EngineFailed, SavedUnfit, SlotBusy
 from inference_worker.model import Model, SlotsExhausted
 from inference_worker.saved_slot import SavedSlot
 from inference_worker.sequence import Sequence
-from inference_worker.slots import Slots, Tokens
+from inference_worker.slots import NOTHING, Held, Slots
 
 log = logging.getLogger(__name__)
 
@@ -38,16 +38,17 @@ class SlotCaches:
         """What must be the same where a cache is restored."""
         return {**self._model.cache_kind, "chunk": f"{self._chunk_tokens} tokens"}
 
-    def left_by(self, sequence: Sequence) -> Tokens:
+    def left_by(self, sequence: Sequence) -> Held:
         """What the next sequence in its slot may begin with; nothing where something broke."""
         assert sequence.finish is not None
         is_sound = sequence.finish.reason is not FinishReason.FAILED
         held = sequence.whole_chunks(self._chunk_tokens) if is_sound else ()
         try:
-            return held[: self._model.trim(sequence.slot, len(held))]
+            kept = held[: self._model.trim(sequence.slot, len(held))]
         except Exception:  # its own failure, and it is over: the next one in its slot finds out
             log.exception("slot %d cannot be trimmed", sequence.slot)
-            return ()
+            return NOTHING
+        return Held(kept, sequence.spec.adapters)
 
     def evict(self) -> bool:
         """Empties a free slot's cache to make room for what runs; False where all are empty."""
@@ -62,12 +63,13 @@ class SlotCaches:
         """See ``Engine.erase_slot``."""
         held = self._held(slot)
         self._empty(slot)
-        return len(held)
+        return len(held.tokens)
 
     def save(self, slot: int) -> SavedSlot:
         """See ``Engine.save_slot``."""
         held = self._held(slot)
-        return SavedSlot(self._made_by, held, self._model.save_cache(slot) if held else b"")
+        data = self._model.save_cache(slot) if held.tokens else b""
+        return SavedSlot(self._made_by, held.tokens, data, held.adapters)
 
     def restore(self, slot: int, saved: SavedSlot) -> None:
         """See ``Engine.restore_slot``."""
@@ -75,22 +77,22 @@ class SlotCaches:
         self._empty(slot)
         if saved.tokens:
             self._load(slot, saved)
-            self._note(slot, saved.tokens)
+            self._note(slot, Held(saved.tokens, saved.adapters))
 
-    def _held(self, slot: int) -> Tokens:
+    def _held(self, slot: int) -> Held:
         with self._lock:
             held = self._slots.held().get(slot)
         if held is None:
             raise SlotBusy(slot)
         return held
 
-    def _note(self, slot: int, held: Tokens) -> None:
+    def _note(self, slot: int, held: Held) -> None:
         with self._lock:
             if not self._slots.note(slot, held):
                 raise SlotBusy(slot)
 
     def _empty(self, slot: int) -> None:
-        self._note(slot, ())
+        self._note(slot, NOTHING)
         self._model.trim(slot, 0)
 
     def _load(self, slot: int, saved: SavedSlot) -> None:

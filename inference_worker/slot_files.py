@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 
 from inference_worker.errors import SavedUnfit
 from inference_worker.saved_slot import SavedSlot
+from replay.adapters import pairs
 from replay.records import PROMPT_TOKEN, pack_prompt, unpack_prompt
 
 FORMAT = "replay-cluster slot 1"
@@ -60,6 +61,7 @@ def _write(file: BinaryIO, saved: SavedSlot) -> int:
     head = {
         "format": FORMAT,
         "made_by": dict(saved.made_by),
+        "adapters": saved.adapters,
         "tokens": len(saved.tokens),
         "data_bytes": len(saved.data),
         "sha256": _digest(tokens, saved.data),
@@ -75,12 +77,13 @@ def _read(file: BinaryIO, size: int) -> tuple[SavedSlot, int]:
     tokens, data = file.read(token_bytes), file.read(data_bytes)
     if _digest(tokens, data) != head["sha256"]:
         raise SavedUnfit("the file is damaged")
-    return SavedSlot(head["made_by"], unpack_prompt(tokens), data), size
+    return SavedSlot(head["made_by"], unpack_prompt(tokens), data, head["adapters"]), size
 
 
 def _head(line: bytes) -> dict[str, Any]:
     try:
-        head: dict[str, Any] = {**json.loads(line)}
+        head: dict[str, Any] = {"adapters": (), **json.loads(line)}
+        head["adapters"] = pairs(head["adapters"])
         is_sound = (
             head["format"] == FORMAT
             and isinstance(head["made_by"], dict)

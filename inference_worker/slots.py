@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from inference_worker.engine import SequenceSpec
+from replay.adapters import Applied
 
 SIMILARITY_MIN = 0.1
 """Where less of a prompt is held, another conversation's cache is not given up for it."""
@@ -27,9 +28,20 @@ class Place:
     chunk_tokens: int
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a KV cache holds: whole chunks of a prompt, computed with these adapters."""
+
+    tokens: Tokens = ()
+    adapters: Applied = ()
+
+
+NOTHING = Held()
+
+
 @dataclass(slots=True)
 class _Free:
-    held: Tokens = ()
+    held: Held = NOTHING
     turn: int = 0
     """When it was given back, counted in slots given back; 0 for one that holds nothing."""
 
@@ -54,24 +66,23 @@ class Slots:
         """
         chunk = min(spec.prefill_chunk_tokens or self._chunk_tokens, self._chunk_tokens)
         from_cache = spec.cache_prompt and chunk == self._chunk_tokens
-        prompt = spec.prompt
-        shared = {slot: self._shared(free.held, prompt) for slot, free in self._free.items()}
-        if not from_cache or max(shared.values()) < SIMILARITY_MIN * len(prompt):
+        shared = {slot: self._shared(free.held, spec) for slot, free in self._free.items()}
+        if not from_cache or max(shared.values()) < SIMILARITY_MIN * len(spec.prompt):
             shared = dict.fromkeys(shared, 0)
         slot = min(shared, key=lambda slot: (-shared[slot], self._free[slot].turn, slot))
         del self._free[slot]
         return Place(slot, shared[slot], chunk)
 
-    def give(self, slot: int, held: Tokens) -> None:
-        """Takes a slot back, whose cache holds these tokens, whole chunks of a prompt."""
+    def give(self, slot: int, held: Held) -> None:
+        """Takes a slot back, whose cache holds this."""
         self._turns += 1
-        self._free[slot] = _Free(held, self._turns if held else 0)
+        self._free[slot] = _Free(held, self._turns if held.tokens else 0)
 
-    def held(self) -> dict[int, Tokens]:
+    def held(self) -> dict[int, Held]:
         """What the caches of the free slots hold."""
         return {slot: free.held for slot, free in self._free.items()}
 
-    def note(self, slot: int, held: Tokens) -> bool:
+    def note(self, slot: int, held: Held) -> bool:
         """Notes what the cache of a free slot holds from now on; False for one in use."""
         if slot not in self._free:
             return False
@@ -81,17 +92,19 @@ class Slots:
     def evict(self) -> int | None:
         """The free slot whose cache was least recently used, which is told to hold nothing; None
         where none holds anything."""
-        holding = [slot for slot, free in self._free.items() if free.held]
+        holding = [slot for slot, free in self._free.items() if free.held.tokens]
         if not holding:
             return None
         slot = min(holding, key=lambda slot: self._free[slot].turn)
         self._free[slot] = _Free()
         return slot
 
-    def _shared(self, held: Tokens, prompt: Tokens) -> int:
-        size = self._chunk_tokens
-        end = min(len(held), (len(prompt) - 1) // size * size)
+    def _shared(self, held: Held, spec: SequenceSpec) -> int:
+        if held.adapters != spec.adapters:
+            return 0
+        tokens, prompt, size = held.tokens, spec.prompt, self._chunk_tokens
+        end = min(len(tokens), (len(prompt) - 1) // size * size)
         shared = 0
-        while shared < end and held[shared : shared + size] == prompt[shared : shared + size]:
+        while shared < end and tokens[shared : shared + size] == prompt[shared : shared + size]:
             shared += size
         return shared

@@ -254,6 +254,7 @@ def _model_record(engine: Engine) -> ModelRecord:
         slots=model.slots,
         slots_free=engine.free_slots,
         context_tokens=model.context_tokens,
+        adapters=model.adapters,
         meta={
             "vocab_type": model.vocab_type,
             "n_vocab": model.vocabulary_tokens,

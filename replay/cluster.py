@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from replay import keys
+from replay.adapters import Adapter
 from replay.records import known_fields
 from replay.redis_plane import Client, Plane, translated
 from replay.redis_scripts import Call, script
@@ -57,13 +58,18 @@ class ModelRecord:
     meta: dict[str, Any] | None = None
     busy: tuple[SlotRecord, ...] = ()
     held: tuple[int, ...] = ()
+    adapters: tuple[Adapter, ...] = ()
 
     @classmethod
     def from_dict(cls, raw: dict[str, Any]) -> ModelRecord:
         """One model of a worker's record."""
-        aliases, held = tuple(raw.get("aliases", ())), tuple(raw.get("held", ()))
-        busy = tuple(SlotRecord.from_dict(slot) for slot in raw.get("busy", ()))
-        return cls(**known_fields(cls, {**raw, "aliases": aliases, "busy": busy, "held": held}))
+        read = {
+            "aliases": tuple(raw.get("aliases", ())),
+            "held": tuple(raw.get("held", ())),
+            "busy": tuple(SlotRecord.from_dict(slot) for slot in raw.get("busy", ())),
+            "adapters": tuple(Adapter.from_dict(one) for one in raw.get("adapters", ())),
+        }
+        return cls(**known_fields(cls, {**raw, **read}))
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,6 +111,11 @@ def workers() -> str:
     return f"{PREFIX}:workers"
 
 
+def adapters(model: str) -> str:
+    """String: how much of a model's adapters counts where a request names none, as JSON."""
+    return f"{PREFIX}:adapters:{encode(model)}"
+
+
 def node(node_id: str) -> str:
     """String: a node's record as JSON; lives by heartbeat."""
     return f"{PREFIX}:node:{encode(node_id)}"

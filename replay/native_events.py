@@ -57,7 +57,7 @@ def generation_settings(request: GenerationRequest) -> dict[str, Any]:
         "timings_per_token": options.timings_per_token,
         "post_sampling_probs": sampling.post_sampling_probs,
         "backend_sampling": False,
-        "lora": [],
+        "lora": [{"id": place, "scale": _float32(scale)} for place, scale in request.lora],
     }
 
 

@@ -15,6 +15,7 @@ from base64 import b64decode, b64encode
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from replay.adapters import Applied, Scales
 from replay.records import fields_of, known_fields, pack_prompt, unpack_prompt
 from replay.request import AnswerFormat, ChatOptions, Constraint, Infill, LogitBias, Prompt
 from replay.slot_order import SlotChanged, SlotOrder
@@ -42,6 +43,7 @@ class Chat:
     options: ChatOptions = field(default_factory=ChatOptions)
     budget_message: str = ""
     constraint: Constraint | None = None
+    lora: Scales = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,7 @@ class Completion:
     logit_bias: tuple[LogitBias, ...] = ()
     constraint: Constraint | None = None
     infill: Infill | None = None
+    lora: Scales = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +136,7 @@ class Prepared:
     them, the biases by token ids, how the answer's text is to be parsed, and the grammar that it
     must satisfy, with triggers from where one of these words comes up. ``prompts`` are the texts of
     a completion's; with several, ``prompt`` has their tokens one after the other. The context
-    shifts at ``shift_at`` tokens, 0 is never."""
+    shifts at ``shift_at`` tokens, 0 is never. All of it is to be computed with ``adapters``."""
 
     prompt: tuple[int, ...]
     prefill_chunk_tokens: int
@@ -145,6 +148,7 @@ class Prepared:
     grammar: str = ""
     grammar_triggers: tuple[str, ...] = ()
     shift_at: int = 0
+    adapters: Applied = ()
 
 
 Piece = str | list[int]
@@ -216,7 +220,7 @@ _RESULTS: dict[str, Any] = {
     "slot_changed": SlotChanged,
     "refused": Refused,
 }
-_ARRAYS = frozenset({"inputs", "logit_bias", "prompts"})
+_ARRAYS = frozenset({"adapters", "inputs", "logit_bias", "lora", "prompts"})
 """Fields whose elements may be arrays."""
 _NESTED: dict[str, Any] = {
     "constraint": lambda raw: raw and Constraint(**known_fields(Constraint, raw)),

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from replay.adapters import Applied, Scales, pairs
 from replay.records import fields_of, known_fields
 
 Dialect = Literal[
@@ -301,7 +302,8 @@ class GenerationRequest:
     ``constraint``: the record has that one alone. Where no template is asked for, ``prompts`` take
     their place; *prepare* makes each a text, and tells the ``prompt_lengths``, in tokens, of what
     stands in the record one after the other. To each prompt there are ``n`` answers. ``keep`` is
-    what outlives a client that gave no name: the retained answer, or its generation too.
+    what outlives a client that gave no name: the retained answer, or its generation too. What
+    ``lora`` asks for, *prepare* makes ``adapters`` of.
     """
 
     dialect: Dialect
@@ -324,6 +326,8 @@ class GenerationRequest:
     infill: Infill | None = None
     max_predict_ms: int = -1
     indent: int = 0
+    lora: Scales = ()
+    adapters: Applied = ()
 
     @property
     def choices(self) -> int:
@@ -349,6 +353,8 @@ class GenerationRequest:
         raw["stop"] = tuple(raw.get("stop", ()))
         raw["prompt_lengths"] = tuple(raw.get("prompt_lengths", ()))
         raw["prompts"] = tuple(map(_prompt, raw.get("prompts", ())))
+        raw["lora"] = pairs(raw.get("lora", ()))
+        raw["adapters"] = pairs(raw.get("adapters", ()))
         raw["sampling"] = SamplingParams.from_raw(raw["sampling"])
         raw["chat"] = ChatOptions.from_raw(raw.get("chat", {}))
         raw["render"] = RenderOptions.from_raw(raw.get("render", {}))

@@ -34,7 +34,6 @@ NOT_BUILT: Mapping[str, Callable[[Any], bool]] = {
     "moderation": _is(),
     "prediction": _is(),
     "web_search_options": _is(),
-    "lora": _is([]),
 }
 """Fields that ask for what is not built, and the values with which they ask for nothing."""
 

@@ -22,6 +22,7 @@ from api.dialects.completing import (
     stops,
 )
 from api.fields import Fields
+from api.lora import parse_scales
 from api.problems import RequestInvalid
 from api.reasoning import parse_reasoning
 from api.sampling import N_PROBS, N_PROBS_MAX, parse_sampling
@@ -66,6 +67,7 @@ def parse(body: Mapping[str, Any], *, random_seed: int) -> GenerationRequest:
         ping_interval_s=ping_interval(fields),
         chat=chat,
         context=parse_context(fields),
+        lora=parse_scales(fields.get("lora")),
         reasoning=parse_reasoning(fields, stream=stream),
         constraint=parse_constraint(fields),
     )

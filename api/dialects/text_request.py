@@ -13,6 +13,7 @@ from api.dialects.completing import (
 )
 from api.dialects.prompts import parse_prompts
 from api.fields import Fields
+from api.lora import parse_scales
 from replay.request import Constraint, Dialect, GenerationRequest, RenderOptions, SamplingParams
 
 
@@ -40,5 +41,6 @@ def text_request(
         render=render,
         ping_interval_s=ping_interval(fields),
         context=parse_context(fields),
+        lora=parse_scales(fields.get("lora")),
         constraint=constraint,
     )

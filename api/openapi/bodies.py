@@ -74,6 +74,11 @@ _TOOLS: Schema = {
     "type": "array",
     "items": _object(("type", "function"), type={"const": "function"}, function={"type": "object"}),
 }
+_ADAPTERS: Schema = {
+    "type": "array",
+    "items": _object(("id",), id={"type": "integer", "minimum": 0}, scale={"type": "number"}),
+    "description": "How much of which LoRA adapters; none of those not listed.",
+}
 _GENERATION: dict[str, Schema] = {
     "model": MODEL,
     "stream": STREAM,
@@ -90,6 +95,7 @@ _GENERATION: dict[str, Schema] = {
     "cache_prompt": {"type": "boolean", "default": True},
     "n_keep": _integer(-1, 0),
     "n_discard": _integer(0, 0),
+    "lora": _ADAPTERS,
     "grammar": {**TEXT, "description": "GBNF."},
     "json_schema": {"type": "object"},
     "response_format": _object(
@@ -280,5 +286,5 @@ BODIES: Mapping[str, Body] = {
         _object(filename={**TEXT, "description": "In the worker's folder. To erase needs none."}),
         _examples(save={"filename": "trip.slot"}, erase={}),
     ),
-    "adapters": Body({"type": "array", "items": {"type": "object"}}, _examples(none=[])),
+    "adapters": Body(_ADAPTERS, _examples(half=[{"id": 0, "scale": 0.5}], none=[])),
 }

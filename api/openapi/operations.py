@@ -286,15 +286,30 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ),
     ("GET", "/metrics"): _refuses("readMetrics", "Nothing is counted here", 501),
     ("GET", "/lora-adapters"): Operation(
-        LLAMA, "listAdapters", "Adapters", "None are loaded.", KEYED, example=[]
+        LLAMA,
+        "listAdapters",
+        "LoRA adapters of a model",
+        "The adapters, and how much of each counts where a request names none.",
+        READ,
+        parameters=("model",),
+        example=[
+            {
+                "id": 0,
+                "path": "/style.gguf",
+                "scale": 0.5,
+                "task_name": "",
+                "prompt_prefix": "",
+            }
+        ],
     ),
     ("POST", "/lora-adapters"): Operation(
         LLAMA,
         "scaleAdapters",
-        "Scale adapters",
-        "Nothing was to be scaled.",
+        "Set how much of each adapter counts where a request names none",
+        "It counts, at all workers.",
         (*READ, 413),
         "adapters",
+        parameters=("model",),
         example={"success": True},
     ),
     ("POST", "/props"): _refuses("changeProps", "Settings are the operator's", 501),

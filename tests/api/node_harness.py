@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -109,6 +109,19 @@ class ScriptedPreparer:
                 await asyncio.Event().wait()
         assert self.result is not None
         return self.result
+
+
+@dataclass
+class MemoryScales:
+    """``AdapterScales`` in memory."""
+
+    found: dict[str, Mapping[str, float]] = field(default_factory=dict)
+
+    async def read(self, model: str) -> Mapping[str, float]:
+        return self.found.get(model, {})
+
+    async def write(self, model: str, scales: Mapping[str, float]) -> None:
+        self.found[model] = scales
 
 
 @dataclass
@@ -245,6 +258,7 @@ def error_of(response: httpx.Response) -> dict[str, Any]:
 async def node_parts(settings: ApiSettings) -> AsyncIterator[tuple[FastAPI, dict[str, Any]]]:
     """The application over memory, not yet started, and its parts."""
     log, queue, preparer, workers = MemoryLog(), MemoryQueue(), ScriptedPreparer(), Workers()
+    scales = MemoryScales()
 
     async def live(tenant: str) -> int:
         records = [session.record for session in log._sessions.values()]
@@ -266,6 +280,7 @@ async def node_parts(settings: ApiSettings) -> AsyncIterator[tuple[FastAPI, dict
                 connections=connections,
                 recovery=Recovery(log, lease_s=1.0),
                 admission=Admission(settings, queue, live),
+                scales=scales,
                 presence=presence,
             )
             try:

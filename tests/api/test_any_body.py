@@ -31,6 +31,7 @@ FIELDS = st.sampled_from(
         *("stream", "stream_options", "stop", "grammar", "json_schema", "response_format"),
         *("suffix", "echo", "best_of", "return_tokens", "response_fields", "cache_prompt"),
         *("n_keep", "n_discard", "t_max_predict_ms", "sse_ping_interval", "return_progress"),
+        "lora",
     ]
 )
 NEEDED: dict[str, Any] = {"prompt": "Once", "input_prefix": "a", "input_suffix": "b"}

@@ -77,6 +77,33 @@ def test_models_are_named_or_take_their_files_name(models: str, files: dict[str,
     assert found == {name: Path(path) for name, path in files.items()}
 
 
+@pytest.mark.parametrize(
+    ("lora", "files"),
+    [
+        ("", []),
+        ("/a.gguf, m=/b.gguf:0.5,", [("/a.gguf", 1.0), ("/b.gguf", 0.5)]),
+        ("m=/a.gguf:-2,n=/b.gguf", [("/a.gguf", -2.0)]),
+    ],
+)
+def test_adapters_are_for_all_models_or_the_one_that_is_named(
+    lora: str, files: list[tuple[str, float]]
+) -> None:
+    settings = WorkerSettings(models="m=/m.gguf,n=/n.gguf", lora=lora)
+    assert [(str(path), scale) for path, scale in settings.adapter_files("m")] == files
+    assert list(settings.model_files()) == ["m", "n"]
+
+
+@pytest.mark.parametrize("entry", ["/a.gguf:much", "/a.gguf:nan", "/a.gguf:", "m=:1", ":1"])
+def test_an_adapter_without_a_file_or_a_scale_is_refused(entry: str) -> None:
+    with pytest.raises(ValueError, match=f"REPLAY_LORA={entry}: expected"):
+        WorkerSettings(lora=entry)
+
+
+def test_an_adapter_of_a_model_that_is_not_served_is_refused() -> None:
+    with pytest.raises(ValueError, match="there is no model o"):
+        WorkerSettings(models="m=/m.gguf", lora="o=/a.gguf").model_files()
+
+
 def test_without_a_list_every_model_of_the_folder_is_served(tmp_path: Path) -> None:
     for name in ("b.gguf", "a.gguf", "c.gguf.part", "README"):
         (tmp_path / name).touch()

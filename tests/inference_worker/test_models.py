@@ -13,6 +13,9 @@ from inference_worker.config import WorkerSettings
 from inference_worker.engine import EmbeddingSettings, EngineFailed, Pooling, file_sha256
 from inference_worker.hardware import Hardware
 from inference_worker.models import open_engine
+from inference_worker.scripted_engine import scripted_answer
+from replay.adapters import Adapter
+from replay.request import SamplingParams
 
 LLAMA = "inference_worker.llama_engine"
 
@@ -81,6 +84,7 @@ def test_a_model_is_opened_with_the_workers_settings(
         "sha256": file_sha256(file),
         "chat_template": "",
         "embedding": EmbeddingSettings(None, batch_tokens=128, ubatch_tokens=512),
+        "adapters": (),
     }
     on_progress(0.5)
     assert told == [("m", 0.5)]
@@ -128,6 +132,53 @@ def test_embeddings_can_be_switched_off(fake_llama: list[tuple[Any, Any]], tmp_p
 def test_a_file_that_is_not_there_is_the_operators_error(tmp_path: Path) -> None:
     with pytest.raises(EngineFailed):
         open_engine(WorkerSettings(engine="llama"), "m", tmp_path / "none.gguf", ignore)
+
+
+def adapters(tmp_path: Path, *contents: str) -> str:
+    files = [tmp_path / f"{n}.gguf" for n in range(len(contents))]
+    for file, content in zip(files, contents, strict=True):
+        file.write_text(content)
+    return ",".join(map(str, files))
+
+
+def test_adapters_are_known_by_what_is_in_their_files(
+    fake_llama: list[tuple[Any, Any]], tmp_path: Path
+) -> None:
+    lora = adapters(tmp_path, "one", "two") + ":0.5"
+    settings = WorkerSettings(engine="llama", lora=lora)
+    open_engine(settings, "m", tmp_path / "0.gguf", ignore)
+    [(asked, _)] = fake_llama
+    assert asked.adapters == tuple(
+        Adapter(str(tmp_path / name), file_sha256(tmp_path / name), scale)
+        for name, scale in (("0.gguf", 1.0), ("1.gguf", 0.5))
+    )
+
+
+@pytest.mark.usefixtures("fake_llama")
+@pytest.mark.parametrize(
+    ("contents", "more", "reason"),
+    [
+        (("one", "one"), "", "there twice"),
+        (("one", "two", "three"), "", "more than 2 adapters at once: give the others a scale of 0"),
+        ((), "/none.gguf", "/none.gguf cannot be read"),
+    ],
+)
+def test_adapters_that_cannot_be_a_models_are_the_operators_error(
+    tmp_path: Path, contents: tuple[str, ...], more: str, reason: str
+) -> None:
+    lora = adapters(tmp_path, *contents) + more
+    (tmp_path / "m.gguf").write_bytes(b"GGUF")
+    with pytest.raises(EngineFailed, match=reason):
+        open_engine(WorkerSettings(engine="llama", lora=lora), "m", tmp_path / "m.gguf", ignore)
+
+
+def test_a_script_says_something_else_with_an_adapter() -> None:
+    engine = open_engine(WorkerSettings(engine="scripted", lora="/a.gguf"), "m", Path("x"), ignore)
+    [adapter] = engine.model.adapters
+    engine.close()
+    prompt, sampling = (1, 2, 3), SamplingParams(seed=1)
+    plain = scripted_answer(prompt, sampling)
+    assert plain != scripted_answer(prompt, sampling, adapters=((adapter.sha256, 1.0),))
 
 
 def test_a_template_of_the_operators_stands_in_for_the_models_own(

@@ -1,9 +1,12 @@
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from inference_worker.engine import Finish, FinishReason, SequenceSpec
 from inference_worker.scheduler import PASSED_OVER_MAX, Scheduler
 from inference_worker.sequence import Sequence, State
+from replay.adapters import Applied
 from replay.request import SamplingParams
 
 CHUNK_TOKENS = 128
@@ -17,9 +20,15 @@ def make(
     cached: int = 0,
     sampled: tuple[int, ...] = (),
     max_tokens: int = -1,
+    adapters: Applied = (),
 ) -> Sequence:
     spec = SequenceSpec(
-        name, tuple(range(prompt)), SamplingParams(seed=1), sampled=sampled, max_tokens=max_tokens
+        name,
+        tuple(range(prompt)),
+        SamplingParams(seed=1),
+        sampled=sampled,
+        max_tokens=max_tokens,
+        adapters=adapters,
     )
     sequence = Sequence(spec, slot=slot, context_tokens=100_000, chunk_tokens=CHUNK_TOKENS)
     sequence.begin(cached)
@@ -140,6 +149,51 @@ def test_all_running_answers_share_a_step_in_the_order_of_their_slots() -> None:
     scheduler = scheduler_of(make("b", 1, slot=1), make("c", 1, slot=2), make("a", 1, slot=0))
     take_steps(scheduler, 5)
     assert take_step(scheduler) == "abc"
+
+
+ONE, OTHER = (("1", 1.0),), (("2", 0.5),)
+
+
+def adapted() -> list[Sequence]:
+    """By slot: with none, one, another, that one again, none."""
+    each = ((), ONE, OTHER, ONE, ())
+    return [make(name, 1, slot=n, adapters=each[n]) for n, name in enumerate("abcde")]
+
+
+def test_answers_with_adapters_are_fed_alone_and_those_with_the_same_follow_each_other() -> None:
+    scheduler = scheduler_of(*adapted())
+    take_steps(scheduler, 20)
+    fed = take_steps(scheduler, 40)
+    assert all(9 <= fed.count(name) <= 11 for name in ("ae", "b", "c", "d"))
+    applied = {"ae": (), "b": ONE, "c": OTHER, "d": ONE}
+    assert sum(applied[one] != applied[following] for one, following in pairwise(fed)) <= 20
+
+
+def test_where_neighbours_change_the_numbers_those_with_the_same_adapters_share_a_step() -> None:
+    scheduler = scheduler_of(*adapted(), shared_tokens=CHUNK_TOKENS)
+    prompts = [one for one in take_steps(scheduler, 20) if one.isupper()]
+    assert sorted(prompts) == ["AE", "BD", "C"]
+    fed = take_steps(scheduler, 30)
+    assert all(9 <= fed.count(name) <= 11 for name in ("ae", "bd", "c"))
+
+
+def test_all_answers_step_between_two_chunks_whatever_their_adapters() -> None:
+    scheduler = scheduler_of(*adapted())
+    take_steps(scheduler, 20)
+    scheduler.add(make("l", 2000, slot=5, adapters=OTHER))
+    fed = "".join(take_steps(scheduler, 44)).split("L")[1:-1]
+    assert [sorted(between) for between in fed] == [list("abcde")] * len(fed)
+    assert len(fed) >= 7
+
+
+def test_an_answer_that_ends_within_a_round_is_not_fed() -> None:
+    sequences = adapted()
+    scheduler = scheduler_of(*sequences)
+    take_steps(scheduler, 20)
+    for sequence in sequences[1:]:
+        sequence.end(Finish(FinishReason.STOPPED))
+        scheduler.settle(sequence)
+    assert "".join(take_steps(scheduler, 6)).strip("a") == ""
 
 
 def test_a_finished_sequence_is_not_scheduled() -> None:

@@ -12,7 +12,7 @@ from inference_worker.engine import EngineFailed, SavedUnfit, SequenceSpec, Slot
 from inference_worker.model import SlotsExhausted
 from inference_worker.scripted_engine import ScriptedModel, open_scripted_engine
 from inference_worker.slot_caches import SlotCaches
-from inference_worker.slots import Slots
+from inference_worker.slots import Held, Slots
 from replay.request import SamplingParams
 
 CHUNK = 4
@@ -44,7 +44,7 @@ class Kept:
     def __init__(self) -> None:
         self.model = Trimmed()
         self.slots = Slots(2, chunk_tokens=CHUNK)
-        self.slots.give(self.take(), HELD)
+        self.slots.give(self.take(), Held(HELD))
         self.caches = SlotCaches(self.model, self.slots, threading.Lock(), chunk_tokens=CHUNK)
 
     def take(self, prompt: tuple[int, ...] = HELD) -> int:
@@ -52,7 +52,7 @@ class Kept:
 
     @property
     def held(self) -> dict[int, int]:
-        return {slot: len(tokens) for slot, tokens in self.slots.held().items()}
+        return {slot: len(held.tokens) for slot, held in self.slots.held().items()}
 
 
 @pytest.fixture

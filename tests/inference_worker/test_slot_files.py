@@ -13,7 +13,12 @@ from inference_worker.errors import SavedUnfit
 from inference_worker.saved_slot import SavedSlot
 from inference_worker.slot_files import SlotFiles
 
-SAVED = SavedSlot({"model": "sha", "chunk": "2 tokens"}, (1, 2**31, 3, 4), bytes(range(256)) * 9)
+SAVED = SavedSlot(
+    {"model": "sha", "chunk": "2 tokens"},
+    (1, 2**31, 3, 4),
+    bytes(range(256)) * 9,
+    adapters=(("A", 0.1), ("B", -2.0)),
+)
 
 
 @pytest.fixture

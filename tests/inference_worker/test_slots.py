@@ -1,7 +1,7 @@
 from typing import Any
 
 from inference_worker.engine import SequenceSpec
-from inference_worker.slots import Place, Slots
+from inference_worker.slots import Held, Place, Slots
 from replay.request import SamplingParams
 
 CHUNK = 4
@@ -17,7 +17,7 @@ def slots(*held: tuple[int, ...], count: int = 0) -> Slots:
     """Slots that hold these tokens, the first the least recently used."""
     made = Slots(count or len(held), chunk_tokens=CHUNK)
     for tokens in held:
-        made.give(made.take(spec(tokens, cache_prompt=False)).slot, tokens)
+        made.give(made.take(spec(tokens, cache_prompt=False)).slot, Held(tokens))
     return made
 
 
@@ -42,7 +42,7 @@ def test_what_holds_nothing_goes_before_what_another_conversation_left() -> None
 
 def test_the_least_recently_used_cache_is_given_up_first() -> None:
     free = slots(ONE, OTHER)
-    free.give(free.take(spec(ONE)).slot, ONE)
+    free.give(free.take(spec(ONE)).slot, Held(ONE))
     assert free.take(spec((7,) * 9)) == Place(1, 0, CHUNK)
 
 
@@ -65,3 +65,13 @@ def test_caches_are_evicted_from_the_least_recently_used_on() -> None:
     assert [free.evict() for _ in range(3)] == [0, 1, None]
     assert free.take(spec(ONE)) == Place(0, 0, CHUNK)
     assert len(free) == 1
+
+
+def test_a_cache_is_of_the_same_adapters_alone() -> None:
+    one, half = (("A", 1.0),), (("A", 0.5),)
+    free = slots(count=3)
+    for adapters in ((), one):
+        free.give(free.take(spec(ONE, adapters=adapters)).slot, Held(ONE, adapters))
+    assert free.take(spec(ONE, adapters=half)) == Place(2, 0, CHUNK)
+    assert free.take(spec(ONE, adapters=one)) == Place(1, 16, CHUNK)
+    assert free.take(spec(ONE)) == Place(0, 16, CHUNK)

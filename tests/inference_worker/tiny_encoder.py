@@ -5,12 +5,11 @@ It says nothing of sense; what llama.cpp makes of it, and what the engine makes 
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
+import gguf_file
 import numpy as np
+from gguf_file import ARRAY, BOOL, F32, I32, STRING, U32, Metadata, Tensors
 
 WIDTH, HEADS, INNER, CONTEXT_TOKENS = 32, 4, 64, 64
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -20,15 +19,9 @@ TOKENS = (*SPECIAL, *(f"\u2581{letter}" for letter in LETTERS), *LETTERS)
 RANK = 4
 """llama.cpp's number of this pooling."""
 
-U32, I32, F32, BOOL, STRING, ARRAY = 4, 5, 6, 7, 8, 9
-_FORMATS = {U32: "<I", I32: "<i", F32: "<f", BOOL: "<?"}
-_ALIGNMENT = 32
-
-Tensors = Mapping[str, np.ndarray[Any, np.dtype[np.float32]]]
-
 
 def tensors() -> Tensors:
-    """The weights by name, the same each time; matrices are rows of outputs, as in numpy."""
+    """The weights by name, the same each time."""
     drawn = np.random.default_rng(1)
     shapes: dict[str, tuple[int, ...]] = {
         "token_embd.weight": (len(TOKENS), WIDTH),
@@ -58,20 +51,10 @@ def written(path: Path, *, has_rank_head: bool = True) -> Path:
         for name, tensor in tensors().items()
         if has_rank_head or not name.startswith("cls.")
     }
-    metadata = _metadata()
-    head = struct.pack("<4sIQQ", b"GGUF", 3, len(known), len(metadata))
-    head += b"".join(_text(key) + _value(*value) for key, value in metadata.items())
-    offset, bodies = 0, []
-    for name, tensor in known.items():
-        sizes = tensor.shape[::-1]
-        head += _text(name) + struct.pack(f"<I{len(sizes)}QIQ", len(sizes), *sizes, 0, offset)
-        bodies.append(_padded(tensor.tobytes()))
-        offset += len(bodies[-1])
-    path.write_bytes(_padded(head) + b"".join(bodies))
-    return path
+    return gguf_file.written(path, _metadata(), known)
 
 
-def _metadata() -> dict[str, tuple[int, Any]]:
+def _metadata() -> Metadata:
     kinds = [3] * len(SPECIAL) + [1] * (len(TOKENS) - len(SPECIAL))
     return {
         "general.architecture": (STRING, "bert"),
@@ -95,28 +78,3 @@ def _metadata() -> dict[str, tuple[int, Any]]:
         "tokenizer.ggml.eos_token_id": (U32, SEP),
         "tokenizer.ggml.mask_token_id": (U32, 4),
     }
-
-
-def _text(text: str) -> bytes:
-    raw = text.encode()
-    return struct.pack("<Q", len(raw)) + raw
-
-
-def _value(kind: int, value: Any) -> bytes:
-    return struct.pack("<I", kind) + _bare(kind, value)
-
-
-def _bare(kind: int, value: Any) -> bytes:
-    if kind == STRING:
-        return _text(value)
-    if kind == ARRAY:
-        inner: int
-        elements: Sequence[Any]
-        inner, elements = value
-        bodies = b"".join(_bare(inner, element) for element in elements)
-        return struct.pack("<IQ", inner, len(elements)) + bodies
-    return struct.pack(_FORMATS[kind], value)
-
-
-def _padded(body: bytes) -> bytes:
-    return body + bytes(-len(body) % _ALIGNMENT)

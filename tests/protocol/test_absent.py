@@ -41,7 +41,7 @@ def test_what_a_node_does_for_nobody_is_403(node: Node, method: str, path: str) 
     assert response.json()["error"]["type"] == "feature_disabled"
 
 
-@pytest.mark.clause("ABSENT-2")
+@pytest.mark.clause("LORA-1")
 def test_there_are_no_adapters_and_none_to_scale(node: Node) -> None:
     assert node.http.get("/lora-adapters").json() == []
     assert node.http.post("/lora-adapters", json=[]).json() == {"success": True}

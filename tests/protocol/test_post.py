@@ -69,7 +69,6 @@ NOT_BUILT: list[tuple[dict[str, Any], str]] = [
     ({"tools": [{"type": "function"}]}, "tools"),
     ({"n": 99}, "n"),
     ({"t_max_predict_ms": -2}, "t_max_predict_ms"),
-    ({"lora": [{"id": 0, "scale": 1}]}, "lora"),
 ]
 
 
