@@ -90,7 +90,7 @@ def test_a_document_has_the_same_score_alone_and_among_others(engine: BatchEngin
 
 def test_an_encoder_is_not_asked_for_an_answer(engine: BatchEngine) -> None:
     for asked in (Chat(({"role": "user", "content": "ab"},)), Completion(((2, 5),))):
-        found = result_of(engine, asked, 64)
+        found = result_of(engine, asked)
         assert isinstance(found, Refused)
         assert found.kind == "unsupported"
 
