@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from inference_worker.context_shift import Shift
 from inference_worker.errors import (
@@ -200,10 +200,12 @@ class SequenceSpec:
     adapters: Applied = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(NamedTuple):
     """A token that could be chosen, the bytes that it shows, and how likely it was: the natural
-    logarithm of its probability, or with ``post_sampling_probs`` the probability."""
+    logarithm of its probability, or with ``post_sampling_probs`` the probability.
+
+    A tuple, since each token may come with a hundred of them.
+    """
 
     token: int
     piece: bytes

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-COLUMNS = 1024
+COLUMNS = 512
 """Into how many a row is dealt out to find a bound for the greatest."""
 
 LIKELIEST_MAX = COLUMNS
@@ -18,6 +18,8 @@ LIKELIEST_MAX = COLUMNS
 
 EXPONENT_MAX = 600.0
 """Where the greatest logit is within it, sums of exponentials neither overflow nor vanish."""
+
+_NONE = np.arange(0)
 
 
 class Likelihoods:
@@ -41,7 +43,9 @@ class Likelihoods:
 
 def likeliest(logits: Any, count: int) -> Any:
     """The places of the greatest, in their order; equal ones by place."""
-    places = np.flatnonzero(logits >= _bound(logits, count)) if count else np.arange(0)
+    if not count:
+        return _NONE
+    places = np.flatnonzero(logits >= _bound(logits, count))
     return places[np.argsort(-logits[places], kind="stable")[:count]]
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from inference_worker.engine import EngineFailed
 from inference_worker.grammar.gbnf import read
 from inference_worker.grammar.matcher import Matcher
+from inference_worker.llama_candidates import TOKEN_DATA
 from replay.request import SamplingParams
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ LOOK_TIME_MAX_S = 1.0
 """Of this thread's own time, for one look at all tokens: a hundred times what a grammar takes that
 can be read in few ways. Prepare refuses what doubles with each character, not what grows slowly."""
 
-TOKEN_DATA = np.dtype(llama_cpp.llama_token_data)
 _SPECIAL_IN_REGEX = re.compile(r"[.^$|()*+?\[\]{}\\]")
 
 

@@ -1,8 +1,4 @@
-"""How llama.cpp draws a sequence's tokens.
-
-With llama_engine, llama_embedder and llama_grammar the only module that imports llama_cpp, by its
-low-level API.
-"""
+"""How llama.cpp draws a sequence's tokens."""
 
 from __future__ import annotations
 
@@ -15,7 +11,8 @@ import numpy as np
 
 from inference_worker.engine import Candidate, EngineFailed, TokenLogprobs
 from inference_worker.likelihood import LIKELIEST_MAX, Likelihoods, are_falling, likeliest
-from inference_worker.llama_grammar import TOKEN_DATA, TokenGrammar
+from inference_worker.llama_candidates import Candidates
+from inference_worker.llama_grammar import TokenGrammar
 from inference_worker.model import Draw
 from replay.request import SamplingParams
 
@@ -46,33 +43,6 @@ def position_seed(seed: int, index: int) -> int:
     mixed = ((mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
     mixed = ((mixed ^ (mixed >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
     return ((mixed ^ (mixed >> 31)) >> 32) % RANDOM_SEED
-
-
-class Candidates:
-    """So many tokens with their logits, in memory of which llama.cpp's samplers take what they do
-    not leave."""
-
-    def __init__(self, count: int) -> None:
-        self.tokens = np.zeros(count, dtype=TOKEN_DATA)
-        self._pointer = self.tokens.ctypes.data_as(llama_cpp.llama_token_data_p)
-        self._left: Any = None
-
-    def filled(self, ids: Any, logits: Any) -> Candidates:
-        """Itself, with these."""
-        self.tokens["id"] = ids
-        self.tokens["logit"] = logits
-        return self
-
-    def chosen_by(self, chain: Any) -> int:
-        """The token that the last sampler of a chain chooses."""
-        self._left = llama_cpp.llama_token_data_array(self._pointer, len(self.tokens), -1, False)
-        llama_cpp.llama_sampler_apply(chain, ctypes.byref(self._left))
-        return int(self._left.data[self._left.selected].id)
-
-    @property
-    def left(self) -> Any:
-        """What the chain left, until it is applied again: it may lie in memory of a sampler."""
-        return np.ctypeslib.as_array(self._left.data, shape=(self._left.size,))
 
 
 class Vocabulary:
@@ -214,10 +184,13 @@ class Sampler:
         if self._is_greedy:
             greatest = int(logits.argmax())
             return None if np.isnan(logits[greatest]) else greatest
-        if self._kept and are_falling(logits[best[: self._kept + 1]], self._kept + 1):
-            kept = best[: self._kept]
-            return self._chosen(self._few.filled(kept, logits[kept]), index)
-        return None
+        if not self._kept:
+            return None
+        few = best[: self._kept + 1]
+        values = logits[few]
+        if not are_falling(values, self._kept + 1):
+            return None
+        return self._chosen(self._few.filled(few[:-1], values[:-1]), index)
 
     def _allowed(self, drawn: int | None, logits: Any, index: int) -> int:
         """The token that is chosen: ``drawn``, or if there is none yet, one of all.
@@ -395,4 +368,6 @@ _MAKERS: Mapping[str, Callable[[SamplingParams, Vocabulary, int], Any]] = {
 
 
 def _logits(context: Any, row: int, size: int) -> Any:
-    return np.ctypeslib.as_array(llama_cpp.llama_get_logits_ith(context, row), shape=(size,))
+    first = llama_cpp.llama_get_logits_ith(context, row).contents
+    all_of_it = (ctypes.c_float * size).from_address(ctypes.addressof(first))
+    return np.frombuffer(memoryview(all_of_it), dtype=np.float32)
