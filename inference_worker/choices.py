@@ -109,7 +109,9 @@ def choices_of(
     ]
     if request.render.return_progress and record.attempt <= 1:
         for choice in choices:
-            choice.progress = PromptProgress(choice.renderer)
+            choice.progress = PromptProgress(
+                choice.renderer, with_timings=request.render.timings_per_token
+            )
     elif any(PROGRESS_KEY in chunk.data for chunk in body):
         for choice in choices:  # what it tells before an answer's beginning may be a part of that
             choice.renderer.progress(Progress(total=0, cache=0, processed=0, time_ms=0))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from inference_worker.engine import Step
+from inference_worker.engine import Step, Timings
 from inference_worker.rendering import Renderer
 from inference_worker.rendering.parts import Progress
 
@@ -12,8 +12,9 @@ from inference_worker.rendering.parts import Progress
 class PromptProgress:
     """Tells each stage of one choice's prompt once: what a cache held, then after each chunk."""
 
-    def __init__(self, renderer: Renderer) -> None:
+    def __init__(self, renderer: Renderer, *, with_timings: bool = False) -> None:
         self._renderer = renderer
+        self._with_timings = with_timings
         self._told_tokens = -1
         self._begun_s = time.monotonic()
 
@@ -27,7 +28,9 @@ class PromptProgress:
         if not self._told_tokens < done <= step.prompt_tokens_total:
             return b""
         self._told_tokens = done
-        spent_ms = (time.monotonic() - self._begun_s) * 1000
+        cached = step.prompt_tokens_cached
+        spent_ms = (time.monotonic() - self._begun_s) * 1000 if done > cached else 0.0
+        timings = Timings(done - cached, spent_ms, 0, 0.0, cached) if self._with_timings else None
         return self._renderer.progress(
-            Progress(step.prompt_tokens_total, step.prompt_tokens_cached, done, round(spent_ms))
+            Progress(step.prompt_tokens_total, cached, done, round(spent_ms), timings)
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from inference_worker.engine import Candidate, Timings, TokenLogprobs
@@ -41,16 +41,26 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How many of a prompt's tokens are computed, those that a cache held among them."""
+    """How many of a prompt's tokens are computed, those that a cache held among them.
+
+    ``timings`` are there where each token's are asked for.
+    """
 
     total: int
     cache: int
     processed: int
     time_ms: int
+    timings: Timings | None = None
 
     def shown(self) -> dict[str, Any]:
-        """llama.cpp's field."""
-        return {"prompt_progress": asdict(self)}
+        """llama.cpp's fields."""
+        told = {
+            "total": self.total,
+            "cache": self.cache,
+            "processed": self.processed,
+            "time_ms": self.time_ms,
+        }
+        return {"prompt_progress": told, **timings_of(self.timings)}
 
 
 def head_of(record: SessionRecord) -> dict[str, Any]:
@@ -105,21 +115,22 @@ def timings_of(timings: Timings | None) -> dict[str, Any]:
     """llama.cpp's keys. The rate of generation leaves the first token out, which prefill made."""
     if timings is None:
         return {}
+    prompt_ms, predicted_ms = round(timings.prompt_ms, 3), round(timings.predicted_ms, 3)
+    steps = max(0, timings.predicted_n - 1)
     spent = {
         "cache_n": timings.cache_n,
         "prompt_n": timings.prompt_n,
-        "prompt_ms": round(timings.prompt_ms, 3),
-        "prompt_per_token_ms": _ratio(timings.prompt_ms, timings.prompt_n),
-        "prompt_per_second": _ratio(1000 * timings.prompt_n, timings.prompt_ms),
+        "prompt_ms": prompt_ms,
+        "prompt_per_token_ms": _ratio(prompt_ms, timings.prompt_n),
+        "prompt_per_second": _ratio(1000 * timings.prompt_n, prompt_ms),
         "predicted_n": timings.predicted_n,
-        "predicted_ms": round(timings.predicted_ms, 3),
-        "predicted_per_token_ms": _ratio(timings.predicted_ms, timings.predicted_n),
-        "predicted_per_second": _ratio(
-            1000 * max(0, timings.predicted_n - 1), timings.predicted_ms
-        ),
+        "predicted_ms": predicted_ms,
+        "predicted_per_token_ms": _ratio(predicted_ms, steps),
+        "predicted_per_second": _ratio(1000 * steps, predicted_ms),
     }
     return {"timings": spent}
 
 
 def _ratio(over: float, under: float) -> float:
-    return round(over / under, 3) if under > 0 else 0.0
+    """As exact as what it is made of: clients compute it again and compare."""
+    return round(over / under, 6) if under > 0 else 0.0

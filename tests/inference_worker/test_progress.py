@@ -15,13 +15,13 @@ from replay.records import SessionRecord
 from replay.request import Dialect, GenerationRequest, RenderOptions, SamplingParams
 
 
-def telling(dialect: Dialect) -> PromptProgress:
+def telling(dialect: Dialect, *, with_timings: bool = False) -> PromptProgress:
     record = SessionRecord("t", "c", "c", "m", 1, dialect=dialect)
     options = RenderOptions(return_progress=True)
     request = GenerationRequest(
         dialect, "m", (), SamplingParams(seed=1), render=options, prompts=("x",)
     )
-    return PromptProgress(renderers_of(record, request)[0])
+    return PromptProgress(renderers_of(record, request)[0], with_timings=with_timings)
 
 
 def stages(progress: PromptProgress, *done: int) -> list[dict[str, Any]]:
@@ -40,6 +40,19 @@ def test_what_was_cached_is_told_first_and_then_each_chunk_once(dialect: Dialect
     assert [one["processed"] for one in told] == [128, 256, 300]
     assert all((one["total"], one["cache"]) == (300, 128) for one in told)
     assert all(one["time_ms"] >= 0 for one in told)
+
+
+@pytest.mark.parametrize(
+    "dialect", ["openai.chat", "openai.completions", "openai.responses", "llama.completion"]
+)
+def test_each_stage_has_its_timings_where_each_token_has(dialect: Dialect) -> None:
+    events = stages(telling(dialect, with_timings=True), 256, 300)
+    told = [event["timings"] for event in events if "prompt_progress" in event]
+    assert [(one["cache_n"], one["prompt_n"]) for one in told] == [(128, 0), (128, 128), (128, 172)]
+    spent = [one["prompt_ms"] for one in told]
+    assert spent[0] == 0 and spent == sorted(spent)
+    assert all(one["predicted_n"] == one["predicted_ms"] == 0 for one in told)
+    assert not any("timings" in event for event in stages(telling(dialect), 300))
 
 
 def test_a_chats_progress_looks_like_its_role() -> None:

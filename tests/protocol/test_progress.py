@@ -22,13 +22,15 @@ PATHS = {
 @pytest.mark.clause("POST-17")
 @pytest.mark.parametrize("path", PATHS)
 def test_a_prompts_progress_comes_before_its_answer(node: Node, path: str) -> None:
-    body = {**PATHS[path], "stream": True, "return_progress": True, "cache_prompt": False}
+    asked = {"stream": True, "return_progress": True, "timings_per_token": True}
+    body = {**PATHS[path], **asked, "cache_prompt": False}
     log = node.http.post(path, json=body).content
     told = [frames.value_of(frame) for frame in frames.split(log)]
     stages = [one["prompt_progress"] for one in told if "prompt_progress" in one]
     processed = [one["processed"] for one in stages]
     assert processed == sorted(set(processed)) and len(processed) > 2
     assert (stages[0]["processed"], stages[-1]["processed"]) == (0, stages[0]["total"])
+    assert processed == [one["timings"]["prompt_n"] for one in told if "prompt_progress" in one]
     assert {(one["total"], one["cache"]) for one in stages} == {(stages[0]["total"], 0)}
     begun = max(index for index, one in enumerate(told) if "prompt_progress" in one)
     assert '" w"' not in json.dumps(told[:begun])

@@ -53,7 +53,7 @@ TIMINGS = Timings(prompt_n=4, prompt_ms=2.0, predicted_n=3, predicted_ms=10.0, c
 TOLD = (
     b'"timings":{"cache_n":1,"prompt_n":4,"prompt_ms":2.0,"prompt_per_token_ms":0.5,'
     b'"prompt_per_second":2000.0,"predicted_n":3,"predicted_ms":10.0,'
-    b'"predicted_per_token_ms":3.333,"predicted_per_second":200.0}'
+    b'"predicted_per_token_ms":5.0,"predicted_per_second":200.0}'
 )
 ROLE = (
     b'data: {"choices":[{"finish_reason":null,"index":0,'
