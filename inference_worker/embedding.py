@@ -97,8 +97,14 @@ def check_inputs(info: EmbeddingInfo, inputs: Sequence[Sequence[int]], field: st
 
 
 def computed(engine: Engine, info: EmbeddingInfo, inputs: Sequence[Sequence[int]]) -> list[Vectors]:
-    """What the model makes of the inputs, as many as it takes at once at a time."""
-    return [found for batch in batches(info, inputs) for found in engine.embed(batch)]
+    """What the model makes of the inputs, as many as it takes at once at a time.
+
+    Equal ones are computed once: their vectors would differ by rounding.
+    """
+    distinct = dict.fromkeys(map(tuple, inputs))
+    found = [one for batch in batches(info, distinct) for one in engine.embed(batch)]
+    known = dict(zip(distinct, found, strict=True))
+    return [known[tuple(tokens)] for tokens in inputs]
 
 
 def batches(info: EmbeddingInfo, inputs: Iterable[Sequence[int]]) -> Iterator[list[Sequence[int]]]:

@@ -62,6 +62,22 @@ def test_tokens_are_counted_and_the_width_told(engine: BatchEngine) -> None:
     assert (found.prompt_tokens, found.width) == (len("xab") + 3, EMBEDDING_WIDTH)
 
 
+def test_equal_inputs_are_computed_once(
+    engine: BatchEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches_seen: list[Any] = []
+    embed = engine.embed
+
+    def watched(inputs: Any) -> Any:
+        batches_seen.extend(inputs)
+        return embed(inputs)
+
+    monkeypatch.setattr(engine, "embed", watched)
+    one, two, three = vectors(engine, "hi", (5, 6), "hi")
+    assert one == three != two
+    assert len(batches_seen) == 2
+
+
 def test_fewer_dimensions_are_of_length_1_too(engine: BatchEngine) -> None:
     [whole], [cut] = vectors(engine, (1, 2, 9)), vectors(engine, (1, 2, 9), dimensions=2)
     assert (len(cut), math.hypot(*cut)) == (2, pytest.approx(1))
