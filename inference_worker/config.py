@@ -8,13 +8,14 @@ import platform
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from inference_worker.hardware import (
     GPU_PREFILL_CHUNK_TOKENS,
     PLAIN_KV_TYPES,
     PREFILL_CHUNK_TOKENS,
+    FlashAttention,
     Hardware,
     KvType,
     LoadMode,
@@ -22,6 +23,9 @@ from inference_worker.hardware import (
     tensor_split_of,
 )
 from inference_worker.slot_files import SlotFiles
+
+ON_OR_OFF = {"true": "on", "yes": "on", "1": "on", "false": "off", "no": "off", "0": "off"}
+"""How else a switch may be set."""
 
 
 def _setting(default: Any, description: str, unit: str = "", **limits: Any) -> Any:
@@ -79,10 +83,11 @@ class WorkerSettings(BaseSettings):
     main_gpu: int = _setting(0, "The GPU that is used where the split is `none`.", ge=0)
     split_mode: SplitMode = _setting("layer", "How a model is divided among GPUs.")
     tensor_split: str = _setting("", "Shares of the GPUs, as `3,1`. Empty: by their free memory.")
-    flash_attention: bool = _setting(
-        False,
-        "Flash attention. On a CPU answers then depend on what else runs, and a takeover does not "
-        "continue exactly.",
+    flash_attention: FlashAttention = _setting(
+        "auto",
+        "`on`, `off` or `auto`: llama.cpp's choice on a GPU; on a CPU on with one thread and a KV "
+        "cache of `f16`, and where values are quantized. With more threads and `f16` or `f32` "
+        "answers would depend on what else runs, and takeovers would not be exact.",
     )
     kv_type_k: KvType = _setting("f16", "Type of the KV cache's keys.")
     kv_type_v: KvType = _setting(
@@ -130,12 +135,18 @@ class WorkerSettings(BaseSettings):
         2.0, "How long a process that is told to end lets its sessions finish.", "s", ge=0
     )
 
+    @field_validator("flash_attention", mode="before")
+    @classmethod
+    def _on_or_off(cls, value: Any) -> str:
+        text = str(value).lower()
+        return ON_OR_OFF.get(text, text)
+
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         tensor_split_of(self.tensor_split)
         self.adapter_files("")
-        if self.kv_type_v not in PLAIN_KV_TYPES and not self.flash_attention:
-            raise ValueError(f"REPLAY_KV_TYPE_V={self.kv_type_v} needs REPLAY_FLASH_ATTENTION=true")
+        if self.kv_type_v not in PLAIN_KV_TYPES and self.flash_attention == "off":
+            raise ValueError(f"REPLAY_KV_TYPE_V={self.kv_type_v} needs REPLAY_FLASH_ATTENTION=on")
         if self.slot_save_path and not Path(self.slot_save_path).is_dir():
             raise ValueError(f"REPLAY_SLOT_SAVE_PATH={self.slot_save_path} is no folder")
         return self

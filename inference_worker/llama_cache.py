@@ -25,7 +25,7 @@ def cache_kind(info: ModelInfo, hardware: Hardware, *, is_shared: bool) -> Mappi
         "number of GPU layers": str(hardware.gpu_layers),
         "type of keys": hardware.kv_type_k,
         "type of values": hardware.kv_type_v,
-        "flash attention": "on" if hardware.flash_attention else "off",
+        "flash attention": hardware.flash_attention,
         # What llama.cpp writes has a place for each cache of the context.
         "number of KV caches": "1" if is_shared else str(info.slots),
     }

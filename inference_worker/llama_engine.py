@@ -17,7 +17,7 @@ from typing import Any
 
 import llama_cpp
 
-from inference_worker import llama_cache
+from inference_worker import llama_cache, llama_params
 from inference_worker.batch_loop import BatchEngine
 from inference_worker.context_shift import Gap
 from inference_worker.engine import (
@@ -39,7 +39,6 @@ from inference_worker.hardware import (
 from inference_worker.llama_adapters import Adapters
 from inference_worker.llama_embedder import Embedder, embedding_info, generates, rerank_input
 from inference_worker.llama_interrupt import ON_LOG, Interrupt
-from inference_worker.llama_params import computes_on_gpu, context_params, model_params
 from inference_worker.llama_sampler import Sampler, Vocabulary
 from inference_worker.llama_texts import template, token_piece, token_text
 from inference_worker.model import Draw, Feed, SlotsExhausted
@@ -105,6 +104,7 @@ class LlamaModel:
         locale.setlocale(locale.LC_NUMERIC, "C")
         llama_cpp.llama_log_set(ON_LOG, ctypes.c_void_p(0))
         llama_cpp.llama_backend_init()
+        settings = _decided(settings)
         self._model = _load(settings, on_progress)
         self._vocab = llama_cpp.llama_model_get_vocab(self._model)
         self._adapters = Adapters(self._model, settings.adapters)
@@ -132,7 +132,7 @@ class LlamaModel:
         self._batch = llama_cpp.llama_batch_init(_batch_tokens(settings), 0, 1)
         self._interrupt = Interrupt(self._context)
         self._embedder: Embedder | None = None
-        self._threads = _threads(settings)
+        self._threads = settings.threads
         self._samplers: dict[int, Sampler] = {}
         self._rows: dict[int, int] = {}
         self._vocab_lock = threading.Lock()
@@ -311,7 +311,7 @@ class LlamaModel:
 
 
 def _load(settings: LlamaSettings, on_progress: OnProgress | None) -> Any:
-    params = model_params(settings.hardware)
+    params = llama_params.model_params(settings.hardware)
     # Named, so that ctypes does not free it while the model loads.
     callback = llama_cpp.llama_progress_callback(lambda done, _: _tell(on_progress, done))
     params.progress_callback = callback
@@ -327,12 +327,16 @@ def _tell(on_progress: OnProgress | None, done: float) -> bool:
     return True
 
 
-def _threads(settings: LlamaSettings) -> int:
-    return settings.threads or os.cpu_count() or 1
+def _decided(settings: LlamaSettings) -> LlamaSettings:
+    """With all that depends on the machine, so that nothing below asks it again."""
+    threads = settings.threads or os.cpu_count() or 1
+    return replace(
+        settings, threads=threads, hardware=llama_params.decided(settings.hardware, threads)
+    )
 
 
 def _chunk_tokens(settings: LlamaSettings) -> int:
-    on_gpu = computes_on_gpu(settings.hardware)
+    on_gpu = llama_params.computes_on_gpu(settings.hardware)
     default = GPU_PREFILL_CHUNK_TOKENS if on_gpu else PREFILL_CHUNK_TOKENS
     return settings.prefill_chunk_tokens or default
 
@@ -342,7 +346,7 @@ def _batch_tokens(settings: LlamaSettings) -> int:
 
 
 def _open_context(model: Any, info: ModelInfo, settings: LlamaSettings) -> Any:
-    params = context_params(settings.hardware, _threads(settings))
+    params = llama_params.context_params(settings.hardware, settings.threads)
     slot_tokens = -(-info.context_tokens // CONTEXT_TOKENS_STEP) * CONTEXT_TOKENS_STEP
     params.n_ctx = settings.kv_pool_tokens or info.slots * slot_tokens
     params.n_seq_max = info.slots
@@ -394,5 +398,6 @@ def _model_info(model: Any, vocab: Any, settings: LlamaSettings) -> ModelInfo:
             for token in range(llama_cpp.llama_vocab_n_tokens(vocab))
             if llama_cpp.llama_vocab_is_eog(vocab, token)
         ),
-        batch_invariant=not (settings.kv_pool_tokens or computes_on_gpu(settings.hardware)),
+        batch_invariant=not settings.kv_pool_tokens
+        and llama_params.is_batch_invariant(settings.hardware, settings.threads),
     )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+from dataclasses import replace
 from typing import Any
 
 import llama_cpp
 
 from inference_worker.engine import EngineFailed
-from inference_worker.hardware import Hardware
+from inference_worker.hardware import Hardware, divides_keys, flash_attention_of
 
 SPLIT_MODES = {
     "none": llama_cpp.LLAMA_SPLIT_MODE_NONE,
@@ -23,6 +24,11 @@ LOAD_MODES = {
     "mlock": llama_cpp.LLAMA_LOAD_MODE_MLOCK,
     "mmap-mlock": llama_cpp.LLAMA_LOAD_MODE_MMAP_MLOCK,
     "direct-io": llama_cpp.LLAMA_LOAD_MODE_DIRECT_IO,
+}
+FLASH_ATTENTION_TYPES = {
+    "auto": llama_cpp.LLAMA_FLASH_ATTN_TYPE_AUTO,
+    "on": llama_cpp.LLAMA_FLASH_ATTN_TYPE_ENABLED,
+    "off": llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED,
 }
 KV_TYPES = {
     "f32": llama_cpp.GGML_TYPE_F32,
@@ -40,6 +46,20 @@ KV_TYPES = {
 def computes_on_gpu(hardware: Hardware) -> bool:
     """Whether a GPU has any part of the model."""
     return hardware.gpu_layers != 0 and bool(llama_cpp.llama_supports_gpu_offload())
+
+
+def is_batch_invariant(hardware: Hardware, threads: int) -> bool:
+    """Whether what is computed for a sequence does not depend on what is beside it, given that
+    each has a KV cache of its own."""
+    is_divided = hardware.flash_attention == "on" and divides_keys(hardware, threads)
+    return not (is_divided or computes_on_gpu(hardware))
+
+
+def decided(hardware: Hardware, threads: int) -> Hardware:
+    """With flash attention on or off; on a GPU llama.cpp knows what the device can do."""
+    if computes_on_gpu(hardware):
+        return hardware
+    return replace(hardware, flash_attention=flash_attention_of(hardware, threads))
 
 
 def model_params(hardware: Hardware) -> Any:
@@ -63,7 +83,7 @@ def context_params(hardware: Hardware, threads: int) -> Any:
     params = llama_cpp.llama_context_default_params()
     params.n_threads = threads
     params.n_threads_batch = hardware.prefill_threads or threads
-    params.flash_attn_type = int(hardware.flash_attention)
+    params.flash_attn_type = FLASH_ATTENTION_TYPES[hardware.flash_attention]
     params.type_k = KV_TYPES[hardware.kv_type_k]
     params.type_v = KV_TYPES[hardware.kv_type_v]
     return params

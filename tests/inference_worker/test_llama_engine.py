@@ -89,6 +89,18 @@ def test_a_sequence_samples_among_seven_others_what_it_samples_alone(recorder: R
         assert recorder.run(specs[n]) == [together[n]]
 
 
+def test_neighbours_and_takeovers_change_no_probability(recorder: Recorder) -> None:
+    # Past 256 tokens, where flash attention may divide the keys of a lone sequence.
+    prompt = prompt_of(recorder, "A long tale. " + "He was a man of many parts. " * 32)
+    one = spec("one", prompt, sampling=TOLD, max_tokens=8)
+    beside = spec("beside", prompt_of(recorder, "A tale."), max_tokens=2 * ANSWER_TOKENS)
+    _, together = recorder.run(beside, one)
+    probabilities = told(recorder, "one")
+    assert answer(recorder, one)[1:] == (together, probabilities)
+    taken_over = replace(one, sampled=together[:3])
+    assert answer(recorder, taken_over)[1:] == (together[3:], probabilities[3:])
+
+
 @pytest.mark.parametrize(
     "sampling", [GREEDY, DRAWN, PENALIZED], ids=["greedy", "drawn", "penalized"]
 )
@@ -111,9 +123,13 @@ TOLD = SamplingParams(seed=1, temperature=0, logprobs=True, n_probs=2)
 def answer(recorder: Recorder, one: SequenceSpec) -> tuple[int, tuple[int, ...], list[Any]]:
     """How many of its prompt's tokens were in a cache; its tokens, and their probabilities."""
     (tokens,) = recorder.run(one)
-    steps = recorder.steps(one.id)
-    assert steps[-1].timings is not None
-    return steps[-1].timings.cache_n, tokens, [told for step in steps for told in step.logprobs]
+    timings = recorder.steps(one.id)[-1].timings
+    assert timings is not None
+    return timings.cache_n, tokens, told(recorder, one.id)
+
+
+def told(recorder: Recorder, name: str) -> list[Any]:
+    return [told for step in recorder.steps(name) for told in step.logprobs]
 
 
 @pytest.mark.parametrize("refuses", [False, True], ids=["cut", "refused"])
