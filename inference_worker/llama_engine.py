@@ -30,12 +30,7 @@ from inference_worker.engine import (
     SequenceSpec,
     Vectors,
 )
-from inference_worker.hardware import (
-    DEFAULT_HARDWARE,
-    GPU_PREFILL_CHUNK_TOKENS,
-    PREFILL_CHUNK_TOKENS,
-    Hardware,
-)
+from inference_worker.hardware import DEFAULT_HARDWARE, Hardware
 from inference_worker.llama_adapters import Adapters
 from inference_worker.llama_embedder import Embedder, embedding_info, generates, rerank_input
 from inference_worker.llama_interrupt import ON_LOG, Interrupt
@@ -330,15 +325,12 @@ def _tell(on_progress: OnProgress | None, done: float) -> bool:
 def _decided(settings: LlamaSettings) -> LlamaSettings:
     """With all that depends on the machine, so that nothing below asks it again."""
     threads = settings.threads or os.cpu_count() or 1
-    return replace(
-        settings, threads=threads, hardware=llama_params.decided(settings.hardware, threads)
-    )
+    hardware = llama_params.decided(settings.hardware, threads)
+    return replace(settings, threads=threads, hardware=hardware)
 
 
 def _chunk_tokens(settings: LlamaSettings) -> int:
-    on_gpu = llama_params.computes_on_gpu(settings.hardware)
-    default = GPU_PREFILL_CHUNK_TOKENS if on_gpu else PREFILL_CHUNK_TOKENS
-    return settings.prefill_chunk_tokens or default
+    return settings.prefill_chunk_tokens or llama_params.chunk_tokens(settings.hardware)
 
 
 def _batch_tokens(settings: LlamaSettings) -> int:

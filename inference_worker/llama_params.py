@@ -9,7 +9,13 @@ from typing import Any
 import llama_cpp
 
 from inference_worker.engine import EngineFailed
-from inference_worker.hardware import Hardware, divides_keys, flash_attention_of
+from inference_worker.hardware import (
+    GPU_PREFILL_CHUNK_TOKENS,
+    PREFILL_CHUNK_TOKENS,
+    Hardware,
+    divides_keys,
+    flash_attention_of,
+)
 
 SPLIT_MODES = {
     "none": llama_cpp.LLAMA_SPLIT_MODE_NONE,
@@ -46,6 +52,11 @@ KV_TYPES = {
 def computes_on_gpu(hardware: Hardware) -> bool:
     """Whether a GPU has any part of the model."""
     return hardware.gpu_layers != 0 and bool(llama_cpp.llama_supports_gpu_offload())
+
+
+def chunk_tokens(hardware: Hardware) -> int:
+    """How much of a prompt is fed at once, where nobody said."""
+    return GPU_PREFILL_CHUNK_TOKENS if computes_on_gpu(hardware) else PREFILL_CHUNK_TOKENS
 
 
 def is_batch_invariant(hardware: Hardware, threads: int) -> bool:
