@@ -68,7 +68,7 @@ class BatchEngine(Wording):
         self._closed = ""
         self._closing = False
         shared_tokens = 0 if model.info.batch_invariant else prefill_chunk_tokens
-        self._scheduler = Scheduler(shared_tokens)
+        self._scheduler = Scheduler(shared_tokens, model.info.answers_max)
         self._apart: deque[Sequence] = deque()
         self._running: dict[str, Sequence] = {}
         self._clocks: dict[str, Clock] = {}

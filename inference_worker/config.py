@@ -73,6 +73,11 @@ class WorkerSettings(BaseSettings):
     context_shift: bool = _setting(
         False, "Whether an answer goes on when its context is full, without what came first."
     )
+    exact_answers: bool = _setting(
+        True,
+        "Whether, on a CPU, only as many answers share a step as leave each what it is alone: that "
+        "depends on the type of the weights. `false`: all share it.",
+    )
     threads: int = _setting(0, "Threads of the engine. 0: one a core.", "threads", ge=0)
     prefill_threads: int = _setting(
         0, "Threads that feed prompts. 0: as many as else.", "threads", ge=0

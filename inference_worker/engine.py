@@ -121,7 +121,8 @@ class ModelInfo:
     ``embedding`` is None where embeddings are switched off; not ``generates`` is an encoder.
     With ``shifts_context`` an answer goes on when its context is full. Some models have a template
     of its own, ``tool_template``, for chats with tools. Each of ``end_tokens`` ends an answer.
-    ``batch_invariant``: what is computed for a sequence does not depend on what is beside it.
+    ``batch_invariant``: what is computed for a sequence does not depend on what is beside it, where
+    no more than ``answers_max`` answers share a step; 0 is all of them.
     """
 
     name: str
@@ -147,6 +148,7 @@ class ModelInfo:
     end_tokens: tuple[int, ...] = ()
     batch_invariant: bool = True
     adapters: tuple[Adapter, ...] = ()
+    answers_max: int = 0
 
     def template_of(self, options: ChatOptions) -> str:
         """The source of the template that a chat with these options is rendered with."""

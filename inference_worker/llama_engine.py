@@ -24,7 +24,6 @@ from inference_worker.engine import (
     NO_OPTIONS,
     EmbeddingSettings,
     EngineFailed,
-    FimTokens,
     Message,
     ModelInfo,
     SequenceSpec,
@@ -34,8 +33,9 @@ from inference_worker.hardware import DEFAULT_HARDWARE, Hardware
 from inference_worker.llama_adapters import Adapters
 from inference_worker.llama_embedder import Embedder, embedding_info, generates, rerank_input
 from inference_worker.llama_interrupt import ON_LOG, Interrupt
+from inference_worker.llama_invariance import with_company
 from inference_worker.llama_sampler import Sampler, Vocabulary
-from inference_worker.llama_texts import template, token_piece, token_text
+from inference_worker.llama_texts import fim_tokens, template, token_piece, token_text
 from inference_worker.model import Draw, Feed, SlotsExhausted
 from inference_worker.prompt import DEFAULT_TEMPLATE, ChatTemplate
 from replay.adapters import Adapter
@@ -73,6 +73,7 @@ class LlamaSettings:
     hardware: Hardware = DEFAULT_HARDWARE
     kv_pool_tokens: int = 0
     context_shift: bool = False
+    exact_answers: bool = True
     sha256: str | None = None
     chat_template: str = ""
     """In place of the file's own; "" for that one."""
@@ -118,6 +119,7 @@ class LlamaModel:
         self._vocabulary = Vocabulary(self._vocab, self._pieces, self._spellings, self._end_tokens)
         self._template = ChatTemplate.of(self._info)
         self._context = _open_context(self._model, self._info, settings)
+        self._info = with_company(self._context, self._info, exact=settings.exact_answers)
         self._memory = llama_cpp.llama_get_memory(self._context)
         if settings.context_shift:
             self._info = replace(self._info, shifts_context=self._can_shift())
@@ -378,13 +380,7 @@ def _model_info(model: Any, vocab: Any, settings: LlamaSettings) -> ModelInfo:
         sha256=settings.sha256,
         embedding=embedding_info(model, settings.path, settings.embedding),
         generates=generates(model),
-        fim=FimTokens(
-            prefix=llama_cpp.llama_vocab_fim_pre(vocab),
-            suffix=llama_cpp.llama_vocab_fim_suf(vocab),
-            middle=llama_cpp.llama_vocab_fim_mid(vocab),
-            repository=llama_cpp.llama_vocab_fim_rep(vocab),
-            separator=llama_cpp.llama_vocab_fim_sep(vocab),
-        ),
+        fim=fim_tokens(vocab),
         end_tokens=tuple(
             token
             for token in range(llama_cpp.llama_vocab_n_tokens(vocab))

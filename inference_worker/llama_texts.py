@@ -7,6 +7,8 @@ from typing import Any
 
 import llama_cpp
 
+from inference_worker.engine import FimTokens
+
 
 def template(model: Any, name: bytes | None) -> str:
     """The file's template of this name, or its main one; "" where it has none."""
@@ -29,3 +31,14 @@ def token_piece(vocab: Any, token: int, *, special: bool = False) -> bytes:
         buffer = ctypes.create_string_buffer(-length)
         length = llama_cpp.llama_token_to_piece(vocab, token, buffer, len(buffer), 0, special)
     return buffer.raw[:length]
+
+
+def fim_tokens(vocab: Any) -> FimTokens:
+    """With which it is told to fill a hole."""
+    return FimTokens(
+        prefix=llama_cpp.llama_vocab_fim_pre(vocab),
+        suffix=llama_cpp.llama_vocab_fim_suf(vocab),
+        middle=llama_cpp.llama_vocab_fim_mid(vocab),
+        repository=llama_cpp.llama_vocab_fim_rep(vocab),
+        separator=llama_cpp.llama_vocab_fim_sep(vocab),
+    )

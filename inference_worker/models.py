@@ -55,6 +55,7 @@ def open_engine(settings: WorkerSettings, name: str, path: Path, on_progress: On
             hardware=settings.hardware(),
             kv_pool_tokens=settings.kv_pool_tokens,
             context_shift=settings.context_shift,
+            exact_answers=settings.exact_answers,
             sha256=_file_sha256(path),
             chat_template=template,
             embedding=EmbeddingSettings(

@@ -7,7 +7,8 @@ Where numbers depend on neighbours anyway, as on a GPU, several short prompts ma
 
 A decode has one set of adapters, so answers with others are fed in another step. With any, each is
 fed alone, but where numbers depend on neighbours anyway: llama.cpp multiplies with an adapter's
-matrices, which are not quantized, in another way for one token than for several.
+matrices, which are not quantized, in another way for one token than for several. For most types of
+a model's own weights there is such a bound too.
 """
 
 from __future__ import annotations
@@ -28,10 +29,11 @@ class Scheduler:
     Owned by the batch loop's thread.
     """
 
-    def __init__(self, shared_tokens: int = 0) -> None:
+    def __init__(self, shared_tokens: int = 0, answers_max: int = 0) -> None:
         """Prompts share a step of up to ``shared_tokens``; with 0 each has its own, and so has each
-        answer with adapters."""
+        answer with adapters. Up to ``answers_max`` answers share one; with 0 all do."""
         self._shared_tokens = shared_tokens
+        self._answers_max = answers_max
         self._prompts: list[Sequence] = []
         """In the order in which they came."""
         self._answers: dict[int, Sequence] = {}
@@ -89,7 +91,12 @@ class Scheduler:
             alone = slot if adapters and not self._shared_tokens else -1
             company = (adapters != self._applied, adapters, alone)
             found.setdefault(company, []).append(answer)
-        return [found[company] for company in sorted(found)]
+        size = self._answers_max or max(1, len(self._answers))
+        return [
+            found[company][first : first + size]
+            for company in sorted(found)
+            for first in range(0, len(found[company]), size)
+        ]
 
     def _next_prompts(self) -> list[Sequence]:
         """The one with the fewest tokens left, the first of equals: that has the most of them

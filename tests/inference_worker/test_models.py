@@ -66,6 +66,7 @@ def test_a_model_is_opened_with_the_workers_settings(
         context_tokens=512,
         kv_pool_tokens=768,
         context_shift=True,
+        exact_answers=False,
         prefill_chunk_tokens=64,
     )
     engine: Any = open_engine(settings, "m", file, lambda name, part: told.append((name, part)))
@@ -81,6 +82,7 @@ def test_a_model_is_opened_with_the_workers_settings(
         "hardware": Hardware(gpu_layers=4),
         "kv_pool_tokens": 768,
         "context_shift": True,
+        "exact_answers": False,
         "sha256": file_sha256(file),
         "chat_template": "",
         "embedding": EmbeddingSettings(None, batch_tokens=128, ubatch_tokens=512),

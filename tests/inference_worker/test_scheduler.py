@@ -58,8 +58,8 @@ def chunks(scheduler: Scheduler, *, steps: int) -> str:
     return "".join(name for name in take_steps(scheduler, steps) if name.isupper())
 
 
-def scheduler_of(*sequences: Sequence, shared_tokens: int = 0) -> Scheduler:
-    scheduler = Scheduler(shared_tokens)
+def scheduler_of(*sequences: Sequence, shared_tokens: int = 0, answers_max: int = 0) -> Scheduler:
+    scheduler = Scheduler(shared_tokens, answers_max)
     for sequence in sequences:
         scheduler.add(sequence)
     return scheduler
@@ -209,3 +209,25 @@ def test_a_finished_sequence_is_not_scheduled() -> None:
 
 def test_there_is_no_step_when_nothing_runs() -> None:
     assert Scheduler().next_step() == ()
+
+
+def test_answers_share_a_step_in_companies_and_all_have_one_between_two_of_prompts() -> None:
+    scheduler = scheduler_of(
+        *(make(name, 1, slot=n) for n, name in enumerate("abcdefgh")), answers_max=3
+    )
+    take_steps(scheduler, 50)
+    scheduler.add(make("p", 1500, slot=8))
+    while take_step(scheduler) != "P":
+        pass
+    assert take_steps(scheduler, 8) == ["abc", "def", "gh", "P"] * 2
+
+
+def test_a_company_that_left_is_not_waited_for() -> None:
+    third = make("c", 1, slot=2)
+    scheduler = scheduler_of(make("a", 1), make("b", 1, slot=1), third, answers_max=2)
+    while take_step(scheduler) != "c":
+        pass
+    assert take_step(scheduler) == "ab"
+    third.end(Finish(FinishReason.STOPPED))
+    scheduler.settle(third)
+    assert take_steps(scheduler, 2) == ["ab", "ab"]
