@@ -68,7 +68,7 @@ def test_a_model_says_what_it_lacks(plain: Engine) -> None:
     assert missing_tokens(replace(FIM, suffix=-1)) == (
         "Infill is not supported by this model: suffix token is missing. "
     )
-    refused = result_of(plain, Completion((), infill=HOLE), 128)
+    refused = result_of(plain, Completion((), infill=HOLE))
     assert isinstance(refused, Refused)
     assert refused.kind == "unsupported"
     assert "prefix token is missing. suffix token is missing. middle" in refused.message
@@ -79,7 +79,7 @@ def test_it_is_prepared_like_any_prompt(plain: Engine) -> None:
     question = Question("q", "n", "m", Completion((), infill=replace(HOLE, extra=(("f", "F"),))))
     read = Question.from_json(question.to_json())
     assert read == question
-    found = result_of(filling(plain, fim), read.asked, 128)
+    found = result_of(filling(plain, fim), read.asked)
     assert isinstance(found, Prepared)
     assert found.prompt[-1] == 3
     assert found.prompts[0].endswith("\x02cd\x03")
