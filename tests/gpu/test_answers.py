@@ -18,9 +18,11 @@ from replay.request import SamplingParams
 SLOTS = 64
 CONTEXT_TOKENS = 2048
 ANSWER_TOKENS = 64
-N_PROBS = 5
-LIKELIHOOD_OFF_MAX = 0.5
-"""In nats, of the likeliest tokens. Flash attention rounds to 16 bits."""
+N_PROBS = 20
+LIKELIEST = 5
+LIKELIHOOD_OFF_MAX = 1.5
+"""In nats, of the likeliest tokens. Two CPUs differ by up to 0.84 with this model, whose inputs to
+each product are rounded to 8 bits; on an H100 it was 0.94."""
 COSINE_MIN = 0.999
 
 WORDS = "Tell me a story about a lighthouse, a bicycle and {}."
@@ -103,9 +105,8 @@ def test_probabilities_are_those_of_a_cpu(gpu: Recorder, cpu: Recorder) -> None:
     asked = specs(gpu, 8, logprobs=True, n_probs=N_PROBS)
     asked = [replace(spec, max_tokens=1) for spec in asked]
     for ours, theirs in zip(likeliest(gpu, asked), likeliest(cpu, asked), strict=True):
-        shared = ours.keys() & theirs.keys()
-        assert len(shared) >= N_PROBS - 1
-        assert max(abs(ours[token] - theirs[token]) for token in shared) < LIKELIHOOD_OFF_MAX
+        for token in list(theirs)[:LIKELIEST]:
+            assert abs(ours[token] - theirs[token]) < LIKELIHOOD_OFF_MAX
 
 
 def likeliest(recorder: Recorder, asked: list[SequenceSpec]) -> list[dict[int, float]]:
