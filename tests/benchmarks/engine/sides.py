@@ -24,7 +24,7 @@ THREADS = 1
 """Two wait for each other at barriers where anything else runs: up to a hundredfold slower."""
 
 FLASH_ATTENTION_OFF = "0"
-"""What llama-server is told more, to compute as our engine does."""
+"""What llama-server is told more, to compute without it."""
 
 LATE_S = 0.5
 """How long running answers have before a late prompt comes over HTTP, at least."""
