@@ -100,9 +100,12 @@ class Scheduler:
 
     def _next_prompts(self) -> list[Sequence]:
         """The one with the fewest tokens left, the first of equals: that has the most of them
-        answer soonest. Then the next ones, as far as they fit beside it."""
+        answer soonest; behind others what could not be fed when it had its turn. Then the next
+        ones, as far as they fit beside it."""
         oldest = self._prompts[0]
-        waiting = sorted(self._prompts, key=lambda prompt: prompt.prompt_tokens_left)
+        waiting = sorted(
+            self._prompts, key=lambda prompt: (prompt.fruitless_turns, prompt.prompt_tokens_left)
+        )
         if self._passed_over == PASSED_OVER_MAX:
             waiting.sort(key=lambda prompt: prompt is not oldest)
         chosen: list[Sequence] = []
@@ -114,5 +117,6 @@ class Scheduler:
             if chosen and room < 0:
                 break
             chosen.append(prompt)
+            prompt.fruitless_turns += 1
         self._passed_over = 0 if oldest in chosen else self._passed_over + 1
         return chosen

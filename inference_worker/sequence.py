@@ -59,6 +59,8 @@ class Sequence:
         """How many of them it has forgotten since, to make room."""
         self.cached_tokens = 0
         """How many of the prompt it held before anything was fed."""
+        self.fruitless_turns = 0
+        """How often in a row it had its turn, and nothing of it was fed."""
         self.state = State.WAITING
         self.finish: Finish | None = None
         self.first_draw = len(spec.sampled)
@@ -139,6 +141,7 @@ class Sequence:
 
     def fed(self, tokens: int) -> None:
         """Notes that the KV cache holds so many more."""
+        self.fruitless_turns = 0
         self.fed_tokens += tokens
         if self.fed_tokens < len(self.spec.prompt):
             self._enter(State.PREFILL)

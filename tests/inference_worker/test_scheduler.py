@@ -116,6 +116,19 @@ def test_what_comes_later_delays_a_prompt_by_no_more_than_the_bound(
         assert all(step + 1 < bound for bound in bounds.values())
 
 
+def test_a_prompt_that_cannot_be_fed_holds_up_no_other() -> None:
+    stuck, also = make("s", 1), make("t", 2, slot=1)
+    scheduler = scheduler_of(stuck, also, make("a", 300, slot=2, max_tokens=1))
+    fed = ""
+    while not fed.endswith("AAA"):
+        [prompt] = scheduler.next_step()
+        fed += prompt.spec.id.upper()
+        if prompt not in (stuck, also):
+            prompt.fed(len(prompt.next_feed()))
+            scheduler.settle(prompt)
+    assert fed == "STAAA"
+
+
 def test_short_prompts_share_a_step_where_they_may() -> None:
     lengths = {"a": 50, "b": 300, "c": 40, "d": 38, "e": 10}
     prompts = [make(name, length, slot=n) for n, (name, length) in enumerate(lengths.items())]
