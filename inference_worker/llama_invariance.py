@@ -21,13 +21,14 @@ log = logging.getLogger(__name__)
 
 def with_company(context: Any, info: ModelInfo, *, exact: bool) -> ModelInfo:
     """What is loaded, and how many of its answers may share a step; leaves every slot empty.
+    Adapters are not quantized: an answer with any is exact alone.
 
     Takes about as long as three answers' tokens for each slot. Raises EngineFailed.
     """
     if not (info.batch_invariant and info.generates):
         return info
     together = exact_width(lambda width: _logits(context, info, width), info.slots)
-    if together == info.slots:
+    if together == info.slots and (exact or not info.adapters):
         return info
     if exact:
         log.info("%d answers of %s share a step: more would round otherwise", together, info.name)

@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,9 +8,11 @@ import tiny_encoder
 import tiny_llama
 from engine_recorder import Recorder, recording
 
-from inference_worker import llama_engine
+from inference_worker import llama_engine, llama_invariance
 from inference_worker.engine import SequenceSpec
 from inference_worker.llama_invariance import exact_width
+from inference_worker.scripted_engine import open_scripted_engine
+from replay.adapters import Adapter
 from replay.request import SamplingParams
 
 SLOTS = 8
@@ -72,6 +75,16 @@ def test_who_wants_speed_is_told_the_price(
     engine.close()
     assert (engine.model.batch_invariant, engine.model.answers_max) == (False, 0)
     assert "answers of tiny depend on what runs beside them" in caplog.text
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_adapters_share_a_step_only_where_nobody_asks_for_exactness(
+    monkeypatch: pytest.MonkeyPatch, *, exact: bool
+) -> None:
+    monkeypatch.setattr(llama_invariance, "exact_width", lambda rows, slots: slots)
+    info = replace(open_scripted_engine(slots=4).model, adapters=(Adapter("a.gguf", "ab"),))
+    found = llama_invariance.with_company(None, info, exact=exact)
+    assert (found.batch_invariant, found.answers_max) == (exact, 0)
 
 
 def test_an_encoder_is_asked_nothing(tmp_path: Path) -> None:
