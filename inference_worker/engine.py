@@ -21,7 +21,6 @@ from inference_worker.errors import (
     SavedUnfit,
     SlotBusy,
 )
-from inference_worker.file_hash import file_sha256
 from inference_worker.saved_slot import SavedSlot
 from replay.adapters import Adapter, Applied
 from replay.request import ChatOptions, SamplingParams
@@ -53,7 +52,6 @@ __all__ = [
     "Timings",
     "TokenLogprobs",
     "Vectors",
-    "file_sha256",
 ]
 
 NO_OPTIONS = ChatOptions()
@@ -117,7 +115,7 @@ class ModelInfo:
     """What is loaded, as ``/props`` and ``/v1/models`` report it and the record pins it.
 
     ``context_tokens`` is per slot. ``sha256`` is of the GGUF, or None until someone hashed it (see
-    ``file_sha256``). ``build`` begins with "b", like llama.cpp's.
+    ``file_hash``). ``build`` begins with "b", like llama.cpp's.
     ``embedding`` is None where embeddings are switched off; not ``generates`` is an encoder.
     With ``shifts_context`` an answer goes on when its context is full. Some models have a template
     of its own, ``tool_template``, for chats with tools. Each of ``end_tokens`` ends an answer.

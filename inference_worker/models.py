@@ -1,5 +1,4 @@
-"""Opens an engine for a model and its adapters. (Unloading, sleep and downloads will stand here
-too.)"""
+"""Opens an engine for a model and its adapters."""
 
 from __future__ import annotations
 
@@ -16,8 +15,8 @@ from inference_worker.engine import (
     EngineFailed,
     Pooling,
     PromptInvalid,
-    file_sha256,
 )
+from inference_worker.file_hash import file_sha256
 from inference_worker.scripted_engine import open_scripted_engine
 from replay.adapters import Adapter
 

@@ -166,7 +166,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
 class _Generation(Extension):
     """``{% generation %}`` tells trainers what the assistant says; to us it says nothing."""
 
-    tags = frozenset({"generation"})  # type: ignore[assignment]
+    tags = frozenset({"generation"})  # type: ignore[assignment]  # jinja2 has a mutable set
 
     def parse(self, parser: Parser) -> list[nodes.Node]:
         """What stands within, as if it stood alone."""

@@ -20,8 +20,8 @@ from inference_worker.engine import (
     PromptTooLong,
     SequenceSpec,
     ThoughtLimit,
-    file_sha256,
 )
+from inference_worker.file_hash import file_sha256
 from inference_worker.model import Feed
 from replay.request import SamplingParams
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from inference_worker.config import WorkerSettings
-from inference_worker.engine import EmbeddingSettings, EngineFailed, Pooling, file_sha256
+from inference_worker.engine import EmbeddingSettings, EngineFailed, Pooling
+from inference_worker.file_hash import file_sha256
 from inference_worker.hardware import Hardware
 from inference_worker.models import open_engine
 from inference_worker.scripted_engine import scripted_answer

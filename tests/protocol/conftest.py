@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -66,14 +66,24 @@ def own_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster | 
         yield cluster
 
 
+@contextmanager
+def pair_of(
+    urls: Sequence[str], key: str = "", *, is_ready: Callable[[Node], bool] = lambda node: True
+) -> Iterator[tuple[Node, Node]]:
+    """Two nodes, asked with this API key, once each is sure of the log, and ready."""
+    one, two = (Node(url, key) for url in urls)
+    with one.http, two.http:
+        for node in (one, two):
+            until(node.is_sure)
+            until(lambda node=node: is_ready(node))
+        yield one, two
+
+
 @pytest.fixture(scope="session")
 def nodes(own_cluster: Cluster | None) -> Iterator[tuple[Node, Node]]:
     """Two nodes of it."""
-    one, two = map(Node, own_cluster.nodes if own_cluster else URLS)
-    with one.http, two.http:
-        until(one.is_sure)
-        until(two.is_sure)
-        yield one, two
+    with pair_of(own_cluster.nodes if own_cluster else URLS) as pair:
+        yield pair
 
 
 @pytest.fixture(scope="session")

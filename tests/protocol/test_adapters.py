@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import ExitStack
 from typing import Any
 
 import httpx
 import pytest
 from redis import Redis
 
-from .conftest import URLS, made
+from .conftest import URLS, made, pair_of
 from .stored import asked_with
-from .wire import Node, error_of, until
+from .wire import Node, error_of
 
 FILES = ("/one.gguf", "/two.gguf", "/three.gguf")
 WORDS = "[[tokens=80 rate=0 seed=1]]"
@@ -46,13 +45,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def nodes(cluster: Any) -> Iterator[tuple[Node, Node]]:
     """Two nodes, asked by an operator."""
-    with ExitStack() as stack:
-        one, two = (Node(url, OPERATOR) for url in cluster.nodes)
-        for node in (one, two):
-            stack.enter_context(node.http)
-            until(node.is_sure)
-            until(lambda node=node: len(listed(node)) == len(FILES))
-        yield one, two
+    with pair_of(cluster.nodes, OPERATOR, is_ready=lists_all) as pair:
+        yield pair
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +67,10 @@ def as_started(cluster: Any) -> None:
     with Redis.from_url(cluster.redis_url) as redis:
         for key in redis.scan_iter("rc:adapters:*"):
             redis.delete(key)
+
+
+def lists_all(node: Node) -> bool:
+    return len(listed(node)) == len(FILES)
 
 
 def listed(node: Node) -> list[dict[str, Any]]:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from .conftest import URLS, made
+from .conftest import URLS, made, pair_of
 from .wire import Node, error_of, until
 
 SLOTS = 2
@@ -46,13 +45,8 @@ def urls(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> Iterator[lis
 @pytest.fixture(scope="module")
 def nodes(urls: list[str]) -> Iterator[tuple[Node, Node]]:
     """Two nodes, asked by an operator."""
-    with ExitStack() as stack:
-        one, two = (Node(url, OPERATOR) for url in urls)
-        for node in (one, two):
-            stack.enter_context(node.http)
-            until(node.is_sure)
-            until(lambda node=node: len(slots(node)) == 2 * SLOTS)
-        yield one, two
+    with pair_of(urls, OPERATOR, is_ready=lambda node: len(slots(node)) == 2 * SLOTS) as pair:
+        yield pair
 
 
 @pytest.fixture(scope="module")
